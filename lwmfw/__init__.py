@@ -1,0 +1,91 @@
+"""lwmfw: a plug-in framework for class-incremental image classification.
+
+What a plug-in author needs is importable from here. Importing this package does not import torch; the names that need
+it are loaded when they are first asked for.
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from lwmfw.components import (
+    Backbone,
+    Classifier,
+    Component,
+    Data,
+    Folder,
+    Objective,
+    ObjectiveOptions,
+    Observer,
+    Options,
+    Penalty,
+)
+from lwmfw.errors import LwmfwError, UserError
+from lwmfw.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from lwmfw.api import open_run, run
+    from lwmfw.metrics import Results, StepResult
+    from lwmfw.model import Model
+    from lwmfw.scenario import Step
+    from lwmfw.state import Run
+    from lwmfw.types import Batch, DataSet, Features, Images, Outputs, Phase
+
+__version__ = version("lwmfw")
+
+_LATER = {
+    "open_run": "api",
+    "run": "api",
+    "Results": "metrics",
+    "StepResult": "metrics",
+    "Model": "model",
+    "Run": "state",
+    "Batch": "types",
+    "DataSet": "types",
+    "Features": "types",
+    "Images": "types",
+    "Outputs": "types",
+    "Phase": "types",
+    "Step": "scenario",
+}
+
+__all__ = [
+    "Backbone",
+    "Batch",
+    "Classifier",
+    "Component",
+    "Data",
+    "DataSet",
+    "Features",
+    "Field",
+    "Folder",
+    "Images",
+    "LwmfwError",
+    "Model",
+    "Objective",
+    "ObjectiveOptions",
+    "Observer",
+    "Options",
+    "Outputs",
+    "Penalty",
+    "Phase",
+    "Results",
+    "Run",
+    "Step",
+    "StepResult",
+    "UserError",
+    "__version__",
+    "hookimpl",
+    "open_run",
+    "run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'lwmfw' has no attribute '{name}'")
+    value = getattr(import_module(f"lwmfw.{_LATER[name]}"), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,5 @@
+"""`python -m lwmfw` is the command `lwmfw`."""
+
+from lwmfw.cli import main
+
+main()

@@ -1,0 +1,123 @@
+"""lwmfw from Python: `lwmfw.run(recipe)` and `lwmfw.open_run(path)`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from lwmfw import checkpoint, loop
+from lwmfw.assemble import assemble
+from lwmfw.errors import CheckpointRefused, Interrupted, LwmfwError, RunFailed, UserError
+from lwmfw.metrics import Results
+from lwmfw.model import Model
+from lwmfw.recipe import Resolved, load_recipe
+from lwmfw.record import Resume, open_directory, read_results
+from lwmfw.state import DeviceName, Run, environment, new_model, prepare
+
+
+def run(
+    recipe: Path | str,
+    set: Mapping[str, object] = {},  # noqa: A002 - named as on the command line
+    *,
+    seed: int | None = None,
+    out: Path | str | None = None,
+    device: DeviceName = "auto",
+    plugins: Sequence[Path] = (),
+    resume: Resume = "auto",
+) -> Results:
+    """Run a recipe, as `lwmfw run` does.
+
+    Args:
+        recipe: the TOML file.
+        set: dotted key -> value, which win over the file.
+        seed: takes the place of the recipe's.
+        out: the run directory; by default `runs/<recipe>/<time>-s<seed>`.
+        device: auto takes a GPU if there is one.
+        plugins: plug-in files besides the recipe's.
+        resume: what to do with an unfinished run in `out`.
+
+    Returns:
+        The results of all steps.
+
+    Raises:
+        UserError: a wrong recipe, plug-in or place, or missing data.
+        RunFailed: a loss that is not finite, or an error inside a plug-in.
+        CheckpointRefused: an unfinished run whose checkpoint is damaged.
+        RunBusy: the directory belongs to another process.
+    """
+    resolved = load_recipe(recipe, set, seed=seed, plugins=plugins)
+    return execute(resolved, Path(out) if out else None, device, resume).results
+
+
+def execute(resolved: Resolved, out: Path | None, device: DeviceName, resume: Resume) -> Run:
+    """Run a resolved recipe in a directory; raises as `run` does."""
+    prepared = prepare(resolved, device)  # whatever can be refused is refused before a directory is made
+    directory, known = open_directory(resolved, out, resume)
+    try:
+        prepared.directory = directory
+        if not known:
+            directory.start(resolved)
+        directory.write_environment(environment(prepared.device))
+        loop.train(prepared)
+    except KeyboardInterrupt as error:
+        kept = len(prepared.results.steps)
+        raise Interrupted(
+            f"{directory.path}: interrupted {prepared.assembly.position}; {kept} finished steps are kept; "
+            f"go on with `lwmfw resume {directory.path}`",
+            exit_code=130,
+        ) from error
+    except LwmfwError:
+        raise
+    except torch.OutOfMemoryError as error:
+        position = prepared.assembly.position
+        raise RunFailed(f"out of device memory; the run stopped {position}; lower training.batch_size") from error
+    except Exception as error:
+        failure = prepared.assembly.blame(error)
+        if failure is None:
+            raise
+        raise failure from error
+    finally:
+        directory.close()
+    return prepared
+
+
+@dataclasses.dataclass(frozen=True)
+class OpenedRun:
+    """A run directory, read."""
+
+    path: Path
+    results: Results
+    model: Model
+
+
+def open_run(path: Path | str) -> OpenedRun:
+    """Read a run's results and the model of its last finished step.
+
+    Args:
+        path: the run directory.
+
+    Returns:
+        The results and the model, on the CPU in evaluation mode.
+
+    Raises:
+        UserError: no run there, or none that has finished a step.
+        CheckpointRefused: the checkpoint is damaged.
+    """
+    path = Path(path)
+    results = read_results(path)
+    kept = checkpoint.load(path / "checkpoints")
+    if kept is None:
+        raise UserError(f"{path}: holds no checkpoint; name a run directory that still has its checkpoints folder")
+    resolved = load_recipe(path / "resolved.toml")
+    assembly = assemble(resolved)
+    model = new_model(resolved, assembly, kept.facts["channels"], torch.device("cpu"))
+    for step in kept.results.steps:
+        model.grow(len(step.new_classes))
+    try:
+        checkpoint.restore(kept, model, assembly.components)
+    except RuntimeError as error:
+        raise CheckpointRefused(f"{kept.path}: does not fit the recipe beside it ({error})") from error
+    return OpenedRun(path, results, model.eval())

@@ -1,0 +1,310 @@
+"""From a resolved recipe to live components: built, checked against each other, and attached to the hooks.
+
+Everything a person can get wrong in a plug-in is found here, before training, and said in one line that names the
+provider and what is offered.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import traceback
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+from lwmfw import hookspecs
+from lwmfw.errors import LwmfwError, RunFailed, UserError, did_you_mean
+from lwmfw.plugins import describe
+from lwmfw.recipe import Chosen, Resolved
+from lwmfw.scenario import steps_of, used_classes
+
+if TYPE_CHECKING:
+    from lwmfw.rng import Randomness
+
+SPECS: dict[str, tuple[str, ...]] = {
+    name: tuple(inspect.signature(function).parameters)
+    for name, function in vars(hookspecs).items()
+    if getattr(function, "lwmfw_spec", None) is not None
+}
+"""Hook name -> its argument names, in the order of a run."""
+
+RUN_HOOKS = tuple(name for name in SPECS if name != "register_components")
+
+OFFERS = frozenset({"features", "maps", "raw_maps", "pooled"})
+"""What a backbone can offer; a penalty can need these, "old" and "old_graph"."""
+
+NEEDS = OFFERS | {"old", "old_graph"}
+
+
+@dataclass
+class Position:
+    """Where the run is; named by every error inside a plug-in. Zero: not there yet."""
+
+    step: int = 0
+    phase: str = ""
+    epoch: int = 0
+    batch: int = 0
+
+    def __str__(self) -> str:
+        parts = [(name, getattr(self, name)) for name in ("step", "epoch", "batch")]
+        text = ", ".join(f"{name} {value}" for name, value in parts if value)
+        return f"in {text}" if text else "before the first step"
+
+
+@dataclass
+class Assembly:
+    """The components of one run.
+
+    Attributes:
+        components: name within the recipe -> instance, in hook order.
+        chosen: name within the recipe -> the choice it was built from.
+        hook: pluggy's relay; `hook.before_step(...)` calls every implementation in recipe order.
+        position: shared with the loop, which keeps it up to date.
+        needs_old: whether the old model has to run.
+        needs_old_graph: whether its outputs must be differentiable with respect to its maps.
+    """
+
+    components: dict[str, Any]
+    chosen: dict[str, Chosen]
+    hook: pluggy.HookRelay
+    position: Position = field(default_factory=Position)
+    needs_old: bool = False
+    needs_old_graph: bool = False
+
+    def name_of(self, kind: str) -> str:
+        """The name of the component of a kind of which a recipe has exactly one."""
+        return next(name for name, c in self.chosen.items() if c.component.kind == kind)
+
+    def method(self, kind: str, method: str) -> Callable[..., Any]:
+        """A method of the only component of a kind; an error in it names its provider, as in hooks."""
+        name = self.name_of(kind)
+        provider = str(self.chosen[name].component.provider)
+        return _guarded(self.position, name, provider, getattr(self.components[name], method), "")
+
+    def blame(self, error: Exception) -> RunFailed | None:
+        """The failure to report for an exception that came out of a component's own modules, such as a network."""
+        for name, instance in self.components.items():
+            folder = Path(inspect.getfile(type(instance))).resolve()
+            provider = str(self.chosen[name].component.provider)
+            place = _place(error, provider, folder if provider.endswith(".py") else folder.parent)
+            if place and not provider.startswith("lwmfw "):
+                return RunFailed(f"{place}: {name} raised {describe(error)}; the run stopped {self.position}")
+        return None
+
+
+def assemble(resolved: Resolved) -> Assembly:
+    """Build the components of a recipe and attach them.
+
+    Raises:
+        UserError: with the errors of all components, one per line.
+    """
+    manager = pluggy.PluginManager("lwmfw")
+    manager.add_hookspecs(hookspecs)
+    assembly = Assembly({}, {}, manager.hook)
+    errors: list[str] = []
+    for chosen in resolved.chosen:
+        name = _free_name(chosen, assembly.chosen)
+        try:
+            assembly.components[name] = _build(chosen)
+            assembly.chosen[name] = chosen
+        except UserError as error:
+            errors.append(str(error))
+    if not errors:
+        errors = _unmet_needs(assembly) + _unfit_scenario(assembly, resolved)
+    if errors:
+        raise UserError("\n".join(errors))
+    needs = set().union(*(_needs(component) for component in assembly.components.values()))
+    assembly.needs_old_graph = "old_graph" in needs
+    assembly.needs_old = "old" in needs or assembly.needs_old_graph
+    twice = _used_twice(resolved)
+    # pluggy calls the implementation registered last first
+    for name in reversed(assembly.components):
+        adapter = _Adapter(assembly, name, twice)
+        manager.register(adapter, name)
+    manager.check_pending()
+    return assembly
+
+
+def _free_name(chosen: Chosen, taken: Collection[str]) -> str:
+    """The recipe's name of a component; with its kind where another kind has a component of that name."""
+    return f"{chosen.component.kind}.{chosen.name}" if chosen.name in taken else chosen.name
+
+
+def _build(chosen: Chosen) -> Any:
+    """An instance that has what its kind requires and whose hooks are well formed."""
+    component = chosen.component
+    try:
+        instance = component.factory(chosen.options)
+    except UserError as error:
+        raise UserError(f"{component.provider}: {component.name}: {error}") from error
+    except Exception as error:
+        raise UserError(
+            f"{component.provider}: {component.name} cannot be built: {describe(error)}; "
+            "its constructor takes the options and nothing else"
+        ) from error
+    if inspect.isclass(instance):
+        raise UserError(f"{component.provider}: {component.name}: the factory returned a class; return an instance")
+    hooks = check_hooks(instance, str(component.provider))
+    who = f"{component.provider}: {type(instance).__name__}"
+    for method in component.required_methods:
+        if not callable(getattr(instance, method, None)):
+            raise UserError(f"{who}: a {component.kind} needs the method {method}; define it")
+    for hook in component.required_hooks:
+        if hook not in hooks:
+            raise UserError(f"{who}: a {component.kind} needs the hook {hook}; define it with @hookimpl")
+    if component.kind == "observer" and not hooks:
+        raise UserError(f"{who}: implements no hook; it would never be called")
+    return instance
+
+
+def check_hooks(instance: Any, provider: str) -> dict[str, Callable[..., Any]]:
+    """The hook implementations of an instance, each checked against its specification.
+
+    Raises:
+        UserError: an unknown hook, a hook's name without the marker, an argument that is not offered or has a
+            default, or a call-order option.
+    """
+    found = {}
+    for name in dir(type(instance)):
+        # looked up without being run: a property is no hook
+        static = inspect.getattr_static(type(instance), name)
+        function = getattr(static, "__func__", static)
+        options = getattr(function, "lwmfw_impl", None)
+        who = f"{provider}: {type(instance).__name__}.{name}"
+        if options is None:
+            if name in RUN_HOOKS:
+                raise UserError(f"{who} has a hook's name but no @hookimpl; it would never be called")
+            continue
+        if name not in RUN_HOOKS:
+            hint = did_you_mean(name, RUN_HOOKS) or f"; hooks are {', '.join(RUN_HOOKS)}"
+            raise UserError(f"{who} is marked @hookimpl, but the loop has no such hook{hint}")
+        used = [option for option, value in options.items() if value]
+        if used:
+            raise UserError(f"{who}: @hookimpl({used[0]}=...) is refused; the order is that of the recipe")
+        method = getattr(instance, name)
+        _check_arguments(who, method, SPECS[name], "old" in _needs(instance))
+        found[name] = method
+    return found
+
+
+def _check_arguments(who: str, method: Callable[..., Any], spec: tuple[str, ...], gets_old: bool) -> None:
+    offered = [argument for argument in spec if argument != "old" or gets_old]
+    for parameter in inspect.signature(method).parameters.values():
+        if parameter.kind is not parameter.POSITIONAL_OR_KEYWORD:
+            raise UserError(f"{who} takes '{parameter}'; a hook names its arguments: {', '.join(offered)}")
+        if parameter.default is not parameter.empty:
+            raise UserError(f"{who} gives '{parameter.name}' a default; hook arguments take none")
+        if parameter.name == "old" and "old" in spec and not gets_old:
+            raise UserError(f"{who} asks for 'old' but does not need it; add \"old\" to needs")
+        if parameter.name not in offered:
+            hint = did_you_mean(parameter.name, offered)
+            raise UserError(
+                f"{who} asks for '{parameter.name}', which is not offered{hint or ';'} offered: {', '.join(offered)}"
+            )
+
+
+def _needs(instance: Any) -> set[str]:
+    return set(getattr(instance, "needs", ()))
+
+
+def _unmet_needs(assembly: Assembly) -> list[str]:
+    backbone = assembly.name_of("backbone")
+    offers = set(getattr(assembly.components[backbone], "offers", ()))
+    errors = []
+    for name, instance in assembly.components.items():
+        provider = assembly.chosen[name].component.provider
+        for need in sorted(_needs(instance)):
+            if need not in NEEDS:
+                hint = did_you_mean(need, NEEDS) or f"; choose of {', '.join(sorted(NEEDS))}"
+                errors.append(f"{provider}: {name} needs '{need}', which nothing can offer{hint}")
+            elif need in OFFERS and need not in offers:
+                listed = ", ".join(sorted(offers)) or "nothing"
+                errors.append(
+                    f"{provider}: {name} needs '{need}', but the backbone {backbone} offers {listed}; "
+                    "choose another backbone"
+                )
+    return errors
+
+
+def _unfit_scenario(assembly: Assembly, resolved: Resolved) -> list[str]:
+    """The scenario held against the number of classes, where the data set tells it without being read."""
+    count = getattr(assembly.components[assembly.name_of("data")], "class_count", None)
+    if count is None:
+        return []
+    try:
+        steps_of(resolved.recipe.scenario, used_classes(resolved.recipe.scenario, count))
+    except UserError as error:
+        key = str(error).partition(":")[0].split(".")
+        return [f"{resolved.source.place(tuple(key))}: {error}"]
+    return []
+
+
+def _used_twice(resolved: Resolved) -> set[tuple[str, str]]:
+    keys = [(c.component.kind, c.component.name) for c in resolved.chosen]
+    return {key for key in keys if keys.count(key) > 1}
+
+
+class _Adapter:
+    """What pluggy sees of a component: its hooks, each of which gives the component its own rng and, when it fails,
+    says where. Registering this object rather than the component spares pluggy comparing components by `==`.
+    """
+
+    def __init__(self, assembly: Assembly, name: str, twice: set[tuple[str, str]]) -> None:
+        chosen = assembly.chosen[name]
+        prefix = f"{name}." if (chosen.component.kind, chosen.component.name) in twice else ""
+        provider = str(chosen.component.provider)
+        for hook, method in check_hooks(assembly.components[name], provider).items():
+            setattr(self, hook, _guarded(assembly.position, name, provider, method, prefix))
+
+
+def _guarded(
+    position: Position, name: str, provider: str, method: Callable[..., Any], prefix: str
+) -> Callable[..., Any]:
+    hook = method.__name__
+    owner = getattr(method, "__self__", method)
+    arguments = list(inspect.signature(method).parameters)
+    rng = arguments.index("rng") if "rng" in arguments else None
+
+    @functools.wraps(method)  # pluggy reads the argument names through it
+    def call(*values: Any) -> Any:
+        if rng is not None:
+            source: Randomness = values[rng]
+            values = (*values[:rng], source.of_component(name), *values[rng + 1 :])
+        try:
+            returned = method(*values)
+        except LwmfwError:
+            raise
+        except Exception as error:
+            place = _place(error, provider, Path(inspect.getfile(type(owner))).resolve()) or provider
+            raise RunFailed(
+                f"{place}: {type(owner).__name__}.{hook} raised {describe(error)}; the run stopped {position}"
+            ) from error
+        if hook == "compute_penalty" and returned is not None:
+            return _checked_terms(returned, prefix, f"{provider}: {name}.{hook}", position)
+        return returned
+
+    return call
+
+
+def _place(error: BaseException, provider: str, file: Path) -> str:
+    """Provider, file and line of the innermost frame that lies in `file`, or below it if it is a folder."""
+    place = ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        code = Path(frame.f_code.co_filename).resolve()
+        if code == file or file in code.parents:
+            place = f"{provider}:{line}" if provider.endswith(".py") else f"{provider}: {code.name}:{line}"
+    return place
+
+
+def _checked_terms(returned: object, prefix: str, who: str, position: Position) -> dict[str, Any]:
+    if not isinstance(returned, Mapping):
+        raise RunFailed(f"{who} returned {type(returned).__name__}; return a dict of name -> scalar; the run stopped {position}")
+    for term, value in returned.items():
+        if getattr(value, "shape", None) != () or not isinstance(term, str):
+            what = f"shape {tuple(value.shape)}" if hasattr(value, "shape") else type(value).__name__
+            raise RunFailed(f"{who}: term {term!r} is no scalar tensor but {what}; reduce it; the run stopped {position}")
+    return {prefix + term: value for term, value in returned.items()}

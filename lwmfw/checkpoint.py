@@ -1,0 +1,148 @@
+"""Checkpoints at step boundaries: safetensors and JSON under a SHA-256 manifest, no pickle.
+
+A checkpoint is a folder, written under another name and renamed when it is whole. It is read only after every digest
+fits, from the bytes that were hashed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from lwmfw.errors import CheckpointRefused
+from lwmfw.metrics import Results
+from lwmfw.model import Model
+from lwmfw.record import remove, write_bytes
+
+_TENSORS, _STATE, _MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a run needs to go on after a step.
+
+    Attributes:
+        path: its folder.
+        model: state of the model.
+        components: name within the recipe -> what the component's `state()` returned.
+        results: of the finished steps.
+        facts: plain values of the run, such as the number of threads.
+    """
+
+    path: Path
+    model: dict[str, Tensor]
+    components: dict[str, dict[str, Any]]
+    results: Results
+    facts: dict[str, Any]
+
+
+def save(
+    folder: Path, model: Model, components: Mapping[str, Any], results: Results, facts: Mapping[str, Any]
+) -> None:
+    """Write the checkpoint of the last finished step and remove older ones."""
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    plain: dict[str, dict[str, Any]] = {}
+    for name, component in components.items():
+        state = component.state() if hasattr(component, "state") else {}
+        plain[name] = {key: value for key, value in state.items() if not isinstance(value, Tensor)}
+        tensors |= {f"component.{name}/{key}": value for key, value in state.items() if isinstance(value, Tensor)}
+    whole = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    state_json = json.dumps({"results": results.to_json(), "components": plain, "facts": dict(facts)})
+    contents = {_TENSORS: safetensors.torch.save(whole), _STATE: state_json.encode()}
+    manifest = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+
+    final = folder / f"step-{len(results.steps):04d}"
+    unfinished = folder / f"{final.name}.tmp"
+    remove(unfinished)
+    unfinished.mkdir(parents=True)
+    for name, content in contents.items():
+        write_bytes(unfinished / name, content)
+    write_bytes(unfinished / _MANIFEST, json.dumps(manifest).encode())
+    remove(final)
+    unfinished.replace(final)
+    _sync(folder)
+    for other in folder.glob("step-*"):
+        if other != final:
+            remove(other)
+
+
+def load(folder: Path) -> Checkpoint | None:
+    """The newest checkpoint, or None if no step was finished.
+
+    Raises:
+        CheckpointRefused: a file is missing, damaged or not what its digest says.
+    """
+    found = sorted(path for path in folder.glob("step-*") if path.suffix != ".tmp")
+    if not found:
+        return None
+    path = found[-1]
+    contents = _verified(path)
+    try:
+        state = json.loads(contents[_STATE])
+        tensors = safetensors.torch.load(contents[_TENSORS])
+        components: dict[str, dict[str, Any]] = state["components"]
+        for name, value in tensors.items():
+            if name.startswith("component."):
+                component, _, key = name.removeprefix("component.").partition("/")
+                components[component][key] = value
+        model = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+        return Checkpoint(path, model, components, Results.from_json(state["results"]), state["facts"])
+    except (ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+        raise CheckpointRefused(f"{path}: of another format ({type(error).__name__}); start the run anew") from error
+
+
+def restore(checkpoint: Checkpoint, model: Model, components: Mapping[str, Any]) -> None:
+    """Put the state of a checkpoint into a model that has grown and into the components.
+
+    Raises:
+        CheckpointRefused: the model has other parts than the checkpoint.
+    """
+    missing, unexpected = model.load_state_dict(checkpoint.model, strict=False)
+    if missing or unexpected:
+        which = f"lacks {missing[0]}" if missing else f"holds {unexpected[0]}, which nothing made"
+        raise CheckpointRefused(f"{checkpoint.path}: {which}; make a plug-in's own parts in before_run")
+    for name, component in components.items():
+        if hasattr(component, "restore"):
+            component.restore(checkpoint.components.get(name, {}))
+
+
+def _verified(path: Path) -> dict[str, bytes]:
+    contents: dict[str, bytes] = {}
+    try:
+        manifest = json.loads((path / _MANIFEST).read_bytes())
+        for name in (_TENSORS, _STATE):
+            contents[name] = (path / name).read_bytes()
+            actual = hashlib.sha256(contents[name]).hexdigest()
+            if actual != manifest[name]:
+                raise CheckpointRefused(
+                    f"{path / name}: damaged, sha256 is {actual}, the manifest says {manifest[name]}; "
+                    "restore the file or start the run anew"
+                )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointRefused(
+            f"{path}: incomplete ({type(error).__name__}: {error}); restore it or start the run anew"
+        ) from error
+    return contents
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def set_threads(count: int) -> None:
+    """Compute with as many threads as before: another number changes the bits."""
+    if count != torch.get_num_threads():
+        torch.set_num_threads(count)

@@ -1,0 +1,282 @@
+"""The command line: thin verbs over the library. Nothing heavy is imported before a verb needs it."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lwmfw import __version__
+from lwmfw.errors import Interrupted, LwmfwError
+
+app = typer.Typer(
+    name="lwmfw",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Device(StrEnum):
+    """Where to train."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+class ResumeMode(StrEnum):
+    """What to do with an unfinished run in --out."""
+
+    AUTO = "auto"
+    NEVER = "never"
+    MUST = "must"
+
+
+class TableFormat(StrEnum):
+    """How to print a table."""
+
+    TABLE = "table"
+    CSV = "csv"
+
+
+RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="TOML file, or the name of a shipped one.")]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]
+SetOption = Annotated[
+    list[str], typer.Option("--set", metavar="K=V", help="Override a key, as in training.epochs=5. Repeatable.")
+]
+SeedOption = Annotated[int | None, typer.Option(help="Override the recipe's seed.", min=0)]
+PluginsOption = Annotated[
+    list[Path], typer.Option("--plugins", metavar="PATH", help="A plug-in file to load besides. Repeatable.")
+]
+DeviceOption = Annotated[Device, typer.Option(help="auto takes a GPU if there is one.")]
+
+
+def main() -> None:
+    """Run the command line and exit with the code of what happened."""
+    try:
+        app(standalone_mode=True)
+    except LwmfwError as error:
+        cause = error.__cause__
+        if error.exit_code == 1 and cause is not None:
+            import traceback
+
+            traceback.print_exception(cause)
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+    except Exception:
+        import traceback
+
+        traceback.print_exc()
+        print("lwmfw: this is a bug of lwmfw, please report it with the lines above", file=sys.stderr)
+        sys.exit(3)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"lwmfw {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _app(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    """Class-incremental image classification: run recipes, mix components, write plug-ins."""
+
+
+@app.command()
+def run(
+    recipe: RecipeArgument,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Run directory.")] = None,
+    set_: SetOption = [],  # noqa: B006 - typer copies it
+    seed: SeedOption = None,
+    device: DeviceOption = Device.AUTO,
+    plugins: PluginsOption = [],  # noqa: B006
+    resume: Annotated[ResumeMode, typer.Option(help="An unfinished run in --out.")] = ResumeMode.AUTO,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and stop.")] = False,
+) -> None:
+    """Train and evaluate a recipe, step by step."""
+    resolved = _load(recipe, set_, seed, plugins)
+    if dry_run:
+        _print_plan(resolved, device)
+        return
+    _execute(resolved, out, device, resume)
+
+
+@app.command(name="resume")
+def resume_run(run: RunArgument, device: DeviceOption = Device.AUTO) -> None:
+    """Go on with an interrupted run from its last finished step."""
+    from lwmfw.errors import UserError
+
+    if not (run / "resolved.toml").is_file():
+        raise UserError(f"{run}: no run directory; name one that holds a resolved.toml")
+    _execute(_load(run / "resolved.toml"), run, device, ResumeMode.MUST)
+
+
+@app.command()
+def check(
+    recipe: RecipeArgument, set_: SetOption = [], seed: SeedOption = None, plugins: PluginsOption = []  # noqa: B006
+) -> None:
+    """Say whether a recipe would run, without its data."""
+    from lwmfw.assemble import assemble
+
+    resolved = _load(recipe, set_, seed, plugins)
+    assemble(resolved)
+    print(f"{resolved.source.path}: ok")
+
+
+@app.command()
+def show(
+    recipe: RecipeArgument, set_: SetOption = [], seed: SeedOption = None, plugins: PluginsOption = []  # noqa: B006
+) -> None:
+    """Print a recipe with its bases merged in and every default written out."""
+    print(_load(recipe, set_, seed, plugins).toml(), end="")
+
+
+@app.command()
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="Print this recipe.")] = None,
+    copy: Annotated[Path | None, typer.Option(metavar="DIR", help="Copy it, with what it extends.")] = None,
+) -> None:
+    """List the shipped recipes, print one, or copy them."""
+    from lwmfw import shipped
+
+    if copy is not None:
+        for path in shipped.copy(name, copy):
+            print(path)
+    elif name:
+        print(shipped.find(name).read_text(encoding="utf-8"), end="")
+    else:
+        _print_table(["recipe", "purpose"], [[key, shipped.purpose(path)] for key, path in shipped.recipes().items()])
+
+
+@app.command()
+def plugins(
+    name: Annotated[str | None, typer.Argument(help="Print the options of this component.")] = None,
+    files: PluginsOption = [],  # noqa: B006
+) -> None:
+    """List the components that recipes can name, or one component's options."""
+    from lwmfw import manual
+    from lwmfw.plugins import discover
+
+    catalogue = discover(files)
+    if name:
+        for component in manual.named(catalogue, name):
+            print(f"{component.kind} {component.name}, from {component.provider}: {component.summary}")
+            _print_table(["option", "type", "default", "meaning"], manual.option_rows(component))
+    else:
+        rows = [[c.kind, c.name, str(c.provider), c.summary] for c in manual.sorted_components(catalogue)]
+        _print_table(["kind", "name", "from", "what it is"], rows)
+    for failure in catalogue.failures:
+        print(failure, file=sys.stderr)
+
+
+@app.command()
+def hooks(name: Annotated[str | None, typer.Argument(help="Print this hook's manual.")] = None) -> None:
+    """List the moments at which a component can act, or one moment's manual."""
+    from lwmfw import manual
+
+    if name:
+        print(manual.hook_page(name))
+    else:
+        _print_table(["hook", "arguments", "when"], manual.hook_rows())
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of recipes, with all installed components, for editors."""
+    import json
+
+    from lwmfw.plugins import discover
+    from lwmfw.schema import recipe_schema
+
+    print(json.dumps(recipe_schema(discover()), indent=1))
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories.")],
+    format_: Annotated[TableFormat, typer.Option("--format", help="table, or tidy csv.")] = TableFormat.TABLE,
+) -> None:
+    """Put the results of runs side by side; seeds of one recipe are averaged."""
+    from lwmfw.compare import comparison_rows
+    from lwmfw.record import accuracy_csv, read_results
+
+    results = [read_results(path) for path in runs]
+    if format_ is TableFormat.CSV:
+        print(accuracy_csv(results), end="")
+    else:
+        _print_table(*comparison_rows(results))
+
+
+def _load(
+    recipe: Path, settings: list[str] | None = None, seed: int | None = None, plugins: list[Path] | None = None
+) -> Any:
+    from lwmfw import shipped
+    from lwmfw.recipe import load_recipe
+    from lwmfw.source import parse_settings
+
+    path = recipe if recipe.exists() else shipped.recipes().get(str(recipe), recipe)
+    return load_recipe(path, parse_settings(settings or []), seed=seed, plugins=plugins or [])
+
+
+def _execute(resolved: Any, out: Path | None, device: Device, resume: ResumeMode) -> None:
+    from lwmfw.api import execute
+    from lwmfw.compare import result_rows
+
+    with _interruptible():
+        run = execute(resolved, out, device.value, resume.value)
+    _print_table(*result_rows(run.results))
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Treat SIGTERM as Ctrl-C, and exit with the code that shells expect of the signal."""
+    received = [signal.SIGINT]
+
+    def stop(number: int, frame: object) -> None:
+        received[0] = signal.Signals(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except (KeyboardInterrupt, Interrupted) as error:
+        raise Interrupted(str(error) or "interrupted before the first step", 128 + received[0]) from None
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _print_plan(resolved: Any, device: Device) -> None:
+    from lwmfw.plan import plan_rows
+    from lwmfw.state import prepare
+
+    _print_table(*plan_rows(prepare(resolved, device.value)))
+
+
+def _print_table(header: list[str], rows: list[list[str]]) -> None:
+    """A table on stdout: boxed and coloured on a terminal, aligned columns elsewhere."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    plain = not console.is_terminal
+    table = Table(box=None if plain else box.SIMPLE_HEAD, pad_edge=False, header_style="" if plain else "bold")
+    for index, title in enumerate(header):
+        number = all(not row[index] or row[index][0] in "0123456789-" for row in rows)
+        table.add_column(title, justify="right" if number and rows else "left", no_wrap=plain, overflow="fold")
+    for row in rows:
+        table.add_row(*(cell.replace("[", r"\[") for cell in row))
+    console.width = 10_000 if plain else console.width
+    console.print(table)

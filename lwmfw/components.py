@@ -1,0 +1,132 @@
+"""What a recipe can choose: typed records of components, one record class per kind.
+
+A plug-in yields records from `register_components`. A record joins a name, a class and its options. The class is
+plain: its constructor takes the options, and its methods are hooks (marked with `@hookimpl`) and the methods that its
+kind requires.
+"""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+Folder = Annotated[str, AfterValidator(lambda text: text and str(Path(text).expanduser().absolute()))]
+"""An option that names a folder: relative to the current directory, kept as an absolute path; empty stays empty."""
+
+
+class Options(BaseModel):
+    """Base of a component's options: typed, frozen, every unknown key, inf and nan refused.
+
+    Values come from TOML, which is typed already, so nothing is converted: "2" is not 2. Arrays are `list[...]`.
+    Give every field a `description`; `lwmfw plugins NAME` prints it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class ObjectiveOptions(Options):
+    """Options every objective has; the loop applies them, the objective only computes its loss."""
+
+    over: Literal["new", "seen"] = Field("new", description="classes the loss is taken over")
+    weight: float = Field(1.0, ge=0, description="factor of the term")
+
+
+@dataclass(frozen=True)
+class Provider:
+    """Where a component comes from: a distribution, or a plug-in file with its digest.
+
+    Attributes:
+        name: distribution name or file name; what stands before the slash in `use = "dist/name"`.
+        version: of the distribution; empty for a file.
+        path: of the file as a person would write it; empty for a distribution.
+        sha256: of the file's content; empty for a distribution.
+    """
+
+    name: str
+    version: str = ""
+    path: str = ""
+    sha256: str = ""
+
+    def __str__(self) -> str:
+        return self.path or f"{self.name} {self.version}".strip()
+
+    @property
+    def record(self) -> str:
+        """The provider as results.json states it; the same wherever the file lies."""
+        return f"{self.name} sha256:{self.sha256}" if self.sha256 else str(self)
+
+
+@dataclass(frozen=True)
+class Component:
+    """A thing that a recipe can name. Use the subclass of its kind.
+
+    Attributes:
+        name: what recipes write behind `use =`.
+        factory: called with the validated options; returns a plain object, not an nn.Module.
+        options: the options class.
+        provider: filled in by the catalogue.
+    """
+
+    kind: ClassVar[str]
+    table: ClassVar[str]
+    """The recipe table that chooses components of this kind."""
+    required_methods: ClassVar[Collection[str]] = ()
+    required_hooks: ClassVar[Collection[str]] = ()
+    required_options: ClassVar[type[Options]] = Options
+
+    name: str
+    factory: Callable[[Any], Any]
+    options: type[Options] = Options
+    provider: Provider = Provider("")
+
+    @property
+    def summary(self) -> str:
+        """First line of the factory's docstring."""
+        lines = (self.factory.__doc__ or "").strip().splitlines()
+        return lines[0] if lines else ""
+
+
+class Data(Component):
+    """A data set. Its object has `class_count` (None if only loading tells) and `load() -> DataSet`."""
+
+    kind, table, required_methods = "data", "data", ("load",)
+
+
+class Backbone(Component):
+    """A network body. Its object has `offers` and `build(channels) -> nn.Module` returning `Features`."""
+
+    kind, table, required_methods = "backbone", "backbone", ("build",)
+
+
+class Classifier(Component):
+    """A head. Its object has `build(features) -> nn.Module` with `grow(classes)`."""
+
+    kind, table, required_methods = "classifier", "classifier", ("build",)
+
+
+@dataclass(frozen=True)
+class Objective(Component):
+    """The classification loss L_C. Its object has `loss(logits, labels) -> scalar`; options extend ObjectiveOptions."""
+
+    kind, table, required_methods = "objective", "objective", ("loss",)
+    required_options = ObjectiveOptions
+
+    options: type[Options] = ObjectiveOptions
+
+
+class Penalty(Component):
+    """A term that preserves old knowledge. Its object implements the hook `compute_penalty`."""
+
+    kind, table, required_hooks = "penalty", "penalties", ("compute_penalty",)
+
+
+class Observer(Component):
+    """Watches a run through hooks and changes nothing."""
+
+    kind, table = "observer", "observers"
+
+
+KINDS: tuple[type[Component], ...] = (Data, Backbone, Classifier, Objective, Penalty, Observer)
+"""In the order in which their hooks are called."""

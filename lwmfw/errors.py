@@ -1,0 +1,52 @@
+"""What can go wrong, sorted by the exit code the command line gives it."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class LwmfwError(Exception):
+    """Base of every error that is reported in words rather than as a traceback."""
+
+    exit_code = 3
+
+
+class RunFailed(LwmfwError):  # noqa: N818 - named for what happened, as it is printed
+    """The run itself failed: a loss that is not finite, or an error inside a plug-in."""
+
+    exit_code = 1
+
+
+class UserError(LwmfwError):
+    """Usage, recipe, missing data, or a plug-in that cannot be imported or attached."""
+
+    exit_code = 2
+
+
+class CheckpointRefused(LwmfwError):  # noqa: N818
+    """A checkpoint whose files do not have the digests its manifest states."""
+
+    exit_code = 4
+
+
+class RunBusy(LwmfwError):  # noqa: N818
+    """Another process owns the run directory."""
+
+    exit_code = 5
+
+
+class Interrupted(LwmfwError):  # noqa: N818
+    """SIGINT (130) or SIGTERM (143); what was learned up to the last checkpoint is kept."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A suggestion to append to a message: "; did you mean 'L_AD'?", or nothing."""
+    known = list(known)
+    lower = {name.lower(): name for name in known}
+    close = get_close_matches(word, known, n=1) or [
+        lower[name] for name in get_close_matches(word.lower(), lower, n=1)
+    ]
+    return f"; did you mean '{close[0]}'?" if close else ""

@@ -1,0 +1,130 @@
+"""The incremental loop, the only one. A method that does not fit its hooks is a reason to discuss the hooks.
+
+    hook before_run                                   (then, when resumed, the checkpoint is read)
+    for each step - Step(index, new classes, seen classes):
+        the classifier grows -> hook before_step
+        main phase: optimiser, schedule
+            per batch: new = model(x); old = old_model(x) if a component needs it
+                       terms = {objective} + hook compute_penalty (from the second step on)
+                       sum.backward() ; update ; hook after_update
+            per epoch: term means to the host ; metrics.jsonl ; hook after_epoch
+        result = evaluate(model, seen classes) -> old = frozen copy
+        hook after_step -> checkpoint
+    hook after_run                                    (also after an exception)
+"""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from torch import Tensor
+
+from lwmfw.evaluate import evaluate
+from lwmfw.metrics import Results
+from lwmfw.model import Model
+from lwmfw.optimizer import build_optimizer, build_schedule
+from lwmfw.rng import generator
+from lwmfw.scenario import Step
+from lwmfw.state import Run
+from lwmfw.terms import TermMeans, merge_terms
+from lwmfw.types import Batch, Images, Outputs, Phase
+
+
+def train(run: Run) -> Results:
+    """Run all steps that are not finished.
+
+    Raises:
+        RunFailed: a term of the loss is not finite, or a plug-in raised.
+    """
+    hook = run.assembly.hook
+    try:
+        hook.before_run(run=run, rng=run.rng)
+        kept = run.saved()
+        if kept:
+            run.restore(kept)
+        old = run.old_model()
+        for step in run.remaining_steps:
+            old = learn(run, step, old)
+    finally:
+        hook.after_run(run=run, results=run.results, rng=run.rng)
+    return run.results
+
+
+def learn(run: Run, step: Step, old: Model | None) -> Model | None:
+    """One incremental step; returns the old model of the next one."""
+    hook, position = run.assembly.hook, run.assembly.position
+    position.step, position.phase, position.epoch, position.batch = step.index, "", 0, 0
+    started = time.perf_counter()
+    run.seed_global(step)
+    run.model.grow(len(step.new_classes))
+    run.model.to(run.device)
+    images = run.training_images(step)
+    hook.before_step(run=run, step=step, model=run.model, rng=run.rng)
+    train_phase(run, step, run.phase(step), images, old)
+    result = evaluate(run, step, train_seconds=time.perf_counter() - started)
+    run.results.steps.append(result)
+    run.results.complete = not run.remaining_steps
+    old = run.old_model()
+    hook.after_step(run=run, step=step, model=run.model, data=images, result=result, rng=run.rng)
+    run.save()
+    return old
+
+
+def train_phase(run: Run, step: Step, phase: Phase, images: Images, old: Model | None) -> None:
+    """Train on the images of a step for the epochs of a phase."""
+    hook, position, model = run.assembly.hook, run.assembly.position, run.model
+    position.phase = phase.name
+    optimizer = build_optimizer(phase, model)
+    schedule = build_schedule(phase, optimizer, run.updates(step))
+    model.train()
+    for epoch in range(1, phase.epochs + 1):
+        means = TermMeans()
+        position.epoch = epoch
+        started, rate = time.perf_counter(), schedule.get_last_lr()[0]
+        order = generator(run.recipe.seed, "epoch", step.index, phase.name, epoch)
+        batches = run.loader.training_batches(images, phase.batch_size, order)
+        for position.batch, batch in enumerate(batches, 1):
+            terms = compute_terms(run, step, batch, old)
+            optimizer.zero_grad(set_to_none=True)
+            sum(terms.values(), start=terms[run.objective.name].new_zeros(())).backward()
+            optimizer.step()
+            schedule.step()
+            hook.after_update(step=step, batch=batch, model=model, rng=run.rng)
+            means.add(terms)
+        on_host = means.to_host(position)  # the only host synchronisation of an epoch
+        seconds = time.perf_counter() - started
+        if run.directory:
+            row = {"step": step.index, "phase": phase.name, "epoch": epoch, "terms": on_host, "lr": rate}
+            run.directory.log_epoch(row | {"images_per_s": round(len(images) / seconds, 1)})
+        position.batch = 0
+        hook.after_epoch(run=run, step=step, epoch=epoch, means=on_host, rng=run.rng)
+
+
+def compute_terms(run: Run, step: Step, batch: Batch, old_model: Model | None) -> dict[str, Tensor]:
+    """The summands of the loss of one batch, by name."""
+    model = run.model
+    new = model(batch.images)
+    terms = objective_term(run, step, batch, new)
+    if step.index == 1:
+        return terms
+    old = old_outputs(run, old_model, batch) if old_model else None
+    penalties = run.assembly.hook.compute_penalty(
+        step=step, batch=batch, new=new, old=old, model=model, rng=run.rng
+    )
+    return merge_terms(terms, penalties)
+
+
+def objective_term(run: Run, step: Step, batch: Batch, new: Outputs) -> dict[str, Tensor]:
+    """The classification loss L_C over the new or over all seen classes."""
+    objective = run.objective
+    first = step.new_classes.start if objective.over == "new" else 0
+    return {objective.name: objective.weight * objective.loss(new.logits[:, first:], batch.labels - first)}
+
+
+def old_outputs(run: Run, old: Model, batch: Batch) -> Outputs:
+    """What the frozen predecessor says of a batch: ordinary tensors without gradients."""
+    if run.assembly.needs_old_graph:
+        return old(batch.images.detach().requires_grad_()).detached()  # type: ignore[no-any-return]
+    with torch.no_grad():
+        return old(batch.images)  # type: ignore[no-any-return]

@@ -1,0 +1,103 @@
+"""Results and their measures, one definition each.
+
+average incremental accuracy: mean over steps, step 1 included, of the top-1 accuracy on all seen classes.
+forgetting: mean over the steps before the last of (best accuracy on that step's classes at any step before the last,
+minus their accuracy at the end); None with a single step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+SCHEMA = 1
+
+
+@dataclass
+class StepResult:
+    """What was measured after a step. Dictionaries are by classifier; confusion rows are true classes, both in
+    class order."""
+
+    step: int
+    new_classes: list[int]
+    seen: int
+    accuracy: dict[str, float]
+    accuracy_top5: dict[str, float]
+    accuracy_by_step: dict[str, list[float]]
+    confusion: dict[str, list[list[int]]]
+    parameters: int
+    model_bytes: int
+    exemplars: int
+    memory_bytes: int
+    train_seconds: float
+
+
+@dataclass
+class Results:
+    """The content of results.json."""
+
+    recipe: str
+    seed: int
+    classes_order: list[int]
+    class_names: list[str]
+    providers: dict[str, str]
+    complete: bool = False
+    steps: list[StepResult] = field(default_factory=list)
+    schema: int = SCHEMA
+
+    @property
+    def average_incremental_accuracy(self) -> dict[str, float]:
+        """Per classifier, 0..1; empty before the first step has ended."""
+        return {who: average([s.accuracy[who] for s in self.steps]) for who in self._classifiers()}
+
+    @property
+    def last_accuracy(self) -> dict[str, float]:
+        """Accuracy on all seen classes after the last finished step."""
+        return dict(self.steps[-1].accuracy) if self.steps else {}
+
+    @property
+    def forgetting(self) -> dict[str, float | None]:
+        """Per classifier; None with fewer than two steps."""
+        return {who: forgetting([s.accuracy_by_step[who] for s in self.steps]) for who in self._classifiers()}
+
+    def _classifiers(self) -> list[str]:
+        return list(self.steps[-1].accuracy) if self.steps else []
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, with the measures over all steps."""
+        names = ("schema", "recipe", "seed", "classes_order", "class_names", "complete", "providers", "steps")
+        plain = asdict(self)
+        measures = ("average_incremental_accuracy", "last_accuracy", "forgetting")
+        return {name: plain[name] for name in names} | {name: getattr(self, name) for name in measures}
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> Results:
+        """The inverse of `to_json`; raises KeyError or TypeError where the content is another."""
+        known = {f.name: plain[f.name] for f in fields(cls)}
+        known["steps"] = [StepResult(**step) for step in plain["steps"]]
+        return cls(**known)
+
+
+def average(values: Sequence[float]) -> float:
+    """Arithmetic mean."""
+    return sum(values) / len(values)
+
+
+def accuracy(confusion: Sequence[Sequence[int]], classes: range) -> float:
+    """Share of the images of `classes` that are assigned their own class."""
+    right = sum(confusion[c][c] for c in classes)
+    return right / sum(sum(confusion[c]) for c in classes)
+
+
+def forgetting(by_step: Sequence[Sequence[float]]) -> float | None:
+    """Mean drop from the best earlier accuracy of each earlier step's classes.
+
+    Args:
+        by_step: row t: after step t, accuracy on the classes of each step so far.
+    """
+    last = len(by_step) - 1
+    if last < 1:
+        return None
+    drops = [max(by_step[t][group] for t in range(group, last)) - by_step[last][group] for group in range(last)]
+    return average(drops)

@@ -1,0 +1,176 @@
+"""The catalogue: which components exist, who provides them, and what failed to load.
+
+Discovery is the same on every machine: entry points of the group `lwmfw` sorted by distribution and name, then
+plug-in files in the order given. Nothing that is found acts before a recipe names it.
+"""
+
+import hashlib
+import importlib.util
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+
+import pluggy
+
+from lwmfw import hookspecs
+from lwmfw.components import KINDS, Component, Provider
+from lwmfw.errors import UserError, did_you_mean
+
+GROUP = "lwmfw"
+
+
+@dataclass
+class Catalogue:
+    """Components by kind and name, and the providers that could not be loaded.
+
+    Attributes:
+        components: every record, in discovery order, its provider filled in.
+        failures: one sentence per provider that could not be imported, quoted when a name cannot be found.
+        files: the plug-in files, with their digests.
+    """
+
+    components: list[Component] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    files: dict[Path, Provider] = field(default_factory=dict)
+
+    def of_kind(self, kind: str) -> list[Component]:
+        """The components of one kind, sorted by name."""
+        return sorted((c for c in self.components if c.kind == kind), key=lambda c: c.name)
+
+    def find(self, kind: str, use: str) -> Component:
+        """The component that `use = "name"` or `use = "dist/name"` means.
+
+        Raises:
+            UserError: no such component, or two providers have one of that name.
+        """
+        provider, _, name = use.rpartition("/")
+        known = self.of_kind(kind)
+        found = [c for c in known if c.name == name and provider in ("", c.provider.name)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            choices = " or ".join(f"'{c.provider.name}/{c.name}'" for c in found)
+            raise UserError(f"{kind} '{use}' is provided by {_names(found)}; write use = {choices}")
+        names = sorted({c.name for c in known})
+        elsewhere = next((c for c in self.components if c.name == name), None)
+        hint = did_you_mean(use, names)
+        if elsewhere is not None:
+            hint = f"; '{name}' is a {elsewhere.kind}, it belongs into [{elsewhere.table}]"
+        notes = "".join(f"; note: {failure}" for failure in self.failures)
+        raise UserError(f"no {kind} named '{use}'{hint or '; choose one'} (known: {', '.join(names)}){notes}")
+
+
+def discover(files: Sequence[Path | str] = (), *, installed: bool = True) -> Catalogue:
+    """Build a catalogue from the installed plug-ins and from plug-in files.
+
+    Args:
+        files: plug-in files; an entry may end in "#sha256:<64 hex digits>", which is then verified.
+        installed: whether to load entry points.
+
+    Raises:
+        UserError: a plug-in file that is missing, cannot be imported or registers nothing.
+    """
+    catalogue = Catalogue()
+    if installed:
+        for point in sorted(entry_points(group=GROUP), key=_discovery_order):
+            _add_installed(catalogue, point)
+    for entry in files:
+        _add_file(catalogue, str(entry))
+    return catalogue
+
+
+def add_module(catalogue: Catalogue, module: ModuleType, provider: Provider) -> None:
+    """Collect the records a module registers, each stamped with its provider.
+
+    Raises:
+        UserError: the module marks a hook that does not exist, registers nothing, or yields what is no record.
+    """
+    manager = pluggy.PluginManager("lwmfw")
+    manager.add_hookspecs(hookspecs)
+    marked = [name for name, value in vars(module).items() if getattr(value, "lwmfw_impl", None) is not None]
+    for name in marked:
+        if name != "register_components":
+            raise UserError(
+                f"{provider}: {name} is marked @hookimpl, but a module has only the hook register_components"
+                f"{did_you_mean(name, ['register_components'])}"
+            )
+    if not marked:
+        raise UserError(f"{provider}: no hook register_components; define it with @hookimpl and yield the records")
+    manager.register(module)
+    for record in (record for records in manager.hook.register_components() for record in records):
+        if not isinstance(record, KINDS):
+            kinds = ", ".join(kind.__name__ for kind in KINDS)
+            raise UserError(f"{provider}: register_components yielded {record!r}; yield one of {kinds}")
+        base = record.required_options
+        if not (isinstance(record.options, type) and issubclass(record.options, base)):
+            raise UserError(f"{provider}: the options of '{record.name}' are no subclass of lwmfw.{base.__name__}")
+        catalogue.components.append(replace(record, provider=provider))
+
+
+def _add_installed(catalogue: Catalogue, point: EntryPoint) -> None:
+    provider = _distribution(point)
+    try:
+        add_module(catalogue, point.load(), provider)
+    except (Exception, SystemExit) as error:  # one broken package must not stop recipes that do not name it
+        catalogue.failures.append(f"{provider} failed to load: {describe(error)}")
+
+
+def _add_file(catalogue: Catalogue, entry: str) -> None:
+    text, _, digest = entry.partition("#sha256:")
+    path = Path(text).resolve()
+    shown = _shown(path)
+    if path.suffix != ".py" or not path.is_file():
+        raise UserError(f"{shown}: no such plug-in file; plugins lists Python files, relative to the recipe")
+    if any(path.name == other.name and path != other for other in catalogue.files):
+        raise UserError(f"{shown}: two plug-in files are named {path.name}; rename one")
+    if path in catalogue.files:
+        return
+    content = path.read_bytes()
+    provider = Provider(path.name, path=shown, sha256=hashlib.sha256(content).hexdigest())
+    if digest and digest != provider.sha256:
+        raise UserError(f"{shown}: sha256 is {provider.sha256}, the recipe says {digest}; restore the file")
+    try:
+        add_module(catalogue, load_file(path), provider)
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:  # whatever it raises, the person who wrote the recipe has to hear of it
+        raise UserError(f"{shown}: cannot be imported: {describe(error)}") from error
+    catalogue.files[path] = provider
+
+
+def load_file(path: Path) -> ModuleType:
+    """Import a Python file under a private module name, without touching sys.path."""
+    name = f"lwmfw_file_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # pydantic looks annotations up in the module of a class
+    spec.loader.exec_module(module)
+    return module
+
+
+def describe(error: BaseException) -> str:
+    """An exception on one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
+
+
+def _discovery_order(point: EntryPoint) -> tuple[bool, str, str]:
+    name = point.dist.name if point.dist else ""
+    return name != "lwmfw", name, point.name
+
+
+def _distribution(point: EntryPoint) -> Provider:
+    return Provider(point.dist.name, point.dist.version) if point.dist else Provider(point.value)
+
+
+def _shown(path: Path) -> str:
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+
+
+def _names(components: Iterable[Component]) -> str:
+    return " and ".join(str(c.provider) for c in components)

@@ -1,0 +1,275 @@
+"""Recipes: what the tables must hold, and the two stages that turn a file into chosen components.
+
+First the tables are checked (no plug-in is loaded for a recipe whose tables are wrong), then each component's own
+options. Both stages report all their errors at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from lwmfw.components import KINDS, Component, Options
+from lwmfw.errors import UserError, did_you_mean
+from lwmfw.plugins import Catalogue, discover
+from lwmfw.source import Keys, Source, read_source
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=100)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Choice(BaseModel):
+    """A table that names one component; the rest of its keys are the component's options."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+
+    use: str = Field(min_length=1, max_length=200, description="name of the component, or provider/name")
+
+    def rest(self) -> dict[str, Any]:
+        """The component's own options, not yet validated."""
+        return dict(self.__pydantic_extra__ or {})
+
+
+class ListedChoice(Choice):
+    """A component in an array; several of one name need different `as`."""
+
+    as_: Name | None = Field(None, alias="as", description="name within the recipe; by default that of `use`")
+
+
+class Scenario(Options):
+    """Which classes come when."""
+
+    classes: int = Field(0, ge=0, le=1_000_000, description="0: all; n: the first n of the order")
+    first: int = Field(ge=1, le=1_000_000, description="classes in the first step")
+    increment: int = Field(0, ge=0, le=1_000_000, description="classes in each later step; 0: there is none")
+    order: Literal["seed"] | list[int] = Field("seed", description="drawn from the seed, or a list of classes")
+
+
+class StepSettings(Options):
+    """How one step is trained."""
+
+    epochs: int = Field(30, ge=1, le=100_000, description="passes over the training data of a step")
+    batch_size: int = Field(128, ge=1, le=65_536, description="images in an update")
+    optimizer: Literal["sgd", "adam", "adamw"] = Field("sgd", description="from torch.optim")
+    lr: float = Field(0.1, gt=0, le=1000, description="learning rate at the start of a step")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
+    weight_decay: float = Field(5e-4, ge=0, le=1, description="of every parameter")
+    schedule: Literal["cosine", "constant"] = Field("cosine", description="cosine falls to 0 at the step's end")
+
+
+class Training(StepSettings):
+    """How every step is trained; `[training.first]` overrides keys for step 1."""
+
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on a GPU that has it")
+    first: dict[str, Any] = Field({}, description="overrides for step 1")
+
+    def settings(self, step: int) -> StepSettings:
+        """The settings of step `step`, counted from 1."""
+        base = self.model_dump(include=set(StepSettings.model_fields))
+        return StepSettings.model_validate(base | (self.first if step == 1 else {}))
+
+
+class Evaluation(Options):
+    """What is measured after a step, on which images."""
+
+    classifiers: list[Literal["cnn"]] = Field(["cnn"], min_length=1, max_length=1, description="who decides")
+    validation: Fraction = Field(
+        0.0, description="this share of the training data takes the test set's place, which is then not read"
+    )
+
+
+class Recipe(Options):
+    """Everything that decides the numbers of a run, apart from the machine."""
+
+    name: Name
+    seed: int = Field(1993, ge=0, le=2**63 - 1, description="of class order, initial weights and augmentation")
+    plugins: list[str] = Field([], max_length=100, description="plug-in files, relative to the recipe")
+    data: Choice
+    scenario: Scenario
+    backbone: Choice
+    classifier: Choice
+    objective: Choice
+    penalties: list[ListedChoice] = Field([], max_length=100)
+    training: Training
+    evaluation: Evaluation = Evaluation()
+    observers: list[ListedChoice] = Field([ListedChoice(use="console")], max_length=100)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A component as a recipe chose it: `name` is its `as`, `keys` its place in the recipe."""
+
+    name: str
+    component: Component
+    options: Options
+    keys: Keys
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A recipe whose every component is found and every option checked."""
+
+    recipe: Recipe
+    chosen: list[Chosen]
+    source: Source
+    catalogue: Catalogue
+
+    def tables(self) -> dict[str, Any]:
+        """The recipe as plain tables, every default written out; the order of keys is that of Recipe."""
+        recipe = self.recipe
+        tables = recipe.model_dump(exclude={"data", "backbone", "classifier", "objective", "penalties", "observers"})
+        files = self.catalogue.files.items()
+        tables["plugins"] = [f"{path}#sha256:{provider.sha256}" for path, provider in files]
+        tables |= {"penalties": [], "observers": []}
+        for chosen in self.chosen:
+            first, *rest = chosen.keys
+            entry = getattr(recipe, str(first))
+            entry = entry[rest[0]] if rest else entry
+            table = {"use": entry.use} | ({"as": chosen.name} if rest else {}) | chosen.options.model_dump(exclude_none=True)
+            if rest:
+                tables[str(first)].append(table)
+            else:
+                tables[str(first)] = table
+        return {key: tables[key] for key in Recipe.model_fields}
+
+    def toml(self) -> str:
+        """The recipe as TOML; running it again gives the same bits."""
+        import tomli_w
+
+        return tomli_w.dumps(self.tables())
+
+
+def load_recipe(
+    path: Path | str,
+    settings: Mapping[str, object] = {},
+    *,
+    seed: int | None = None,
+    plugins: Sequence[Path] = (),
+    catalogue: Catalogue | None = None,
+) -> Resolved:
+    """Read, merge and validate a recipe.
+
+    Args:
+        path: the TOML file.
+        settings: dotted key -> value, as behind `--set`; they win over the file.
+        seed: takes the place of the recipe's seed.
+        plugins: plug-in files besides those of the recipe, relative to the current directory.
+        catalogue: takes the place of what is installed; for tests.
+
+    Raises:
+        UserError: with all the errors of the first stage that has any, one per line.
+    """
+    path = Path(path)
+    source = read_source(path, settings)
+    table = source.table
+    table.setdefault("name", _safe_name(path))
+    if seed is not None:
+        table["seed"] = seed
+    if plugins and isinstance(table.setdefault("plugins", []), list):
+        table["plugins"] = table["plugins"] + [str(p.resolve()) for p in plugins]
+    recipe = _check_tables(source)
+    if catalogue is None:
+        catalogue = discover(recipe.plugins)
+    return _check_components(recipe, source, catalogue)
+
+
+def _check_tables(source: Source) -> Recipe:
+    errors: list[str] = []
+    recipe = None
+    try:
+        recipe = Recipe.model_validate(source.table)
+    except ValidationError as error:
+        errors = [_render(source, (), "", detail, Recipe) for detail in error.errors(include_url=False)]
+    else:
+        base = recipe.training.model_dump(include=set(StepSettings.model_fields))
+        try:
+            StepSettings.model_validate(base | recipe.training.first)
+        except ValidationError as error:
+            details = error.errors(include_url=False)
+            errors = [_render(source, ("training", "first"), "", detail, StepSettings) for detail in details]
+    for table in ("penalties", "observers"):
+        listed = getattr(recipe, table, ())
+        names = [choice.as_ or choice.use.rpartition("/")[2] for choice in listed]
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                place = source.place((table, index))
+                errors.append(f"{place}: {table}[{index}]: a second '{name}'; give it another name with as = \"...\"")
+    if errors or recipe is None:
+        raise UserError("\n".join(errors))
+    return recipe
+
+
+def _check_components(recipe: Recipe, source: Source, catalogue: Catalogue) -> Resolved:
+    errors: list[str] = []
+    chosen: list[Chosen] = []
+    for kind, keys, choice in _choices(recipe):
+        try:
+            component = catalogue.find(kind, choice.use)
+        except UserError as error:
+            errors.append(f"{source.place((*keys, 'use'))}: {_dotted(keys)}.use: {error}")
+            continue
+        try:
+            options = component.options.model_validate(choice.rest())
+        except ValidationError as error:
+            who = f" ({component.name}, from {component.provider})"
+            details = error.errors(include_url=False)
+            errors += [_render(source, keys, who, detail, component.options) for detail in details]
+            continue
+        name = getattr(choice, "as_", None) or component.name
+        chosen.append(Chosen(name, component, options, keys))
+    if errors:
+        raise UserError("\n".join(errors))
+    return Resolved(recipe, chosen, source, catalogue)
+
+
+def _choices(recipe: Recipe) -> Iterator[tuple[str, Keys, Choice]]:
+    """Kind, place and table of every component, in the order in which hooks are called."""
+    for kind in KINDS:
+        entry = getattr(recipe, kind.table)
+        if isinstance(entry, list):
+            for index, choice in enumerate(entry):
+                yield kind.kind, (kind.table, index), choice
+        else:
+            yield kind.kind, (kind.table,), entry
+
+
+def _render(source: Source, prefix: Keys, who: str, detail: ErrorDetails, model: type[BaseModel]) -> str:
+    """A pydantic error as `file:line: where: what is wrong; what to do`."""
+    # a union's branches stand in the location as names that no table has
+    keys = (*prefix, *(k for k in detail["loc"] if isinstance(k, int) or k.isidentifier() or k in ("as",)))
+    message = detail["msg"][:1].lower() + detail["msg"][1:]
+    value = repr(detail.get("input"))
+    match detail["type"]:
+        case "extra_forbidden":
+            known = _keys_of(model, detail["loc"][:-1])
+            message = "no such option" + (did_you_mean(str(keys[-1]), known) or f"; choose of {', '.join(known)}")
+        case "missing":
+            message = "is missing; add it"
+        case _:
+            message += f", got {value if len(value) <= 60 else value[:57] + '...'}"
+    return f"{source.place(keys)}: {_dotted(keys)}{who}: {message}"
+
+
+def _keys_of(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    for key in location:
+        field = model.model_fields.get(str(key))
+        if field is not None and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            model = field.annotation
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _dotted(keys: Keys) -> str:
+    text = ""
+    for key in keys:
+        text += f"[{key}]" if isinstance(key, int) else f".{key}" if text else str(key)
+    return text
+
+
+def _safe_name(path: Path) -> str:
+    stem = "".join(c if c.isascii() and (c.isalnum() or c in "_.+-") else "-" for c in path.stem)[:100]
+    return stem if stem[:1].isalnum() else f"recipe{stem}"[:100]

@@ -1,0 +1,232 @@
+"""The run directory: one owner, and files that are whole or absent."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import platform
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+
+from lwmfw.errors import CheckpointRefused, RunBusy, UserError
+from lwmfw.metrics import Results
+from lwmfw.recipe import Resolved
+
+Resume = Literal["auto", "never", "must"]
+
+_PLUGIN_FOLDER = "plugins"
+
+
+class RunDirectory:
+    """A locked run directory. Use `open_directory`."""
+
+    def __init__(self, path: Path, lock: FileLock) -> None:
+        self.path = path
+        self._lock = lock
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where checkpoints lie."""
+        return self.path / "checkpoints"
+
+    def start(self, resolved: Resolved) -> None:
+        """Write what the run is made of, before it runs."""
+        write_text(self.path / "recipe.toml", resolved.source.text)
+        tables = resolved.tables()
+        for file in resolved.catalogue.files:
+            (self.path / _PLUGIN_FOLDER).mkdir(exist_ok=True)
+            write_text(self.path / _PLUGIN_FOLDER / file.name, file.read_text(encoding="utf-8"))
+        tables["plugins"] = [f"{_PLUGIN_FOLDER}/{entry}" for entry in _portable(tables)["plugins"]]
+        import tomli_w
+
+        write_text(self.path / "resolved.toml", tomli_w.dumps(tables))
+
+    def write_environment(self, facts: Mapping[str, Any]) -> None:
+        """env.json: the machine and the software that made the numbers."""
+        packages = {d.name: d.version for d in distributions() if d.name}
+        everything = {
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "processor": _processor(),
+            "argv": sys.argv[1:],
+            **facts,
+            "packages": dict(sorted(packages.items())),
+        }
+        write_text(self.path / "env.json", json.dumps(everything, indent=1) + "\n")
+
+    def log_epoch(self, row: Mapping[str, Any]) -> None:
+        """Append one line to metrics.jsonl."""
+        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(row) + "\n")
+
+    def forget_epochs_after(self, step: int) -> None:
+        """Drop the lines of metrics.jsonl that belong to an unfinished step."""
+        file = self.path / "metrics.jsonl"
+        if file.exists():
+            lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+            write_text(file, "".join(kept))
+
+    def write_results(self, results: Results) -> None:
+        """results.json and its tidy form accuracy.csv; DONE when the run is complete."""
+        write_text(self.path / "results.json", json.dumps(results.to_json(), indent=1, allow_nan=False) + "\n")
+        write_text(self.path / "accuracy.csv", accuracy_csv([results]))
+        if results.complete:
+            write_text(self.path / "DONE", "")
+
+    def close(self) -> None:
+        """Give up ownership."""
+        self._lock.release()
+
+
+def open_directory(resolved: Resolved, out: Path | None, resume: Resume) -> tuple[RunDirectory, bool]:
+    """Own the directory of a run and say whether it holds an unfinished run of the same resolved recipe.
+
+    Args:
+        resolved: the recipe to be run.
+        out: the directory; by default `runs/<recipe>/<time>-s<seed>`.
+        resume: `auto` continues an unfinished run, `never` refuses to, `must` insists on one.
+
+    Raises:
+        UserError: the directory holds a finished run, another recipe's run, or something else.
+        RunBusy: another process owns it.
+    """
+    recipe = resolved.recipe
+    path = out or _unused(Path("runs") / recipe.name / f"{time.strftime('%Y%m%d-%H%M%S')}-s{recipe.seed}")
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path}: is a file; choose another --out")
+    known = path.is_dir() and any(entry.name not in (".lock", "owner") for entry in path.iterdir())
+    if known and not (path / "resolved.toml").is_file():
+        raise UserError(f"{path}: not empty and no run directory; choose another --out")
+    if resume == "must" and not known:
+        raise UserError(f"{path}: holds no run to resume; leave --resume out to start one")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be created: {error.strerror}; choose another --out") from error
+    directory = RunDirectory(path, _own(path))
+    if known:
+        try:
+            _check_resumable(directory, resolved, resume)
+        except BaseException:
+            directory.close()
+            raise
+    return directory, known
+
+
+def _own(path: Path) -> FileLock:
+    lock = FileLock(path / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        owner = (path / "owner").read_text() if (path / "owner").exists() else "another process"
+        raise RunBusy(f"{path}: busy, owned by {owner}; wait for it or choose another --out") from error
+    (path / "owner").write_text(f"process {os.getpid()} on {socket.gethostname()}")
+    return lock
+
+
+def _check_resumable(directory: RunDirectory, resolved: Resolved, resume: Resume) -> None:
+    import tomllib
+
+    path = directory.path
+    if (path / "DONE").exists():
+        raise UserError(f"{path}: holds a finished run; choose another --out")
+    try:
+        before = tomllib.loads((path / "resolved.toml").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointRefused(f"{path}/resolved.toml: unreadable ({error}); start anew in another --out") from error
+    key = _first_difference(_portable(before), _portable(resolved.tables()))
+    if key:
+        raise UserError(f"{path}: holds a run of another recipe ({key} differs); choose another --out")
+    if resume == "never":
+        raise UserError(f"{path}: holds an unfinished run; choose another --out, or allow --resume auto")
+
+
+def _portable(tables: dict[str, Any]) -> dict[str, Any]:
+    """Tables with plug-in files by name and digest, wherever they lie."""
+    return tables | {"plugins": [entry.replace("\\", "/").rsplit("/", 1)[-1] for entry in tables["plugins"]]}
+
+
+def _first_difference(one: Any, two: Any, where: str = "") -> str:
+    if isinstance(one, dict) and isinstance(two, dict):
+        for key in [*one, *(k for k in two if k not in one)]:
+            found = _first_difference(one.get(key), two.get(key), f"{where}.{key}".lstrip("."))
+            if found:
+                return found
+        return ""
+    return "" if one == two else where
+
+
+def _unused(path: Path) -> Path:
+    names = [path, *(path.with_name(f"{path.name}-{n}") for n in range(2, 1000))]
+    return next(name for name in names if not name.exists())
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file beside its place, then move it there: readers see the old or the new one, never half."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """As `write_text`, and on the disk before it is named."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a folder of ours, if it is there."""
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def read_results(path: Path) -> Results:
+    """The results of a run directory, or of a results.json.
+
+    Raises:
+        UserError: there are none, or they are not in the format of this version.
+    """
+    file = path / "results.json" if path.is_dir() else path
+    if not file.is_file():
+        hint = "the run has not finished a step" if (path / "resolved.toml").exists() else "no run directory"
+        raise UserError(f"{path}: no results.json; {hint}")
+    try:
+        return Results.from_json(json.loads(file.read_text(encoding="utf-8")))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{file}: not the results of a run ({type(error).__name__}); name another") from error
+
+
+def accuracy_csv(runs: list[Results]) -> str:
+    """Tidy accuracies: one line per run, step, classifier and group of classes ("all", or the step that brought
+    them)."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["recipe", "seed", "step", "seen", "classifier", "classes_of", "accuracy"])
+    for run in runs:
+        for step in run.steps:
+            for who, value in step.accuracy.items():
+                row = [run.recipe, run.seed, step.step, step.seen, who]
+                writer.writerow([*row, "all", f"{value:.6f}"])
+                for group, part in enumerate(step.accuracy_by_step[who], 1):
+                    writer.writerow([*row, f"step {group}", f"{part:.6f}"])
+    return stream.getvalue()
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()

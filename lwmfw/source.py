@@ -1,0 +1,241 @@
+"""Recipe files as text: limits before parsing, `extends`, `--set`, and the line every value came from."""
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lwmfw.errors import UserError, did_you_mean
+
+MAX_BYTES = 64 * 1024
+MAX_DEPTH = 32
+MAX_EXTENDS = 8
+
+Keys = tuple[str | int, ...]
+
+# tomllib needs quadratic time for a key of many dots, so such keys are refused unparsed
+_DEEP_KEY = re.compile(r"(?<![\w-])(?:[\w-]++[\"']?[ \t]*+\.[ \t]*+[\"']?){%d}" % MAX_DEPTH)
+_HEADER = re.compile(r"\s*\[(\[)?\s*([^\[\]#]+?)\s*\]")
+_ASSIGNMENT = re.compile(r"\s*((?:[\w-]+|\"[^\"]*\"|'[^']*')(?:\s*\.\s*(?:[\w-]+|\"[^\"]*\"|'[^']*'))*)\s*=")
+
+
+@dataclass
+class Source:
+    """A recipe before validation.
+
+    Attributes:
+        path: the recipe file.
+        text: its content as given.
+        table: the merged tables of the recipe, its bases and `--set`.
+        places: for keys of the table, where they were written: "file:line" or "--set".
+    """
+
+    path: Path
+    text: str
+    table: dict[str, Any]
+    places: dict[Keys, str] = field(default_factory=dict)
+
+    def place(self, keys: Keys) -> str:
+        """Where `keys`, or the nearest table around it, was written."""
+        for length in range(len(keys), 0, -1):
+            if keys[:length] in self.places:
+                return self.places[keys[:length]]
+        return str(self.path)
+
+
+def read_source(path: Path, settings: Mapping[str, object] = {}) -> Source:
+    """Read a recipe with its bases and apply settings, dotted key -> value, which win over every file.
+
+    Raises:
+        UserError: a file that cannot be read as TOML within the limits, a cycle or an escape in `extends`, or a
+            setting that cannot be applied.
+    """
+    source = _read(path, ())
+    for key, value in settings.items():
+        _apply(source, key, value)
+    return source
+
+
+def parse_settings(texts: Sequence[str]) -> dict[str, object]:
+    """`KEY=VALUE` texts as settings. A value is TOML; a bare word is a string.
+
+    Raises:
+        UserError: a text without a key, or a value that is no TOML.
+    """
+    settings: dict[str, object] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise UserError(f"--set {text[:80]}: not KEY=VALUE; write --set training.epochs=5")
+        settings[key.strip()] = _value(key.strip(), value.strip())
+    return settings
+
+
+def _read(path: Path, chain: tuple[Path, ...]) -> Source:
+    if path.resolve() in chain:
+        raise UserError(f"{path}: extends itself through {' -> '.join(p.name for p in chain)}; break the cycle")
+    if len(chain) >= MAX_EXTENDS:
+        raise UserError(f"{path}: more than {MAX_EXTENDS} recipes extend one another; flatten them")
+    text = _text(path)
+    table = _parse(path, text)
+    source = Source(path, text, table, {keys: f"{path}:{line}" for keys, line in _lines(text)})
+    if isinstance(table.get("plugins"), list):
+        folder = path.resolve().parent
+        table["plugins"] = [str(folder / p) if isinstance(p, str) else p for p in table["plugins"]]
+    if "extends" not in table:
+        return source
+    base = _read(_base(source, table.pop("extends")), (*chain, path.resolve()))
+    _keep_places(base, table, ())
+    return Source(path, text, _merge(base.table, table), base.places | source.places)
+
+
+def _text(path: Path) -> str:
+    if not path.is_file():
+        hint = "it is no regular file" if path.exists() else "no such file; `lwmfw recipes` lists the shipped ones"
+        raise UserError(f"{path}: {hint}")
+    try:
+        with path.open("rb") as stream:
+            raw = stream.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    if len(raw) > MAX_BYTES:
+        raise UserError(f"{path}: larger than {MAX_BYTES // 1024} KiB; a recipe is a short text file")
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8 text") from error
+
+
+def _parse(path: Path, text: str) -> dict[str, Any]:
+    deep = _DEEP_KEY.search(text)
+    if deep:
+        line = text.count("\n", 0, deep.start()) + 1
+        raise UserError(f"{path}:{line}: a key of more than {MAX_DEPTH} parts; use tables")
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        message = str(error)
+        at = re.search(r" \(at line (\d+), column \d+\)", message)
+        place = f"{path}:{at[1]}" if at else str(path)
+        what = message.replace(at[0], "") if at else message
+        raise UserError(f"{place}: not valid TOML: {what[:1].lower()}{what[1:]}; correct the line") from error
+    except (ValueError, RecursionError) as error:
+        what = "nested too deeply" if isinstance(error, RecursionError) else "a number of too many digits"
+        raise UserError(f"{path}: not a recipe: {what}; correct it") from error
+
+
+def _base(source: Source, name: object) -> Path:
+    place = source.place(("extends",))
+    if not isinstance(name, str):
+        raise UserError(f'{place}: extends: should be a file name, got {name!r}; write extends = "base.toml"')
+    folder = source.path.parent
+    inside = (folder / name).resolve().is_relative_to(folder.resolve())
+    if Path(name).is_absolute() or not inside:
+        raise UserError(f"{place}: extends: '{name}' leaves the folder of the recipe; move the base into it")
+    if not (folder / name).is_file():
+        known = [p.relative_to(folder).as_posix() for p in folder.glob("**/*.toml")][:200]
+        raise UserError(f"{place}: extends: no file '{name}' beside the recipe{did_you_mean(name, known)}")
+    return folder / name
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Tables by key; everything else, arrays included, is replaced."""
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        # a table that names another component does not inherit the first one's options
+        other = both and "use" in value and value["use"] != merged[key].get("use")
+        merged[key] = _merge(merged[key], value) if both and not other else value
+    return merged
+
+
+def _keep_places(base: Source, over: dict[str, Any], prefix: Keys) -> None:
+    """Forget where the base wrote what `over` replaces."""
+    for key, value in over.items():
+        keys = (*prefix, key)
+        if isinstance(value, dict):
+            _keep_places(base, value, keys)
+        else:
+            for known in [k for k in base.places if k[: len(keys)] == keys]:
+                del base.places[known]
+
+
+def _apply(source: Source, key: str, value: object) -> None:
+    *names, last = key.split(".")
+    if not all([*names, last]) or len(names) >= MAX_DEPTH:
+        raise UserError(f"--set {key[:80]}: not a dotted key; write --set training.epochs=5")
+    table: Any = source.table
+    keys: Keys = ()
+    for name in names:
+        if isinstance(table, list):
+            position = _index(key, str(keys[-1]), name, table)
+            keys, table = (*keys, position), table[position]
+        else:
+            keys, table = (*keys, name), table.setdefault(name, {})
+        if not isinstance(table, dict | list):
+            raise UserError(f"--set {key}: '{name}' is no table; `lwmfw show` prints the keys")
+    if isinstance(table, list):
+        raise UserError(f"--set {key}: names a component; add the option to set, as in {key}.weight")
+    table[last] = value
+    source.places[(*keys, last)] = f"--set {key}"
+    if keys == ("training",) and isinstance(table.get("first"), dict):
+        table["first"].pop(last, None)
+
+
+def _value(key: str, text: str) -> object:
+    if _DEEP_KEY.search(text) or len(text) > MAX_BYTES:
+        raise UserError(f"--set {key}: the value is no plain value; put it into the recipe")
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except (ValueError, RecursionError) as error:
+        if text and text[0] not in "[{\"'" and text.isprintable():
+            return text  # a bare word: --set data.use=synthetic
+        raise UserError(f"--set {key}: the value is not valid TOML; quote it") from error
+
+
+def _index(key: str, table: str, name: str, items: list[Any]) -> int:
+    names = [str(item.get("as", item.get("use"))) if isinstance(item, dict) else "" for item in items]
+    if names.count(name) != 1:
+        hint = did_you_mean(name, names) or f"; choose of {', '.join(names) or 'none'}"
+        raise UserError(f"--set {key}: {table} has no single component '{name}'{hint}")
+    return names.index(name)
+
+
+def _lines(text: str) -> Iterator[tuple[Keys, int]]:
+    """Keys and the lines that write them; tomllib does not tell. Good enough for messages, not a parser."""
+    table: Keys = ()
+    counts: dict[Keys, int] = {}
+    quote = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        if quote:
+            quote = "" if quote in line else quote
+            continue
+        header, assignment = _HEADER.match(line), _ASSIGNMENT.match(line)
+        if header:
+            table = _split(header[2])
+            if header[1]:
+                counts[table] = counts.get(table, -1) + 1
+            table = _with_indices(table, counts)
+            yield table, number
+        elif assignment:
+            keys = (*table, *_split(assignment[1]))
+            for length in range(len(table) + 1, len(keys) + 1):
+                yield keys[:length], number
+            rest = line[assignment.end() :]
+            quote = next((q for q in ('"""', "'''") if rest.count(q) == 1), "")
+
+
+def _with_indices(table: Keys, counts: dict[Keys, int]) -> Keys:
+    keys: Keys = ()
+    plain: Keys = ()
+    for name in table:
+        keys, plain = (*keys, name), (*plain, name)
+        if plain in counts:
+            keys = (*keys, counts[plain])
+    return keys
+
+
+def _split(dotted: str) -> Keys:
+    return tuple(part.strip().strip("\"'") for part in dotted.split("."))

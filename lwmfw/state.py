@@ -1,0 +1,209 @@
+"""The state of a run: what hooks are given as `run`, and what a checkpoint keeps."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from lwmfw import checkpoint
+from lwmfw.assemble import Assembly, assemble
+from lwmfw.checkpoint import Checkpoint
+from lwmfw.components import ObjectiveOptions
+from lwmfw.data import Loader, arrange
+from lwmfw.errors import UserError
+from lwmfw.metrics import Results
+from lwmfw.model import Model, build_model, frozen_copy
+from lwmfw.recipe import Recipe, Resolved
+from lwmfw.record import RunDirectory
+from lwmfw.rng import Randomness, derive_seed
+from lwmfw.scenario import Step, class_order, steps_of
+from lwmfw.types import DataSet, Images, Phase
+
+DeviceName = Literal["auto", "cpu", "cuda"]
+
+
+@dataclass(frozen=True)
+class ObjectiveTerm:
+    """The classification loss as the loop computes it: `weight * loss(logits, labels)` over new or seen classes."""
+
+    name: str
+    over: Literal["new", "seen"]
+    weight: float
+    loss: Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass
+class Run:
+    """One run of one recipe.
+
+    Attributes:
+        recipe: as validated, defaults filled in.
+        assembly: its components and hooks.
+        steps: all steps, finished or not.
+        data: images by class order, on the device.
+        loader: makes batches of them.
+        objective: the classification loss.
+        model: the model being trained; grows at every step.
+        device: where it is trained.
+        results: of the finished steps.
+        rng: gives every component its generator.
+        directory: where it is recorded; None: nowhere.
+    """
+
+    recipe: Recipe
+    assembly: Assembly
+    steps: list[Step]
+    data: DataSet
+    loader: Loader
+    objective: ObjectiveTerm
+    model: Model
+    device: torch.device
+    results: Results
+    rng: Randomness
+    directory: RunDirectory | None = None
+
+    @property
+    def remaining_steps(self) -> list[Step]:
+        """The steps that are not finished."""
+        return self.steps[len(self.results.steps) :]
+
+    def phase(self, step: Step) -> Phase:
+        """The main phase of a step."""
+        settings = self.recipe.training.settings(step.index)
+        return Phase("main", **settings.model_dump())
+
+    def training_images(self, step: Step) -> Images:
+        """The new classes' training images."""
+        return self.data.train.of_classes(step.new_classes)
+
+    def updates(self, step: Step) -> int:
+        """Optimiser updates that a step takes."""
+        phase = self.phase(step)
+        return phase.epochs * math.ceil(len(self.training_images(step)) / phase.batch_size)
+
+    def seed_global(self, step: Step) -> None:
+        """Make what draws from torch's global generator (initial weights, dropout) a function of seed and step."""
+        torch.manual_seed(derive_seed(self.recipe.seed, "global", step.index))
+
+    def restore(self, kept: Checkpoint) -> None:
+        """Go on where a checkpoint ends."""
+        checkpoint.set_threads(kept.facts["threads"])
+        self.results = kept.results
+        for step in self.steps[: len(kept.results.steps)]:
+            self.model.grow(len(step.new_classes))
+        self.model.to(self.device)
+        checkpoint.restore(kept, self.model, self.assembly.components)
+        if self.directory:
+            self.directory.forget_epochs_after(len(kept.results.steps))
+
+    def saved(self) -> Checkpoint | None:
+        """The newest checkpoint of the run directory."""
+        return checkpoint.load(self.directory.checkpoints) if self.directory else None
+
+    def save(self) -> None:
+        """Record the finished steps: results first, so that they are never behind the checkpoint."""
+        if self.directory is None:
+            return
+        self.directory.write_results(self.results)
+        facts = {"threads": torch.get_num_threads(), "channels": self.data.train.pixels.shape[1]}
+        checkpoint.save(
+            self.directory.checkpoints, self.model, self.assembly.components, self.results, facts
+        )
+
+    def old_model(self) -> Model | None:
+        """The frozen copy that the next step needs, if any component needs it."""
+        needed = self.assembly.needs_old and self.model.classes and self.remaining_steps
+        return frozen_copy(self.model) if needed else None
+
+
+def prepare(resolved: Resolved, device_name: DeviceName = "auto") -> Run:
+    """Build everything a run needs: components, data in class order, an empty model.
+
+    Raises:
+        UserError: components that do not fit each other, missing data, a scenario the data cannot fill, no such
+            device.
+    """
+    recipe = resolved.recipe
+    assembly = assemble(resolved)
+    device = choose_device(device_name)
+    loaded: DataSet = assembly.method("data", "load")()
+    order = class_order(recipe.scenario, len(loaded.class_names), recipe.seed)
+    steps = steps_of(recipe.scenario, len(order))
+    data = arrange(loaded, order, recipe.evaluation.validation, recipe.seed)
+    data = DataSet(**vars(data) | {"train": data.train.to(device), "test": data.test.to(device)})
+    providers = {name: chosen.component.provider.record for name, chosen in assembly.chosen.items()}
+    names = [loaded.class_names[label] for label in order]
+    return Run(
+        recipe=recipe,
+        assembly=assembly,
+        steps=steps,
+        data=data,
+        loader=Loader.of(data, device),
+        objective=_objective(assembly),
+        model=new_model(resolved, assembly, data.train.pixels.shape[1], device),
+        device=device,
+        results=Results(recipe.name, recipe.seed, order, names, providers),
+        rng=Randomness(recipe.seed, assembly.position),
+    )
+
+
+def new_model(resolved: Resolved, assembly: Assembly, channels: int, device: torch.device) -> Model:
+    """The model before its first class; initial weights are a function of the seed."""
+    recipe = resolved.recipe
+    torch.manual_seed(derive_seed(recipe.seed, "model"))
+    backbone: nn.Module = assembly.method("backbone", "build")(channels)
+    classifier: nn.Module = assembly.method("classifier", "build")(_feature_count(backbone, channels))
+    precision = recipe.training.precision
+    bf16 = precision == "bf16" or (precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported())
+    return build_model(backbone, classifier, device, bf16=bf16)
+
+
+def _objective(assembly: Assembly) -> ObjectiveTerm:
+    name = assembly.name_of("objective")
+    options = cast(ObjectiveOptions, assembly.chosen[name].options)
+    return ObjectiveTerm(name, options.over, options.weight, assembly.method("objective", "loss"))
+
+
+def _feature_count(backbone: nn.Module, channels: int) -> int:
+    """Width of the features, found by one small forward so that no backbone has to state it."""
+    training = backbone.training
+    with torch.no_grad():
+        width = backbone.eval()(torch.zeros(1, channels, 32, 32)).features.shape[1]
+    backbone.train(training)
+    return int(width)
+
+
+def choose_device(name: DeviceName) -> torch.device:
+    """The device to train on, set up to compute the same bits every time.
+
+    Raises:
+        UserError: cuda is asked for and there is none.
+    """
+    cuda = torch.cuda.is_available()
+    if name == "cuda" and not cuda:
+        raise UserError("--device cuda: torch finds no CUDA device; use --device cpu")
+    device = torch.device("cuda" if cuda and name != "cpu" else "cpu")
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.benchmark = False
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    return device
+
+
+def environment(device: torch.device) -> dict[str, object]:
+    """Facts for env.json that only torch knows."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    return {
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "device": name,
+        "threads": torch.get_num_threads(),
+        "working_directory": Path.cwd().name,
+    }

@@ -1,0 +1,214 @@
+"""The values that hooks and components exchange.
+
+Shapes: B images of a batch, C channels, H and W height and width, D features, N classes seen so far.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Set
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of training inside a step."""
+
+    name: str
+    epochs: int
+    batch_size: int
+    optimizer: str
+    lr: float
+    momentum: float
+    weight_decay: float
+    schedule: str
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images in memory, sorted by class.
+
+    Attributes:
+        pixels: (N, C, H, W), uint8.
+        labels: (N,), int64.
+    """
+
+    pixels: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def of_classes(self, classes: range) -> Images:
+        """The images of consecutive classes, as a view."""
+        bounds = torch.tensor([classes.start, classes.stop], device=self.labels.device)
+        first, last = torch.searchsorted(self.labels, bounds).tolist()
+        return Images(self.pixels[first:last], self.labels[first:last])
+
+    def to(self, device: torch.device) -> Images:
+        """The same images on a device."""
+        return Images(self.pixels.to(device), self.labels.to(device))
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """What a data component loads.
+
+    Attributes:
+        train: training images, labels as the data set has them.
+        test: test images.
+        class_names: one per label.
+        mean: per channel, of pixels scaled to [0, 1].
+        std: per channel, likewise.
+        padding: zeros around an image before it is cropped back at random; 0: no cropping.
+        flip: whether training images are mirrored at random.
+    """
+
+    train: Images
+    test: Images
+    class_names: list[str]
+    mean: list[float]
+    std: list[float]
+    padding: int = 0
+    flip: bool = False
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch of training.
+
+    Attributes:
+        images: (B, C, H, W), float32, augmented and normalised.
+        labels: (B,), int64, positions in the class order.
+        from_memory: (B,), bool: the image is an exemplar.
+    """
+
+    images: Tensor
+    labels: Tensor
+    from_memory: Tensor
+
+
+class Features(NamedTuple):
+    """What a backbone's forward returns. What a backbone does not offer stays empty.
+
+    Attributes:
+        features: (B, D), what the classifier sees.
+        maps: stage ends (B, C, H, W) as the next stage receives them.
+        raw_maps: the same before the last ReLU.
+        pooled: the map whose spatial mean is `features`.
+    """
+
+    features: Tensor
+    maps: list[Tensor]
+    raw_maps: list[Tensor]
+    pooled: Tensor | None
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a model says of a batch.
+
+    Attributes:
+        logits: (B, N), float32, one per class the model has rows for.
+        features: (B, D), float32, what the classifier sees.
+        maps: stage ends (B, C, H, W) as the next stage receives them.
+        raw_maps: the same before the last ReLU.
+        pooled: the map whose spatial mean is `features`, None if there is none.
+        head: the classifier, features -> logits.
+        graph: of outputs without gradients, the logits and maps they were detached from, if they were kept.
+    """
+
+    logits: Tensor
+    features: Tensor
+    maps: list[Tensor]
+    raw_maps: list[Tensor]
+    pooled: Tensor | None
+    head: Callable[[Tensor], Tensor]
+    graph: tuple[Tensor, list[Tensor]] | None = None
+
+    def channel_weights(self, classes: Tensor) -> Tensor:
+        """The gradient of each image's logit `classes[i]` with respect to its features.
+
+        Only the head is differentiated, never the backbone. Where `features` is the spatial mean of `pooled`, this
+        is H*W times the gradient with respect to `pooled`, the same at every position: Grad-CAM's channel weights in
+        closed form, for any head. Differentiable with respect to features and head if the features have a gradient.
+
+        Args:
+            classes: (B,), int64, positions in the class order.
+
+        Returns:
+            (B, D).
+        """
+        differentiable = self.features.requires_grad
+        with torch.enable_grad():
+            features = self.features if differentiable else self.features.detach().requires_grad_()
+            scores = self.head(features).gather(1, classes[:, None]).sum()
+            (weights,) = torch.autograd.grad(scores, features, create_graph=differentiable)
+        return weights
+
+    def map_weights(self, stage: int, classes: Tensor) -> Tensor:
+        """Grad-CAM's channel weights at any stage: the spatial mean of the gradient of each image's logit
+        `classes[i]` with respect to `maps[stage]`.
+
+        Differentiable a second time if the outputs have gradients. The old model's outputs have the graph for it
+        only where a component needs "old_graph". In training mode BatchNorm couples the images of a batch.
+
+        Args:
+            stage: index into `maps`.
+            classes: (B,), int64, positions in the class order.
+
+        Returns:
+            (B, C).
+        """
+        logits, maps = self.graph or (self.logits, self.maps)
+        scores = logits.gather(1, classes[:, None]).sum()
+        second_order = self.logits.requires_grad
+        (gradient,) = torch.autograd.grad(scores, maps[stage], create_graph=second_order, retain_graph=True)
+        return gradient.mean((2, 3))
+
+    def detached(self) -> Outputs:
+        """The same values without gradients; the graph stays reachable for `map_weights` alone."""
+        return Outputs(
+            self.logits.detach(),
+            self.features.detach(),
+            [m.detach() for m in self.maps],
+            [m.detach() for m in self.raw_maps],
+            None if self.pooled is None else self.pooled.detach(),
+            self.head,
+            (self.logits, self.maps),
+        )
+
+
+class DataComponent(Protocol):
+    """What a data set's object has."""
+
+    class_count: int | None
+
+    def load(self) -> DataSet:
+        """Read the images. Raises UserError where they are missing: the paths looked at and what gets them."""
+
+
+class BackboneComponent(Protocol):
+    """What a backbone's object has."""
+
+    offers: Set[str]
+
+    def build(self, channels: int) -> nn.Module:
+        """A network for images of so many channels whose forward returns `Features`."""
+
+
+class ClassifierComponent(Protocol):
+    """What a classifier's object has."""
+
+    def build(self, features: int) -> nn.Module:
+        """A head without classes: forward (B, D) -> (B, N), and `grow(classes)` adds rows."""
+
+
+class ObjectiveComponent(Protocol):
+    """What an objective's object has."""
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The scalar loss of logits (B, K) for labels (B,) in 0..K-1, averaged over the batch."""

@@ -1,0 +1,24 @@
+"""The components that lwmfw ships, each in a file of the same form as a stranger's plug-in.
+
+A file imports torch where it computes rather than at its head, so that `check`, `show` and `plugins`, which only need
+names and options, answer at once. What has to subclass `nn.Module` stands in a file beside its component.
+"""
+
+from collections.abc import Iterator
+
+from lwmfw import Component, hookimpl
+from lwmfw_plugins.backbones import resnet
+from lwmfw_plugins.classifiers import cosine, linear
+from lwmfw_plugins.data import fashion_mnist, synthetic
+from lwmfw_plugins.objectives import bce, cross_entropy
+from lwmfw_plugins.observers import console
+from lwmfw_plugins.penalties import l_ad, l_d
+
+_FILES = (fashion_mnist, synthetic, resnet, linear, cosine, cross_entropy, bce, l_d, l_ad, console)
+
+
+@hookimpl
+def register_components() -> Iterator[Component]:
+    """The components of all files."""
+    for file in _FILES:
+        yield from file.register_components()

@@ -1,0 +1,1 @@
+"""Objectives: the classification loss L_C."""

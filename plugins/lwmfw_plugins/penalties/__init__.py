@@ -1,0 +1,1 @@
+"""Penalties: what keeps old knowledge."""

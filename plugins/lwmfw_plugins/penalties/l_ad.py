@@ -1,0 +1,127 @@
+"""L_AD: attention distillation (Dhar et al., Learning without Memorizing, CVPR 2019, section 3.3).
+
+The attention of a model for a class is its Grad-CAM: Q = ReLU(sum_k alpha_k A_k), where alpha_k is the spatial mean of
+the gradient of the class's logit with respect to channel k of a map A. L_AD is the distance between the L2-normalised
+attentions of the new and the old model for the same image and the same old class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from lwmfw import Component, Field, Options, Penalty, UserError, hookimpl
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lwmfw import Outputs, Step
+
+
+def attention(maps: Tensor, weights: Tensor, eps: float) -> Tensor:
+    """Grad-CAM maps as vectors of length 1.
+
+    Args:
+        maps: (B, C, H, W).
+        weights: (B, C), the channel weights alpha.
+        eps: keeps the division finite: a map much weaker than eps, such as one that the ReLU zeroes everywhere,
+            becomes a short or zero vector with a finite gradient instead of a unit vector.
+
+    Returns:
+        (B, H*W), not negative.
+    """
+    attended = (maps.flatten(2) * weights[:, :, None]).sum(1).relu()
+    return attended / (attended.square().sum(1, keepdim=True) + eps**2).sqrt()
+
+
+def attention_distance(new: Tensor, old: Tensor, distance: Literal["l1", "l2"]) -> Tensor:
+    """Distance of two sets of attention vectors, summed over positions, averaged over the batch.
+
+    Args:
+        new: (B, L), from `attention`.
+        old: (B, L), likewise.
+        distance: l1 sums absolute differences, the paper's choice (at most sqrt(2 L)); l2 sums squares (at most 2).
+
+    Returns:
+        A scalar, zero for equal attentions.
+    """
+    difference = new - old
+    elements = difference.abs() if distance == "l1" else difference.square()
+    return elements.sum(1).mean()
+
+
+def pooled_attention(outputs: Outputs, classes: Tensor, eps: float) -> Tensor:
+    """Attention at the map whose spatial mean the classifier sees, (B, H*W).
+
+    There the gradient is the same at every position, the head's own gradient over H*W, so Grad-CAM has a closed form
+    for any head: no backward pass through the backbone, and exactly differentiable through map and head.
+    """
+    maps = outputs.pooled
+    assert maps is not None, "needs 'pooled'"  # noqa: S101 - assured at assembly
+    positions = maps.shape[2] * maps.shape[3]
+    return attention(maps.float() if maps.dtype.itemsize < 4 else maps, outputs.channel_weights(classes) / positions, eps)
+
+
+def stage_attention(outputs: Outputs, stage: int, classes: Tensor, eps: float) -> Tensor:
+    """Attention at the end of a stage, (B, H*W), by autograd; for the new model with a second-order graph."""
+    weights = outputs.map_weights(stage, classes)
+    maps = outputs.maps[stage]
+    if maps.dtype.itemsize < 4:  # computed in bf16
+        maps, weights = maps.float(), weights.float()
+    return attention(maps, weights, eps)
+
+
+class AttentionOptions(Options):
+    """Options of L_AD."""
+
+    weight: float = Field(1.0, ge=0, le=1e6, description="factor of the term (gamma in LwM); its meaning depends on H*W")
+    distance: Literal["l1", "l2"] = Field("l1", description="l1: absolute differences (the paper); l2: squares")
+    layer: Literal["pooled"] | Annotated[int, Field(ge=1, le=1000)] = Field(
+        "pooled", description="pooled: the map the classifier pools (the paper); n: the end of stage n, counted from 1"
+    )
+    target: Literal["new", "old"] = Field(
+        "new", description="whose strongest old class is looked at: the new model's (the paper) or the old one's"
+    )
+    eps: float = Field(1e-6, gt=0, le=1, description="maps weaker than this count as dead")
+
+
+class AttentionDistillation:
+    """Keep what the model looks at: its Grad-CAM for an old class, as the old model had it.
+
+    The class b of an image is the strongest old class of the new model, and the same b is used for both models. At the
+    pooled map the attention is exact and free of a backward pass; at another stage it comes by autograd, and the
+    gradient of L_AD through a second-order graph.
+
+    The new model is in training mode, the old one in evaluation mode. Its BatchNorm layers thus normalise by batch
+    statistics and the old one's by running ones, so even equal weights have an L_AD above zero and a gradient; it is
+    zero for equal models in evaluation mode. At a stage before the last, BatchNorm in training mode also couples the
+    images of a batch; in evaluation mode an image's value does not depend on the others.
+
+    A map that the ReLU zeroes everywhere is a zero vector: it has a distance to the other model's, but no gradient.
+    """
+
+    def __init__(self, options: AttentionOptions) -> None:
+        self.options = options
+        self.needs = {"old", "pooled"} if options.layer == "pooled" else {"old", "maps", "old_graph"}
+
+    @hookimpl
+    def compute_penalty(self, step: Step, new: Outputs, old: Outputs) -> dict[str, Tensor]:
+        """The term L_AD."""
+        chooser = new if self.options.target == "new" else old
+        classes = chooser.logits.detach()[:, : len(step.old_classes)].argmax(1)
+        ours, theirs = (self._attention(outputs, classes) for outputs in (new, old))
+        return {"L_AD": self.options.weight * attention_distance(ours, theirs.detach(), self.options.distance)}
+
+    def _attention(self, outputs: Outputs, classes: Tensor) -> Tensor:
+        layer, eps = self.options.layer, self.options.eps
+        if layer == "pooled":
+            return pooled_attention(outputs, classes, eps)
+        if layer > len(outputs.maps):
+            raise UserError(f"L_AD: layer: {layer} wanted, but the backbone has {len(outputs.maps)} stages; choose one")
+        return stage_attention(outputs, layer - 1, classes, eps)
+
+
+@hookimpl
+def register_components() -> Iterator[Component]:
+    """The component of this file."""
+    yield Penalty("L_AD", AttentionDistillation, AttentionOptions)

@@ -20,7 +20,7 @@ from lwmfw.state import DeviceName, Run, environment, new_model, prepare
 
 def run(
     recipe: Path | str,
-    set: Mapping[str, object] = {},  # noqa: A002 - named as on the command line
+    set: Mapping[str, object] = {},
     *,
     seed: int | None = None,
     out: Path | str | None = None,

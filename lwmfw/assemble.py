@@ -302,9 +302,13 @@ def _place(error: BaseException, provider: str, file: Path) -> str:
 
 def _checked_terms(returned: object, prefix: str, who: str, position: Position) -> dict[str, Any]:
     if not isinstance(returned, Mapping):
-        raise RunFailed(f"{who} returned {type(returned).__name__}; return a dict of name -> scalar; the run stopped {position}")
+        raise RunFailed(
+            f"{who} returned {type(returned).__name__}; return a dict of name -> scalar; the run stopped {position}"
+        )
     for term, value in returned.items():
         if getattr(value, "shape", None) != () or not isinstance(term, str):
             what = f"shape {tuple(value.shape)}" if hasattr(value, "shape") else type(value).__name__
-            raise RunFailed(f"{who}: term {term!r} is no scalar tensor but {what}; reduce it; the run stopped {position}")
+            raise RunFailed(
+                f"{who}: term {term!r} is no scalar tensor but {what}; reduce it; the run stopped {position}"
+            )
     return {prefix + term: value for term, value in returned.items()}

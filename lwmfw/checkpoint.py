@@ -45,9 +45,7 @@ class Checkpoint:
     facts: dict[str, Any]
 
 
-def save(
-    folder: Path, model: Model, components: Mapping[str, Any], results: Results, facts: Mapping[str, Any]
-) -> None:
+def save(folder: Path, model: Model, components: Mapping[str, Any], results: Results, facts: Mapping[str, Any]) -> None:
     """Write the checkpoint of the last finished step and remove older ones."""
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     plain: dict[str, dict[str, Any]] = {}

@@ -49,7 +49,8 @@ class TableFormat(StrEnum):
 RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="TOML file, or the name of a shipped one.")]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]
 SetOption = Annotated[
-    list[str], typer.Option("--set", metavar="K=V", help="Override a key, as in training.epochs=5. Repeatable.")
+    list[str],
+    typer.Option("--set", metavar="K=V", help="Override a key, as in training.epochs=5. Repeatable."),
 ]
 SeedOption = Annotated[int | None, typer.Option(help="Override the recipe's seed.", min=0)]
 PluginsOption = Annotated[
@@ -98,10 +99,10 @@ def _app(
 def run(
     recipe: RecipeArgument,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Run directory.")] = None,
-    set_: SetOption = [],  # noqa: B006 - typer copies it
+    set_: SetOption = [],
     seed: SeedOption = None,
     device: DeviceOption = Device.AUTO,
-    plugins: PluginsOption = [],  # noqa: B006
+    plugins: PluginsOption = [],
     resume: Annotated[ResumeMode, typer.Option(help="An unfinished run in --out.")] = ResumeMode.AUTO,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and stop.")] = False,
 ) -> None:
@@ -125,7 +126,10 @@ def resume_run(run: RunArgument, device: DeviceOption = Device.AUTO) -> None:
 
 @app.command()
 def check(
-    recipe: RecipeArgument, set_: SetOption = [], seed: SeedOption = None, plugins: PluginsOption = []  # noqa: B006
+    recipe: RecipeArgument,
+    set_: SetOption = [],
+    seed: SeedOption = None,
+    plugins: PluginsOption = [],
 ) -> None:
     """Say whether a recipe would run, without its data."""
     from lwmfw.assemble import assemble
@@ -137,7 +141,10 @@ def check(
 
 @app.command()
 def show(
-    recipe: RecipeArgument, set_: SetOption = [], seed: SeedOption = None, plugins: PluginsOption = []  # noqa: B006
+    recipe: RecipeArgument,
+    set_: SetOption = [],
+    seed: SeedOption = None,
+    plugins: PluginsOption = [],
 ) -> None:
     """Print a recipe with its bases merged in and every default written out."""
     print(_load(recipe, set_, seed, plugins).toml(), end="")
@@ -163,7 +170,7 @@ def recipes(
 @app.command()
 def plugins(
     name: Annotated[str | None, typer.Argument(help="Print the options of this component.")] = None,
-    files: PluginsOption = [],  # noqa: B006
+    files: PluginsOption = [],
 ) -> None:
     """List the components that recipes can name, or one component's options."""
     from lwmfw import manual
@@ -220,7 +227,10 @@ def compare(
 
 
 def _load(
-    recipe: Path, settings: list[str] | None = None, seed: int | None = None, plugins: list[Path] | None = None
+    recipe: Path,
+    settings: list[str] | None = None,
+    seed: int | None = None,
+    plugins: list[Path] | None = None,
 ) -> Any:
     from lwmfw import shipped
     from lwmfw.recipe import load_recipe

@@ -76,9 +76,7 @@ class Loader:
     @classmethod
     def of(cls, data: DataSet, device: torch.device) -> Loader:
         """The loader of a data set."""
-        mean, std = (
-            torch.tensor(values, device=device).mul(255).view(1, -1, 1, 1) for values in (data.mean, data.std)
-        )
+        mean, std = (torch.tensor(values, device=device).mul(255).view(1, -1, 1, 1) for values in (data.mean, data.std))
         return cls(mean, std, data.padding, data.flip)
 
     def training_batches(self, images: Images, batch_size: int, rng: torch.Generator) -> Iterator[Batch]:

@@ -46,7 +46,5 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A suggestion to append to a message: "; did you mean 'L_AD'?", or nothing."""
     known = list(known)
     lower = {name.lower(): name for name in known}
-    close = get_close_matches(word, known, n=1) or [
-        lower[name] for name in get_close_matches(word.lower(), lower, n=1)
-    ]
+    close = get_close_matches(word, known, n=1) or [lower[name] for name in get_close_matches(word.lower(), lower, n=1)]
     return f"; did you mean '{close[0]}'?" if close else ""

@@ -6,8 +6,8 @@ import torch
 
 from lwmfw.metrics import StepResult, accuracy
 from lwmfw.model import evaluating, model_bytes, parameter_count
-from lwmfw.state import Run
 from lwmfw.scenario import Step
+from lwmfw.state import Run
 
 
 def evaluate(run: Run, step: Step, train_seconds: float) -> StepResult:

@@ -2,8 +2,9 @@
 
 An implementation is a method marked with `@hookimpl`. It takes only the arguments it wants, by name and without
 defaults. `rng`, a `torch.Generator` that depends on nothing but the seed, the step, the phase and the component, is
-offered by every hook of a run besides the arguments described. Implementations are called in recipe order. Hooks run outside
-autocast, so logits and features are float32, and never inside a worker process. The life cycle is drawn in loop.py.
+offered by every hook of a run besides the arguments described. Implementations are called in recipe order. Hooks run
+outside autocast, so logits and features are float32, and never inside a worker process. The life cycle is drawn in
+loop.py.
 """
 
 from __future__ import annotations
@@ -107,9 +108,7 @@ def after_epoch(run: Run, step: Step, epoch: int, means: Mapping[str, float], rn
 
 
 @hookspec
-def after_step(
-    run: Run, step: Step, model: Model, data: Images, result: StepResult, rng: Generator
-) -> None:
+def after_step(run: Run, step: Step, model: Model, data: Images, result: StepResult, rng: Generator) -> None:
     """The step is evaluated and the old copy for the next step is taken.
 
     Args:

@@ -1,16 +1,16 @@
 """The incremental loop, the only one. A method that does not fit its hooks is a reason to discuss the hooks.
 
-    hook before_run                                   (then, when resumed, the checkpoint is read)
-    for each step - Step(index, new classes, seen classes):
-        the classifier grows -> hook before_step
-        main phase: optimiser, schedule
-            per batch: new = model(x); old = old_model(x) if a component needs it
-                       terms = {objective} + hook compute_penalty (from the second step on)
-                       sum.backward() ; update ; hook after_update
-            per epoch: term means to the host ; metrics.jsonl ; hook after_epoch
-        result = evaluate(model, seen classes) -> old = frozen copy
-        hook after_step -> checkpoint
-    hook after_run                                    (also after an exception)
+hook before_run                                   (then, when resumed, the checkpoint is read)
+for each step - Step(index, new classes, seen classes):
+    the classifier grows -> hook before_step
+    main phase: optimiser, schedule
+        per batch: new = model(x); old = old_model(x) if a component needs it
+                   terms = {objective} + hook compute_penalty (from the second step on)
+                   sum.backward() ; update ; hook after_update
+        per epoch: term means to the host ; metrics.jsonl ; hook after_epoch
+    result = evaluate(model, seen classes) -> old = frozen copy
+    hook after_step -> checkpoint
+hook after_run                                    (also after an exception)
 """
 
 from __future__ import annotations
@@ -109,9 +109,7 @@ def compute_terms(run: Run, step: Step, batch: Batch, old_model: Model | None) -
     if step.index == 1:
         return terms
     old = old_outputs(run, old_model, batch) if old_model else None
-    penalties = run.assembly.hook.compute_penalty(
-        step=step, batch=batch, new=new, old=old, model=model, rng=run.rng
-    )
+    penalties = run.assembly.hook.compute_penalty(step=step, batch=batch, new=new, old=old, model=model, rng=run.rng)
     return merge_terms(terms, penalties)
 
 

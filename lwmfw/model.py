@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 from collections.abc import Iterator
 from typing import cast
 
@@ -51,7 +52,7 @@ class Model(nn.Module):
 def build_model(backbone: nn.Module, classifier: nn.Module, device: torch.device, *, bf16: bool) -> Model:
     """A model without classes on its device, in the memory format that convolutions are fastest in."""
     model = Model(backbone, classifier, bf16=bf16).to(device)
-    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return model.to(memory_format=torch.channels_last)
 
 
 def frozen_copy(model: Model) -> Model:
@@ -64,7 +65,7 @@ def frozen_copy(model: Model) -> Model:
     for module in old.modules():
         if isinstance(module, nn.Sequential):
             _fold(module)
-    return old.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return old.to(memory_format=torch.channels_last)
 
 
 def parameter_count(model: nn.Module) -> int:
@@ -92,7 +93,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def _fold(sequential: nn.Sequential) -> None:
     """Fold each BatchNorm2d into the convolution right before it, which a Sequential guarantees to feed it alone."""
     names = list(sequential._modules)
-    for first, second in zip(names, names[1:], strict=False):
+    for first, second in itertools.pairwise(names):
         convolution, norm = sequential._modules[first], sequential._modules[second]
         if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
             sequential._modules[first] = fuse_conv_bn_eval(convolution, norm)

@@ -136,7 +136,10 @@ def _add_file(catalogue: Catalogue, entry: str) -> None:
         add_module(catalogue, load_file(path), provider)
     except UserError:
         raise
-    except (Exception, SystemExit) as error:  # whatever it raises, the person who wrote the recipe has to hear of it
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # whatever it raises, the person who wrote the recipe has to hear of it
         raise UserError(f"{shown}: cannot be imported: {describe(error)}") from error
     catalogue.files[path] = provider
 

@@ -130,7 +130,11 @@ class Resolved:
             first, *rest = chosen.keys
             entry = getattr(recipe, str(first))
             entry = entry[rest[0]] if rest else entry
-            table = {"use": entry.use} | ({"as": chosen.name} if rest else {}) | chosen.options.model_dump(exclude_none=True)
+            table = (
+                {"use": entry.use}
+                | ({"as": chosen.name} if rest else {})
+                | chosen.options.model_dump(exclude_none=True)
+            )
             if rest:
                 tables[str(first)].append(table)
             else:

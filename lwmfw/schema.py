@@ -35,5 +35,8 @@ def recipe_schema(catalogue: Catalogue) -> dict[str, Any]:
         definitions.pop(unused, None)
     # a file may leave to its base what the whole recipe must have
     schema.pop("required", None)
-    properties["extends"] = {"type": "string", "description": "a recipe in this folder or below whose tables are merged"}
+    properties["extends"] = {
+        "type": "string",
+        "description": "a recipe in this folder or below whose tables are merged",
+    }
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema

@@ -16,7 +16,7 @@ MAX_EXTENDS = 8
 Keys = tuple[str | int, ...]
 
 # tomllib needs quadratic time for a key of many dots, so such keys are refused unparsed
-_DEEP_KEY = re.compile(r"(?<![\w-])(?:[\w-]++[\"']?[ \t]*+\.[ \t]*+[\"']?){%d}" % MAX_DEPTH)
+_DEEP_KEY = re.compile(rf"(?<![\w-])(?:[\w-]++[\"']?[ \t]*+\.[ \t]*+[\"']?){{{MAX_DEPTH}}}")
 _HEADER = re.compile(r"\s*\[(\[)?\s*([^\[\]#]+?)\s*\]")
 _ASSIGNMENT = re.compile(r"\s*((?:[\w-]+|\"[^\"]*\"|'[^']*')(?:\s*\.\s*(?:[\w-]+|\"[^\"]*\"|'[^']*'))*)\s*=")
 

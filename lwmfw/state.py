@@ -113,9 +113,7 @@ class Run:
             return
         self.directory.write_results(self.results)
         facts = {"threads": torch.get_num_threads(), "channels": self.data.train.pixels.shape[1]}
-        checkpoint.save(
-            self.directory.checkpoints, self.model, self.assembly.components, self.results, facts
-        )
+        checkpoint.save(self.directory.checkpoints, self.model, self.assembly.components, self.results, facts)
 
     def old_model(self) -> Model | None:
         """The frozen copy that the next step needs, if any component needs it."""

@@ -22,9 +22,7 @@ class Block(nn.Module):
 
     def __init__(self, channels: int, out: int, stride: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(
-            conv_norm(channels, out, stride), nn.ReLU(inplace=True), conv_norm(out, out)
-        )
+        self.body = nn.Sequential(conv_norm(channels, out, stride), nn.ReLU(inplace=True), conv_norm(out, out))
         self.stride, self.added = stride, out - channels
 
     def forward(self, x: Tensor) -> Tensor:

@@ -93,8 +93,8 @@ class FashionMnist:
         if folder is None:
             looked = ", ".join(str(path) for path in folders)
             raise UserError(
-                f"fashion-mnist: not found; looked for {FILES['train images']}[.gz] and its companions in {looked}; "
-                "install Debian's package dataset-fashion-mnist, or set data.root (and data.download = true to fetch it)"
+                f"fashion-mnist: not found; looked for {FILES['train images']}[.gz] and companions in {looked}; "
+                "install Debian's package dataset-fashion-mnist, or set data.root (data.download = true fetches it)"
             )
         return read_folder(folder, ORIGINAL_SHA256, self.options)
 

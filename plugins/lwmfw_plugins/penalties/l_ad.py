@@ -59,7 +59,9 @@ def pooled_attention(outputs: Outputs, classes: Tensor, eps: float) -> Tensor:
     maps = outputs.pooled
     assert maps is not None, "needs 'pooled'"  # noqa: S101 - assured at assembly
     positions = maps.shape[2] * maps.shape[3]
-    return attention(maps.float() if maps.dtype.itemsize < 4 else maps, outputs.channel_weights(classes) / positions, eps)
+    return attention(
+        maps.float() if maps.dtype.itemsize < 4 else maps, outputs.channel_weights(classes) / positions, eps
+    )
 
 
 def stage_attention(outputs: Outputs, stage: int, classes: Tensor, eps: float) -> Tensor:
@@ -74,13 +76,17 @@ def stage_attention(outputs: Outputs, stage: int, classes: Tensor, eps: float) -
 class AttentionOptions(Options):
     """Options of L_AD."""
 
-    weight: float = Field(1.0, ge=0, le=1e6, description="factor of the term (gamma in LwM); its meaning depends on H*W")
+    weight: float = Field(
+        1.0, ge=0, le=1e6, description="factor of the term (gamma in LwM); its meaning depends on H*W"
+    )
     distance: Literal["l1", "l2"] = Field("l1", description="l1: absolute differences (the paper); l2: squares")
     layer: Literal["pooled"] | Annotated[int, Field(ge=1, le=1000)] = Field(
-        "pooled", description="pooled: the map the classifier pools (the paper); n: the end of stage n, counted from 1"
+        "pooled",
+        description="pooled: the map the classifier pools (the paper); n: the end of stage n, counted from 1",
     )
     target: Literal["new", "old"] = Field(
-        "new", description="whose strongest old class is looked at: the new model's (the paper) or the old one's"
+        "new",
+        description="whose strongest old class is looked at: the new model's (the paper) or the old one's",
     )
     eps: float = Field(1e-6, gt=0, le=1, description="maps weaker than this count as dead")
 

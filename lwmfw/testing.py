@@ -1,0 +1,351 @@
+"""A kit for the authors of components: tiny runs, pairs of outputs, and the contract as checks.
+
+    from lwmfw.testing import check_penalty, tiny_run
+
+The checks raise AssertionError and say which sentence of the contract is broken. lwmfw's own components pass the same
+checks (tests/test_conformance.py).
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+import torch
+from torch import nn
+
+from lwmfw.api import execute
+from lwmfw.assemble import RUN_HOOKS, assemble, check_hooks
+from lwmfw.components import Component, Options
+from lwmfw.metrics import Results
+from lwmfw.model import Model, build_model, frozen_copy
+from lwmfw.plugins import Catalogue
+from lwmfw.recipe import load_recipe
+from lwmfw.scenario import Step
+from lwmfw.state import Run
+from lwmfw.types import Batch, Features, Images, Outputs
+
+CLASSES = 4
+
+TINY: dict[str, Any] = {
+    "name": "tiny",
+    "seed": 1,
+    "data": {"use": "synthetic", "classes": CLASSES, "train_per_class": 16, "test_per_class": 8, "size": 8},
+    "scenario": {"first": 2, "increment": 2},
+    "backbone": {"use": "resnet20", "width": 4},
+    "classifier": {"use": "linear"},
+    "objective": {"use": "bce"},
+    "training": {"epochs": 1, "batch_size": 16, "lr": 0.1, "precision": "fp32"},
+    "observers": [],
+}
+"""A recipe of two steps on images of 8x8 that runs in a fraction of a second."""
+
+
+@dataclass(frozen=True)
+class TinyRun:
+    """What a tiny run came to.
+
+    Attributes:
+        results: of all steps.
+        terms: step -> term -> mean over its last epoch.
+        path: the run directory.
+        run: the run itself, with its model.
+    """
+
+    results: Results
+    terms: dict[int, dict[str, float]]
+    path: Path
+    run: Run
+
+
+def tiny_recipe(overrides: Mapping[str, Any], folder: Path) -> Path:
+    """Write the tiny recipe with tables of `overrides` merged in; returns the file."""
+    tables = {key: dict(value) if isinstance(value, dict) else value for key, value in TINY.items()}
+    for key, value in overrides.items():
+        other = isinstance(value, Mapping) and value.get("use", None) not in (None, tables.get(key, {}).get("use"))
+        merge = isinstance(value, Mapping) and key in tables and not other
+        tables[key] = {**tables[key], **value} if merge else value
+    path = folder / f"{tables['name']}.toml"
+    path.write_text(tomli_w.dumps(tables), encoding="utf-8")
+    return path
+
+
+def tiny_run(overrides: Mapping[str, Any], folder: Path, *, catalogue: Catalogue | None = None) -> TinyRun:
+    """Run the tiny recipe on the CPU.
+
+    Args:
+        overrides: tables merged into the recipe.
+        folder: an empty folder; the run directory is `folder/run`.
+        catalogue: takes the place of what is installed.
+
+    Raises:
+        LwmfwError: as `lwmfw.run`.
+    """
+    resolved = load_recipe(tiny_recipe(overrides, folder), catalogue=catalogue)
+    run = execute(resolved, folder / "run", "cpu", "auto")
+    rows = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+    terms = {row["step"]: row["terms"] for row in rows}
+    return TinyRun(run.results, terms, folder / "run", run)
+
+
+class _Body(nn.Module):
+    """A small network that offers everything a penalty can need."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4))
+        self.second = nn.Sequential(nn.Conv2d(4, 6, 3, 2, 1, bias=False), nn.BatchNorm2d(6))
+
+    def forward(self, images: torch.Tensor) -> Features:
+        raw_first = self.first(images)
+        first = raw_first.relu()
+        raw_second = self.second(first)
+        second = raw_second.relu()
+        return Features(second.mean((2, 3)), [first, second], [raw_first, raw_second], second)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A model, its predecessor, and what both say of one batch, in float64.
+
+    Attributes:
+        step: two old classes, two new ones.
+    """
+
+    model: Model
+    old_model: Model
+    step: Step
+    batch: Batch
+    new: Outputs
+    old: Outputs
+
+    def subset(self, chosen: torch.Tensor | slice) -> Pair:
+        """The same models on some images of the batch, the model in the mode it is in."""
+        images = self.batch.images[chosen]
+        batch = Batch(images, self.batch.labels[chosen], self.batch.from_memory[chosen])
+        return Pair(self.model, self.old_model, self.step, batch, self.model(images), _old(self.old_model, images))
+
+
+def outputs_pair(seed: int = 0, *, head: nn.Module | None = None, equal: bool = False, training: bool = False) -> Pair:
+    """A new and an old model and their outputs for 8 images of 3x8x8.
+
+    Args:
+        seed: of weights and images.
+        head: a classifier for 6 features without classes; by default a linear one.
+        equal: whether both have the same weights for the old classes.
+        training: whether the new model is in training mode; the old one never is.
+    """
+    from lwmfw_plugins.classifiers.heads import LinearHead
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = build_model(_Body(), head or LinearHead(6), torch.device("cpu"), bf16=False)
+        model.grow(2)
+        model.double()
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                assert module.running_var is not None
+                assert module.running_mean is not None
+                module.running_var.uniform_(0.5, 1.5)
+                module.running_mean.normal_(0, 0.3)
+        # folding BatchNorm rounds, and equal is to mean equal bits
+        old_model = copy.deepcopy(model).eval().requires_grad_(False) if equal else frozen_copy(model)
+        if not equal:
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.add_(0.3 * torch.randn_like(parameter))
+        model.grow(2)
+        model.double().train(training)
+        images = torch.randn(8, 3, 8, 8, dtype=torch.float64)
+        labels = torch.tensor([2, 3] * 4)
+    batch = Batch(images, labels, torch.zeros(8, dtype=torch.bool))
+    step = Step(2, range(2, 4), range(4), 2)
+    return Pair(model, old_model, step, batch, model(images), _old(old_model, images))
+
+
+def _old(model: Model, images: torch.Tensor) -> Outputs:
+    """The old model's outputs with the graph that "old_graph" stands for."""
+    return model(images.detach().requires_grad_()).detached()  # type: ignore[no-any-return]
+
+
+def penalty_terms(component: Any, pair: Pair) -> dict[str, torch.Tensor]:
+    """What a penalty returns for a pair, each hook argument given by name."""
+    method = check_hooks(component, "test")["compute_penalty"]
+    offered = {
+        "step": pair.step,
+        "batch": pair.batch,
+        "new": pair.new,
+        "old": pair.old,
+        "model": pair.model,
+        "rng": torch.Generator().manual_seed(0),
+    }
+    code = method.__func__.__code__  # type: ignore[attr-defined]
+    return method(**{name: offered[name] for name in code.co_varnames[1 : code.co_argcount]}) or {}
+
+
+def _total(terms: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    return sum(terms.values(), start=torch.zeros((), dtype=torch.float64))
+
+
+def check_penalty(
+    factory: Callable[[Any], Any],
+    options: Options | None = None,
+    *,
+    stationary: bool = True,
+    reaches_model: bool = True,
+) -> None:
+    """Hold a penalty against the contract.
+
+    Args:
+        factory: the penalty's class.
+        options: its options; by default `Options()`.
+        stationary: whether its gradient is zero where new and old models are equal, in evaluation mode.
+        reaches_model: whether its gradient reaches the new model at all.
+    """
+
+    def build() -> Any:
+        return factory(options or Options())
+
+    pair = outputs_pair()
+    versions = [pair.new.logits._version, pair.old.logits._version, pair.batch.images._version]
+    state = torch.random.get_rng_state()
+    terms = penalty_terms(build(), pair)
+    assert terms, "compute_penalty returns a term for an ordinary batch"
+    assert torch.equal(state, torch.random.get_rng_state()), "the global random generator is left alone; take rng"
+    assert versions == [pair.new.logits._version, pair.old.logits._version, pair.batch.images._version], (
+        "inputs are not changed in place"
+    )
+    for name, value in terms.items():
+        assert isinstance(name, str), "terms are named by strings"
+        assert value.shape == (), f"term {name} is a scalar"
+        assert value.isfinite(), f"term {name} is finite"
+    assert list(terms) == list(penalty_terms(build(), pair)), "names of terms are stable"
+
+    total = _total(terms)
+    if reaches_model:
+        grads = torch.autograd.grad(total, list(pair.model.parameters()), allow_unused=True)
+        assert any(g is not None and g.abs().max() > 0 for g in grads), "the gradient reaches the new model"
+        assert all(g is None or g.isfinite().all() for g in grads), "the gradient is finite"
+    assert not any(p.requires_grad or p.grad is not None for p in pair.old_model.parameters()), (
+        "the old model stays frozen"
+    )
+    order = torch.randperm(8, generator=torch.Generator().manual_seed(0))
+    shuffled = _total(penalty_terms(build(), pair.subset(order)))
+    assert (shuffled - total).abs() <= 1e-9 * total.abs().clamp(min=1.0), "the order of a batch does not matter"
+    for value in penalty_terms(build(), pair.subset(slice(0, 1))).values():
+        assert value.isfinite(), "a batch of one image works"
+    if stationary and reaches_model:
+        same = outputs_pair(equal=True)
+        loss = _total(penalty_terms(build(), same))
+        grads = torch.autograd.grad(loss, list(same.model.parameters()), allow_unused=True)
+        largest = max((float(g.abs().max()) for g in grads if g is not None), default=0.0)
+        assert largest < 1e-5, f"equal models are stationary (largest gradient {largest:.1e})"
+
+
+def check_backbone(component: Any, *, channels: int = 3, size: int = 32) -> None:
+    """Hold a backbone's object against the contract: it offers what it says, copies and reloads."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = component.build(channels).eval()
+        images = torch.randn(2, channels, size, size)
+    with torch.no_grad():
+        out = network(images)
+        assert isinstance(out, Features), "forward returns Features"
+        assert out.features.ndim == 2, "features are (B, D)"
+        for name in ("maps", "raw_maps"):
+            assert bool(getattr(out, name)) == (name in component.offers), f"{name} are there if they are offered"
+        for raw, after in zip(out.raw_maps, out.maps, strict=False):
+            assert torch.equal(raw.relu(), after), "maps are raw_maps after their ReLU"
+        assert (out.pooled is not None) == ("pooled" in component.offers), "pooled is there if it is offered"
+        if out.pooled is not None:
+            torch.testing.assert_close(out.pooled.mean((2, 3)), out.features)
+        assert torch.equal(copy.deepcopy(network)(images).features, out.features), "a copy computes the same"
+        other = component.build(channels).eval()
+        other.load_state_dict(network.state_dict())
+        assert torch.equal(other(images).features, out.features), "the state dict holds everything"
+
+
+def check_classifier(component: Any) -> None:
+    """Hold a classifier's object against the contract: it grows, and old rows keep their scores."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        head = component.build(6)
+        features = torch.randn(5, 6)
+        head.grow(3)
+        before = head(features)
+        head.grow(2)
+        after = head(features)
+    assert before.shape == (5, 3), "logits are (B, classes)"
+    assert after.shape == (5, 5), "grow adds classes"
+    torch.testing.assert_close(after[:, :3], before)
+    assert all(p.requires_grad for p in head.parameters()), "rows are trainable after growing"
+
+
+def check_objective(component: Any) -> None:
+    """Hold an objective's object against the contract: a batch mean, least for right answers."""
+    labels = torch.tensor([0, 1, 2])
+    right, wrong = 8.0 * torch.eye(3), 8.0 * torch.eye(3).roll(1, 0)
+    assert component.loss(right, labels).shape == (), "the loss is a scalar"
+    assert component.loss(right, labels) < component.loss(wrong, labels), "right answers cost less"
+    twice = component.loss(torch.cat([wrong, wrong]), torch.cat([labels, labels]))
+    torch.testing.assert_close(twice, component.loss(wrong, labels))
+
+
+def check_data(component: Any) -> None:
+    """Hold a data set's object against the contract: uint8 images, every class in both parts."""
+    data = component.load()
+    assert component.class_count in (None, len(data.class_names)), "class_count is the number of classes"
+    for part in (data.train, data.test):
+        assert isinstance(part, Images), "train and test are Images"
+        assert part.pixels.dtype == torch.uint8, "pixels are uint8"
+        assert part.pixels.ndim == 4, "pixels are (N, C, H, W)"
+        assert part.labels.dtype == torch.int64, "labels are int64"
+        assert set(part.labels.tolist()) == set(range(len(data.class_names))), "every class has images"
+    assert len(data.mean) == len(data.std) == data.train.pixels.shape[1], "mean and std are per channel"
+
+
+def check_observer(record: Component, folder: Path) -> None:
+    """Hold an observer against the contract: a run with it has the numbers of a run without."""
+    plain, watched = folder / "plain", folder / "watched"
+    plain.mkdir()
+    watched.mkdir()
+    without = tiny_run({}, plain)
+    with_it = tiny_run({"observers": [{"use": record.name}]}, watched)
+    for results in (without.results, with_it.results):
+        for step in results.steps:
+            step.train_seconds = 0.0
+        results.providers.pop(record.name, None)
+    assert with_it.results == without.results, "an observer changes nothing"
+
+
+def check_options(record: Component) -> None:
+    """Hold the options of any component against the contract: described, and valid by default."""
+    for name, field in record.options.model_fields.items():
+        assert field.description, f"option {name} of {record.name} is described"
+        assert not field.is_required() or record.kind == "data", f"option {name} of {record.name} has a default"
+    assert record.summary, f"{record.name} says in one line what it is"
+
+
+__all__ = [
+    "RUN_HOOKS",
+    "TINY",
+    "Pair",
+    "TinyRun",
+    "assemble",
+    "check_backbone",
+    "check_classifier",
+    "check_data",
+    "check_objective",
+    "check_observer",
+    "check_options",
+    "check_penalty",
+    "outputs_pair",
+    "penalty_terms",
+    "tiny_recipe",
+    "tiny_run",
+]

@@ -1,0 +1,12 @@
+"""One thread for every test: the fast set runs in parallel processes, and results are those of one thread."""
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path, monkeypatch):
+    """No test writes into the checkout, and none is affected by where it was started."""
+    monkeypatch.chdir(tmp_path)

@@ -1,0 +1,68 @@
+"""Every shipped component passes the examination that strangers' components take."""
+
+import pytest
+
+from lwmfw.components import KINDS
+from lwmfw.plugins import discover
+from lwmfw.testing import (
+    check_backbone,
+    check_classifier,
+    check_data,
+    check_objective,
+    check_observer,
+    check_options,
+    check_penalty,
+)
+
+SHIPPED = [c for c in discover().components if c.provider.name == "lwmfw"]
+
+
+def of_kind(kind):
+    found = [c for c in SHIPPED if c.kind == kind]
+    assert found, f"no shipped {kind}"
+    return pytest.mark.parametrize("record", found, ids=[c.name for c in found])
+
+
+def test_every_kind_ships_something():
+    assert {c.kind for c in SHIPPED} == {kind.kind for kind in KINDS}
+
+
+@pytest.mark.parametrize("record", SHIPPED, ids=[c.name for c in SHIPPED])
+def test_options_are_described_and_valid_by_default(record):
+    check_options(record)
+
+
+@of_kind("penalty")
+def test_penalties(record):
+    check_penalty(record.factory, record.options())
+
+
+@of_kind("backbone")
+def test_backbones(record):
+    for channels, size in ((1, 28), (3, 32)):
+        check_backbone(record.factory(record.options()), channels=channels, size=size)
+
+
+@of_kind("classifier")
+def test_classifiers(record):
+    check_classifier(record.factory(record.options()))
+
+
+@of_kind("objective")
+def test_objectives(record):
+    check_objective(record.factory(record.options()))
+
+
+@of_kind("data")
+def test_data(record):
+    if record.name == "fashion-mnist":
+        from lwmfw_plugins.data.fashion_mnist import DEBIAN
+
+        if not DEBIAN.is_dir():
+            pytest.skip("Debian's dataset-fashion-mnist is not installed")
+    check_data(record.factory(record.options()))
+
+
+@of_kind("observer")
+def test_observers(record, tmp_path):
+    check_observer(record, tmp_path)

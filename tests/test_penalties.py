@@ -193,7 +193,7 @@ def test_dead_maps_are_harmless(distance):
     loss = attention_distance(dead, alive, distance)
     for gradient in torch.autograd.grad(loss, [maps, weights]):
         assert gradient.abs().max() == 0
-    assert float(attention_distance(dead, dead, distance)) == 0
+    assert attention_distance(dead, dead, distance).item() == 0
 
 
 @given(st.integers(1, 6), st.integers(1, 20), st.integers(0, 2**31), st.floats(1e-3, 1e3))

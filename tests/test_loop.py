@@ -1,0 +1,361 @@
+"""The loop: hooks in their order, results as pure functions of the recipe, and going on after an interruption."""
+
+import ast
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from plugin_files import ANGLES
+
+import lwmfw
+import lwmfw.loop
+from lwmfw import Observer, Penalty, hookimpl
+from lwmfw.assemble import RUN_HOOKS
+from lwmfw.components import Provider
+from lwmfw.errors import Interrupted
+from lwmfw.plugins import discover
+from lwmfw.testing import tiny_recipe, tiny_run
+
+LWM = {"penalties": [{"use": "L_D"}, {"use": "L_AD"}]}
+THREE_STEPS = {
+    "data": {"use": "synthetic", "classes": 6, "train_per_class": 16, "test_per_class": 8},
+    "scenario": {"first": 2, "increment": 2},
+}
+
+
+def comparable(path):
+    """The results of a run without what a clock decides."""
+    results = json.loads((path / "results.json").read_text())
+    for step in results["steps"]:
+        del step["train_seconds"]
+    return results
+
+
+def epochs(path):
+    """The lines of metrics.jsonl."""
+    return [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights(run):
+    return [value.clone() for value in run.run.model.state_dict().values()]
+
+
+def same(ones, others):
+    return all(torch.equal(a, b) for a, b in zip(ones, others, strict=True))
+
+
+def recorder(calls):
+    """A component that implements every hook and notes each call."""
+
+    class Recorder:
+        def __init__(self, options):
+            pass
+
+        @hookimpl
+        def before_run(self, run):
+            calls.append("before_run")
+
+        @hookimpl
+        def before_step(self, step):
+            calls.append(f"before_step {step.index}")
+
+        @hookimpl
+        def compute_penalty(self, step, batch):
+            calls.append(f"compute_penalty {step.index} {len(batch.labels)}")
+
+        @hookimpl
+        def after_update(self, step):
+            calls.append(f"after_update {step.index}")
+
+        @hookimpl
+        def after_epoch(self, step, epoch, means):
+            calls.append(f"after_epoch {step.index} {epoch} {' '.join(means)}")
+
+        @hookimpl
+        def after_step(self, step, result):
+            calls.append(f"after_step {step.index} of {result.seen}")
+
+        @hookimpl
+        def after_run(self, results):
+            calls.append(f"after_run {results.complete}")
+
+    return Recorder
+
+
+def test_hooks_fire_in_the_stated_order(tmp_path):
+    calls = []
+    catalogue = discover()
+    catalogue.components.append(Penalty("recorder", recorder(calls), provider=Provider("test")))
+    tiny_run(
+        {"penalties": [{"use": "recorder"}], "training": {"epochs": 2, "batch_size": 20}}, tmp_path, catalogue=catalogue
+    )
+    epoch = {
+        1: ["after_update 1"] * 2,
+        2: ["compute_penalty 2 20", "after_update 2", "compute_penalty 2 12", "after_update 2"],
+    }
+    expected = ["before_run"]
+    for step in (1, 2):
+        expected += [f"before_step {step}"]
+        for number in (1, 2):
+            expected += [*epoch[step], f"after_epoch {step} {number} bce"]
+        expected += [f"after_step {step} of {2 * step}"]
+    assert calls == [*expected, "after_run True"]
+
+
+def test_after_run_is_called_after_an_exception(tmp_path):
+    calls = []
+
+    class Failing(recorder(calls)):
+        @hookimpl
+        def after_epoch(self):
+            raise ValueError("stop")
+
+    catalogue = discover()
+    catalogue.components.append(Observer("failing", Failing, provider=Provider("test")))
+    with pytest.raises(lwmfw.LwmfwError, match="stop"):
+        tiny_run({"observers": [{"use": "failing"}]}, tmp_path, catalogue=catalogue)
+    assert calls[-1] == "after_run False"
+
+
+def test_components_are_called_in_recipe_order(tmp_path):
+    order = []
+
+    def named(name):
+        class Named:
+            def __init__(self, options):
+                pass
+
+            @hookimpl
+            def before_run(self):
+                order.append(name)
+
+            @hookimpl
+            def compute_penalty(self):
+                return None
+
+        return Named
+
+    catalogue = discover()
+    for name in ("b", "a", "c"):
+        catalogue.components.append(Penalty(name, named(name), provider=Provider("test")))
+    tiny_run({"penalties": [{"use": name} for name in "cab"]}, tmp_path, catalogue=catalogue)
+    assert order == ["c", "a", "b"]
+
+
+def test_loop_calls_each_hook_exactly_once():
+    tree = ast.parse((Path(lwmfw.__file__).parent / "loop.py").read_text())
+    called = [
+        node.func.attr for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+    ]
+    assert [called.count(hook) for hook in RUN_HOOKS] == [1] * len(RUN_HOOKS)
+
+
+def test_the_same_recipe_and_seed_give_the_same_bits(tmp_path):
+    runs = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        runs.append(tiny_run(LWM, tmp_path / name))
+    assert comparable(runs[0].path) == comparable(runs[1].path)
+    assert same(weights(runs[0]), weights(runs[1]))
+    (tmp_path / "other").mkdir()
+    assert not same(weights(runs[0]), weights(tiny_run(LWM | {"seed": 2}, tmp_path / "other")))
+
+
+def test_resolved_toml_run_again_gives_the_same_bits(tmp_path):
+    (tmp_path / "angles.py").write_text(ANGLES)
+    recipe = {"plugins": ["angles.py"], "penalties": [*LWM["penalties"], {"use": "angles"}], "training": {"epochs": 2}}
+    first = tiny_run(recipe, tmp_path)
+    (tmp_path / "angles.py").unlink()  # the run directory has its own copy
+    lwmfw.run(first.path / "resolved.toml", out=tmp_path / "again", device="cpu")
+    assert comparable(tmp_path / "again") == comparable(first.path)
+    model = lwmfw.open_run(tmp_path / "again").model
+    assert same(model.state_dict().values(), weights(first))
+    assert (tmp_path / "again" / "resolved.toml").read_text() == (first.path / "resolved.toml").read_text()
+
+
+def test_lwm_with_gamma_0_has_the_bits_of_lwf_mc(tmp_path):
+    (tmp_path / "lwm").mkdir()
+    (tmp_path / "lwf").mkdir()
+    lwm = tiny_run({"penalties": [{"use": "L_D"}, {"use": "L_AD", "weight": 0.0}]}, tmp_path / "lwm")
+    lwf = tiny_run({"penalties": [{"use": "L_D"}]}, tmp_path / "lwf")
+    assert same(weights(lwm), weights(lwf))
+    assert lwm.terms[2]["L_AD"] == 0
+
+
+def test_terms_add_up_to_what_is_trained(tmp_path):
+    (tmp_path / "with").mkdir()
+    (tmp_path / "without").mkdir()
+    assert not same(weights(tiny_run(LWM, tmp_path / "with")), weights(tiny_run({}, tmp_path / "without")))
+
+
+def test_installed_but_unnamed_plug_ins_change_nothing(tmp_path):
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "crowded").mkdir()
+    catalogue = discover()
+    calls = []
+    for kind in (Penalty, Observer):
+        catalogue.components.append(kind("recorder", recorder(calls), provider=Provider("stranger")))
+    plain = tiny_run(LWM, tmp_path / "plain")
+    crowded = tiny_run(LWM, tmp_path / "crowded", catalogue=catalogue)
+    assert comparable(plain.path) == comparable(crowded.path)
+    assert same(weights(plain), weights(crowded))
+    assert calls == []
+
+
+def interrupted(folder, recipe, after):
+    """A run that is interrupted at the start of the step behind `after`, resumed by running it again."""
+
+    class Interrupting:
+        armed = True
+
+        def __init__(self, options):
+            pass
+
+        @hookimpl
+        def before_step(self, step):
+            if step.index == after + 1 and Interrupting.armed:
+                Interrupting.armed = False
+                raise KeyboardInterrupt
+
+    catalogue = discover()
+    catalogue.components.append(Observer("interrupting", Interrupting, provider=Provider("test")))
+    recipe = recipe | {"observers": [{"use": "interrupting"}]}
+    with pytest.raises(Interrupted, match=f"{after} finished steps are kept") as error:
+        tiny_run(recipe, folder, catalogue=catalogue)
+    assert error.value.exit_code == 130
+    assert not (folder / "run" / "DONE").exists()
+    return tiny_run(recipe, folder, catalogue=catalogue)
+
+
+@pytest.mark.parametrize("after", [1, 2])
+def test_a_run_resumed_at_a_step_boundary_has_the_bits_of_an_uninterrupted_one(after, tmp_path):
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "cut").mkdir()
+    whole = tiny_run(THREE_STEPS | LWM, tmp_path / "whole")
+    cut = interrupted(tmp_path / "cut", THREE_STEPS | LWM, after)
+    expected, actual = comparable(whole.path), comparable(cut.path)
+    expected["providers"]["interrupting"] = "test"
+    assert actual == expected
+    assert same(weights(cut), weights(whole))
+    lines = [(row["step"], row["epoch"]) for row in epochs(cut.path)]
+    assert lines == [(1, 1), (2, 1), (3, 1)]
+
+
+def test_the_state_of_a_component_survives_an_interruption(tmp_path):
+    class Counting:
+        def __init__(self, options):
+            self.steps, self.total = [], torch.zeros(())
+
+        @hookimpl
+        def compute_penalty(self):
+            return None
+
+        @hookimpl
+        def after_step(self, step):
+            self.steps.append(step.index)
+            self.total += step.index
+
+        def state(self):
+            return {"steps": self.steps, "total": self.total}
+
+        def restore(self, state):
+            self.steps, self.total = state["steps"], state["total"]
+
+    class Extra(Counting):
+        @hookimpl
+        def before_run(self, run):
+            run.model.extras["memory"] = torch.nn.Linear(2, 1)
+
+        @hookimpl
+        def compute_penalty(self, model):
+            return {"extra": model.extras["memory"](torch.ones(2)).square().sum()}
+
+    for name, factory in (("counting", Counting), ("extra", Extra)):
+        (tmp_path / name).mkdir()
+        catalogue = discover()
+        catalogue.components.append(Penalty(name, factory, provider=Provider("test")))
+        recipe = THREE_STEPS | {"penalties": [{"use": name}]}
+
+        def cut_short(run, step, *rest, _learn=lwmfw.loop.learn):
+            if step.index == 3:
+                raise KeyboardInterrupt
+            return _learn(run, step, *rest)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(lwmfw.loop, "learn", cut_short)
+            with pytest.raises(Interrupted):
+                tiny_run(recipe, tmp_path / name, catalogue=catalogue)
+        resumed = tiny_run(recipe, tmp_path / name, catalogue=catalogue)
+        component = resumed.run.assembly.components[name]
+        assert component.steps == [1, 2, 3]
+        assert component.total == 6
+        (tmp_path / f"{name}-whole").mkdir()
+        whole = tiny_run(recipe, tmp_path / f"{name}-whole", catalogue=catalogue)
+        assert same(weights(resumed), weights(whole))
+
+
+def test_validation_takes_the_place_of_the_test_set(tmp_path):
+    run = tiny_run({"evaluation": {"validation": 0.25}}, tmp_path)
+    assert len(run.run.data.train) == 4 * 12
+    assert sum(map(sum, run.results.steps[-1].confusion["cnn"])) == 4 * 4
+
+
+def test_results_json_holds_what_the_contract_lists(tmp_path):
+    run = tiny_run(LWM, tmp_path)
+    results = json.loads((run.path / "results.json").read_text())
+    assert list(results) == [
+        "schema", "recipe", "seed", "classes_order", "class_names", "complete", "providers", "steps",
+        "average_incremental_accuracy", "last_accuracy", "forgetting",
+    ]  # fmt: skip
+    first, last = results["steps"]
+    assert list(last) == [
+        "step", "new_classes", "seen", "accuracy", "accuracy_top5", "accuracy_by_step", "confusion", "parameters",
+        "model_bytes", "exemplars", "memory_bytes", "train_seconds",
+    ]  # fmt: skip
+    assert results["complete"] is True
+    assert results["classes_order"] == first["new_classes"] + last["new_classes"]
+    assert results["providers"]["L_D"] == f"lwmfw {lwmfw.__version__}"
+    confusion = last["confusion"]["cnn"]
+    assert last["accuracy"]["cnn"] == sum(confusion[c][c] for c in range(4)) / 32
+    assert last["accuracy_top5"]["cnn"] == 1.0  # k = min(5, seen)
+    assert results["last_accuracy"] == last["accuracy"]
+    mean = (first["accuracy"]["cnn"] + last["accuracy"]["cnn"]) / 2
+    assert results["average_incremental_accuracy"]["cnn"] == pytest.approx(mean)
+    drop = first["accuracy"]["cnn"] - last["accuracy_by_step"]["cnn"][0]
+    assert results["forgetting"]["cnn"] == pytest.approx(drop)
+    rows = epochs(run.path)
+    assert [list(row) for row in rows] == [["step", "phase", "epoch", "terms", "lr", "images_per_s"]] * 2
+
+
+def test_a_model_learns(tmp_path):
+    run = tiny_run({"training": {"epochs": 12}, "data": {"noise": 0.1}}, tmp_path)
+    assert run.results.steps[0].accuracy["cnn"] > 0.8
+
+
+def test_bf16_trains_and_hands_hooks_float32(tmp_path):
+    seen = set()
+
+    class Looking:
+        needs = frozenset({"old"})
+
+        def __init__(self, options):
+            pass
+
+        @hookimpl
+        def compute_penalty(self, new, old):
+            seen.update({new.logits.dtype, new.features.dtype, old.logits.dtype, old.features.dtype})
+
+    catalogue = discover()
+    catalogue.components.append(Penalty("looking", Looking, provider=Provider("test")))
+    recipe = {"training": {"precision": "bf16"}, "penalties": [*LWM["penalties"], {"use": "looking"}]}
+    run = tiny_run(recipe, tmp_path, catalogue=catalogue)
+    assert seen == {torch.float32}
+    assert run.results.complete
+
+
+def test_a_tiny_recipe_is_written_as_it_is_meant(tmp_path):
+    text = tiny_recipe({"seed": 3, "training": {"epochs": 2}}, tmp_path).read_text()
+    assert "seed = 3" in text
+    assert "epochs = 2" in text
+    assert "batch_size = 16" in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -236,7 +237,8 @@ def _load(
     from lwmfw.recipe import load_recipe
     from lwmfw.source import parse_settings
 
-    path = recipe if recipe.exists() else shipped.recipes().get(str(recipe), recipe)
+    path = shipped.recipes().get(str(recipe), recipe)
+    path = recipe if os.path.exists(recipe) else path
     return load_recipe(path, parse_settings(settings or []), seed=seed, plugins=plugins or [])
 
 

@@ -12,7 +12,15 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-Folder = Annotated[str, AfterValidator(lambda text: text and str(Path(text).expanduser().absolute()))]
+
+def _absolute(text: str) -> str:
+    try:
+        return text and str(Path(text).expanduser().absolute())
+    except RuntimeError as error:
+        raise ValueError(f"{error}") from error
+
+
+Folder = Annotated[str, AfterValidator(_absolute)]
 """An option that names a folder: relative to the current directory, kept as an absolute path; empty stays empty."""
 
 

@@ -42,6 +42,12 @@ class Interrupted(LwmfwError):  # noqa: N818
         self.exit_code = exit_code
 
 
+def shown(text: str, limit: int = 80) -> str:
+    """Foreign text as a message may hold it: on one line, printable, not endless."""
+    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[: limit + 1])
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A suggestion to append to a message: "; did you mean 'L_AD'?", or nothing."""
     known = list(known)

@@ -17,7 +17,7 @@ import pluggy
 
 from lwmfw import hookspecs
 from lwmfw.components import KINDS, Component, Provider
-from lwmfw.errors import UserError, did_you_mean
+from lwmfw.errors import UserError, did_you_mean, shown
 
 GROUP = "lwmfw"
 
@@ -55,12 +55,14 @@ class Catalogue:
             choices = " or ".join(f"'{c.provider.name}/{c.name}'" for c in found)
             raise UserError(f"{kind} '{use}' is provided by {_names(found)}; write use = {choices}")
         names = sorted({c.name for c in known})
-        elsewhere = next((c for c in self.components if c.name == name), None)
-        hint = did_you_mean(use, names)
-        if elsewhere is not None:
-            hint = f"; '{name}' is a {elsewhere.kind}, it belongs into [{elsewhere.table}]"
+        elsewhere = next((c for c in self.components if c.name == name and c.kind != kind), None)
+        hint = did_you_mean(use, [f"{c.provider.name}/{c.name}" for c in known] if provider else names)
+        if elsewhere is not None and name not in names:
+            article = "an" if elsewhere.kind[0] in "aeiou" else "a"
+            table = f"[[{elsewhere.table}]]" if elsewhere.table.endswith("s") else f"[{elsewhere.table}]"
+            hint = f"; '{name}' is {article} {elsewhere.kind}, it belongs into {table}"
         notes = "".join(f"; note: {failure}" for failure in self.failures)
-        raise UserError(f"no {kind} named '{use}'{hint or '; choose one'} (known: {', '.join(names)}){notes}")
+        raise UserError(f"no {kind} named '{shown(use)}'{hint or '; choose one'} (known: {', '.join(names)}){notes}")
 
 
 def discover(files: Sequence[Path | str] = (), *, installed: bool = True) -> Catalogue:
@@ -120,18 +122,22 @@ def _add_installed(catalogue: Catalogue, point: EntryPoint) -> None:
 
 def _add_file(catalogue: Catalogue, entry: str) -> None:
     text, _, digest = entry.partition("#sha256:")
-    path = Path(text).resolve()
-    shown = _shown(path)
-    if path.suffix != ".py" or not path.is_file():
-        raise UserError(f"{shown}: no such plug-in file; plugins lists Python files, relative to the recipe")
+    try:
+        path = Path(text).resolve()
+        found = path.suffix == ".py" and path.is_file()
+    except (OSError, RuntimeError, ValueError):
+        path, found = Path(text), False
+    label = shown(_shown(path), 500)
+    if not found:
+        raise UserError(f"{label}: no such plug-in file; plugins lists Python files, relative to the recipe")
     if any(path.name == other.name and path != other for other in catalogue.files):
-        raise UserError(f"{shown}: two plug-in files are named {path.name}; rename one")
+        raise UserError(f"{label}: two plug-in files are named {path.name}; rename one")
     if path in catalogue.files:
         return
     content = path.read_bytes()
-    provider = Provider(path.name, path=shown, sha256=hashlib.sha256(content).hexdigest())
+    provider = Provider(path.name, path=label, sha256=hashlib.sha256(content).hexdigest())
     if digest and digest != provider.sha256:
-        raise UserError(f"{shown}: sha256 is {provider.sha256}, the recipe says {digest}; restore the file")
+        raise UserError(f"{label}: sha256 is {provider.sha256}, the recipe says {digest}; restore the file")
     try:
         add_module(catalogue, load_file(path), provider)
     except UserError:
@@ -140,7 +146,7 @@ def _add_file(catalogue: Catalogue, entry: str) -> None:
         Exception,
         SystemExit,
     ) as error:  # whatever it raises, the person who wrote the recipe has to hear of it
-        raise UserError(f"{shown}: cannot be imported: {describe(error)}") from error
+        raise UserError(f"{label}: cannot be imported: {describe(error)}") from error
     catalogue.files[path] = provider
 
 

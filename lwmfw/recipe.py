@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from lwmfw.components import KINDS, Component, Options
-from lwmfw.errors import UserError, did_you_mean
+from lwmfw.errors import UserError, did_you_mean, shown
 from lwmfw.plugins import Catalogue, discover
 from lwmfw.source import Keys, Source, read_source
 
@@ -47,7 +47,9 @@ class Scenario(Options):
     classes: int = Field(0, ge=0, le=1_000_000, description="0: all; n: the first n of the order")
     first: int = Field(ge=1, le=1_000_000, description="classes in the first step")
     increment: int = Field(0, ge=0, le=1_000_000, description="classes in each later step; 0: there is none")
-    order: Literal["seed"] | list[int] = Field("seed", description="drawn from the seed, or a list of classes")
+    order: Literal["seed"] | list[Annotated[int, Field(ge=0, le=1_000_000)]] = Field(
+        "seed", description="drawn from the seed, or a list of classes"
+    )
 
 
 class StepSettings(Options):
@@ -188,21 +190,24 @@ def _check_tables(source: Source) -> Recipe:
     try:
         recipe = Recipe.model_validate(source.table)
     except ValidationError as error:
-        errors = [_render(source, (), "", detail, Recipe) for detail in error.errors(include_url=False)]
-    else:
-        base = recipe.training.model_dump(include=set(StepSettings.model_fields))
+        errors = _render(source, (), "", error, Recipe)
+    training = source.table.get("training")
+    first = training.get("first", {}) if isinstance(training, dict) else {}
+    if isinstance(first, dict):
         try:
-            StepSettings.model_validate(base | recipe.training.first)
+            StepSettings.model_validate(first)
         except ValidationError as error:
-            details = error.errors(include_url=False)
-            errors = [_render(source, ("training", "first"), "", detail, StepSettings) for detail in details]
+            errors += _render(source, ("training", "first"), "", error, StepSettings)
     for table in ("penalties", "observers"):
-        listed = getattr(recipe, table, ())
-        names = [choice.as_ or choice.use.rpartition("/")[2] for choice in listed]
+        listed = source.table.get(table)
+        items = [item if isinstance(item, dict) else {} for item in (listed if isinstance(listed, list) else ())]
+        names = [item.get("as") or str(item.get("use", "")).rpartition("/")[2] for item in items]
         for index, name in enumerate(names):
-            if name in names[:index]:
+            if name and name in names[:index]:
                 place = source.place((table, index))
-                errors.append(f"{place}: {table}[{index}]: a second '{name}'; give it another name with as = \"...\"")
+                errors.append(
+                    f"{place}: {table}[{index}]: a second '{shown(str(name))}'; give it another name with as = \"...\""
+                )
     if errors or recipe is None:
         raise UserError("\n".join(errors))
     return recipe
@@ -221,8 +226,7 @@ def _check_components(recipe: Recipe, source: Source, catalogue: Catalogue) -> R
             options = component.options.model_validate(choice.rest())
         except ValidationError as error:
             who = f" ({component.name}, from {component.provider})"
-            details = error.errors(include_url=False)
-            errors += [_render(source, keys, who, detail, component.options) for detail in details]
+            errors += _render(source, keys, who, error, component.options)
             continue
         name = getattr(choice, "as_", None) or component.name
         chosen.append(Chosen(name, component, options, keys))
@@ -242,21 +246,63 @@ def _choices(recipe: Recipe) -> Iterator[tuple[str, Keys, Choice]]:
             yield kind.kind, (kind.table,), entry
 
 
-def _render(source: Source, prefix: Keys, who: str, detail: ErrorDetails, model: type[BaseModel]) -> str:
-    """A pydantic error as `file:line: where: what is wrong; what to do`."""
-    # a union's branches stand in the location as names that no table has
-    keys = (*prefix, *(k for k in detail["loc"] if isinstance(k, int) or k.isidentifier() or k in ("as",)))
+def _render(source: Source, prefix: Keys, who: str, error: ValidationError, model: type[BaseModel]) -> list[str]:
+    """A pydantic error as lines of the form `file:line: where: what is wrong; what to do`."""
+    details = error.errors(include_url=False, include_context=False)
+    places = [_existing(source.table, (*prefix, *detail["loc"]), len(prefix)) for detail in details]
+    entered = {keys[:length] for keys in places for length in range(len(keys))}
+    lines: dict[Keys, list[str]] = {}
+    for detail, keys in zip(details, places, strict=True):
+        # of a union's branches, the one that was entered knows best
+        of_union = len(keys) < len(prefix) + len(detail["loc"])
+        if not of_union or keys not in entered:
+            lines.setdefault(keys, []).append(_message(detail, keys, model))
+    return [f"{source.place(keys)}: {_dotted(keys)}{who}: {_either(messages)}" for keys, messages in lines.items()]
+
+
+def _existing(table: Any, location: Keys, kept: int) -> Keys:
+    """A location without the names of a union's branches, which no table has."""
+    keys: Keys = ()
+    for number, key in enumerate(location):
+        there = key in table if isinstance(table, dict) else isinstance(table, list) and isinstance(key, int)
+        if there:
+            table = table[key]
+        elif number >= kept and not (isinstance(table, dict) and number == len(location) - 1):
+            continue
+        keys = (*keys, key)
+    return keys
+
+
+def _message(detail: ErrorDetails, keys: Keys, model: type[BaseModel]) -> str:
     message = detail["msg"][:1].lower() + detail["msg"][1:]
-    value = repr(detail.get("input"))
     match detail["type"]:
         case "extra_forbidden":
             known = _keys_of(model, detail["loc"][:-1])
-            message = "no such option" + (did_you_mean(str(keys[-1]), known) or f"; choose of {', '.join(known)}")
+            return "no such option" + (did_you_mean(str(keys[-1]), known) or f"; choose of {', '.join(known)}")
         case "missing":
-            message = "is missing; add it"
-        case _:
-            message += f", got {value if len(value) <= 60 else value[:57] + '...'}"
-    return f"{source.place(keys)}: {_dotted(keys)}{who}: {message}"
+            return "is missing; add it"
+        case "model_type" | "model_attributes_type" | "dict_type":
+            return f"input should be a table, got {_value(detail)}; write [{_dotted(keys)}]"
+        case "list_type" if keys in {(kind.table,) for kind in KINDS}:
+            return f"{message}, got {_value(detail)}; write [[{_dotted(keys)}]]"
+    return f"{message}, got {_value(detail)}"
+
+
+def _value(detail: ErrorDetails) -> str:
+    try:
+        text = repr(detail["input"])
+    except ValueError:
+        text = "a number of too many digits"
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _either(messages: list[str]) -> str:
+    """What the branches of a union say of one value, as one sentence."""
+    if len(messages) == 1:
+        return messages[0]
+    start = "input should be "
+    what = [message.removeprefix(start).partition(", got ") for message in messages]
+    return f"{start}{' or '.join(text for text, _, _ in what)}, got {what[0][2]}"
 
 
 def _keys_of(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
@@ -270,7 +316,7 @@ def _keys_of(model: type[BaseModel], location: tuple[int | str, ...]) -> list[st
 def _dotted(keys: Keys) -> str:
     text = ""
     for key in keys:
-        text += f"[{key}]" if isinstance(key, int) else f".{key}" if text else str(key)
+        text += f"[{key}]" if isinstance(key, int) else f".{shown(key)}" if text else shown(key)
     return text
 
 

@@ -1,5 +1,7 @@
 """Recipe files as text: limits before parsing, `extends`, `--set`, and the line every value came from."""
 
+import codecs
+import copy
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lwmfw.errors import UserError, did_you_mean
+from lwmfw.errors import UserError, did_you_mean, shown
 
 MAX_BYTES = 64 * 1024
 MAX_DEPTH = 32
@@ -16,8 +18,11 @@ MAX_EXTENDS = 8
 Keys = tuple[str | int, ...]
 
 # tomllib needs quadratic time for a key of many dots, so such keys are refused unparsed
-_DEEP_KEY = re.compile(rf"(?<![\w-])(?:[\w-]++[\"']?[ \t]*+\.[ \t]*+[\"']?){{{MAX_DEPTH}}}")
-_HEADER = re.compile(r"\s*\[(\[)?\s*([^\[\]#]+?)\s*\]")
+_PART = r"(?:[\w-]++|\"(?:[^\"\\\n]|\\.)*+\"|'[^'\n]*+')"
+_DEEP_KEY = re.compile(rf"(?<![\w-])(?:{_PART}[ \t]*+\.[ \t]*+){{{MAX_DEPTH}}}")
+_HEADER = re.compile(r"[ \t]*+\[(\[)?([^\[\]#]++)\]")
+_TOKEN = re.compile(r"\"\"\"|'''|\"(?:[^\"\\]|\\.)*+\"|'[^']*+'|[#\[\]{}]")
+LISTED = ("penalties", "observers")
 _ASSIGNMENT = re.compile(r"\s*((?:[\w-]+|\"[^\"]*\"|'[^']*')(?:\s*\.\s*(?:[\w-]+|\"[^\"]*\"|'[^']*'))*)\s*=")
 
 
@@ -68,13 +73,19 @@ def parse_settings(texts: Sequence[str]) -> dict[str, object]:
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
-            raise UserError(f"--set {text[:80]}: not KEY=VALUE; write --set training.epochs=5")
+            raise UserError(f"--set {shown(text)}: not KEY=VALUE; write --set training.epochs=5")
         settings[key.strip()] = _value(key.strip(), value.strip())
     return settings
 
 
 def _read(path: Path, chain: tuple[Path, ...]) -> Source:
-    if path.resolve() in chain:
+    try:
+        resolved = path.resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f"{shown(str(path))}: no such file can be read; it is a link to itself or no file name"
+        ) from error
+    if resolved in chain:
         raise UserError(f"{path}: extends itself through {' -> '.join(p.name for p in chain)}; break the cycle")
     if len(chain) >= MAX_EXTENDS:
         raise UserError(f"{path}: more than {MAX_EXTENDS} recipes extend one another; flatten them")
@@ -86,20 +97,22 @@ def _read(path: Path, chain: tuple[Path, ...]) -> Source:
         table["plugins"] = [str(folder / p) if isinstance(p, str) else p for p in table["plugins"]]
     if "extends" not in table:
         return source
-    base = _read(_base(source, table.pop("extends")), (*chain, path.resolve()))
+    base = _read(_base(source, table.pop("extends")), (*chain, resolved))
     _keep_places(base, table, ())
     return Source(path, text, _merge(base.table, table), base.places | source.places)
 
 
 def _text(path: Path) -> str:
-    if not path.is_file():
-        hint = "it is no regular file" if path.exists() else "no such file; `lwmfw recipes` lists the shipped ones"
-        raise UserError(f"{path}: {hint}")
     try:
+        if not path.is_file():
+            hint = "it is no regular file" if path.exists() else "no such file; `lwmfw recipes` lists the shipped ones"
+            raise UserError(f"{shown(str(path), 1000)}: {hint}")
         with path.open("rb") as stream:
             raw = stream.read(MAX_BYTES + 1)
     except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+        raise UserError(f"{shown(str(path), 1000)}: cannot be read: {error.strerror}") from error
+    if raw.startswith(codecs.BOM_UTF8):
+        raise UserError(f"{path}:1: starts with a byte order mark; save it as UTF-8 without one")
     if len(raw) > MAX_BYTES:
         raise UserError(f"{path}: larger than {MAX_BYTES // 1024} KiB; a recipe is a short text file")
     try:
@@ -114,7 +127,7 @@ def _parse(path: Path, text: str) -> dict[str, Any]:
         line = text.count("\n", 0, deep.start()) + 1
         raise UserError(f"{path}:{line}: a key of more than {MAX_DEPTH} parts; use tables")
     try:
-        return tomllib.loads(text)
+        table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         message = str(error)
         at = re.search(r" \(at line (\d+), column \d+\)", message)
@@ -124,19 +137,41 @@ def _parse(path: Path, text: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         what = "nested too deeply" if isinstance(error, RecursionError) else "a number of too many digits"
         raise UserError(f"{path}: not a recipe: {what}; correct it") from error
+    for key, value in table.items():
+        if _too_deep(value):
+            written = dict(_lines(text)).get((key,))
+            place = f"{path}:{written}" if written else str(path)
+            raise UserError(f"{place}: {shown(key)}: nested more than {MAX_DEPTH} deep; flatten it")
+    return table
+
+
+def _too_deep(value: object) -> bool:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+    return bool(level)
 
 
 def _base(source: Source, name: object) -> Path:
     place = source.place(("extends",))
     if not isinstance(name, str):
-        raise UserError(f'{place}: extends: should be a file name, got {name!r}; write extends = "base.toml"')
+        raise UserError(f'{place}: extends: should be a file name, got {shown(str(name))}; write extends = "base.toml"')
     folder = source.path.parent
-    inside = (folder / name).resolve().is_relative_to(folder.resolve())
+    try:
+        inside = (folder / name).resolve().is_relative_to(folder.resolve())
+        found = (folder / name).is_file()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(f"{place}: extends: '{shown(name)}' is no file name; write extends = \"base.toml\"") from error
     if Path(name).is_absolute() or not inside:
-        raise UserError(f"{place}: extends: '{name}' leaves the folder of the recipe; move the base into it")
-    if not (folder / name).is_file():
-        known = [p.relative_to(folder).as_posix() for p in folder.glob("**/*.toml")][:200]
-        raise UserError(f"{place}: extends: no file '{name}' beside the recipe{did_you_mean(name, known)}")
+        raise UserError(f"{place}: extends: '{shown(name)}' leaves the folder of the recipe; move the base into it")
+    if not found:
+        known = [p.name for p in folder.glob("*.toml")][:200]
+        raise UserError(f"{place}: extends: no file '{shown(name)}' beside the recipe{did_you_mean(name, known)}")
     return folder / name
 
 
@@ -164,8 +199,8 @@ def _keep_places(base: Source, over: dict[str, Any], prefix: Keys) -> None:
 
 def _apply(source: Source, key: str, value: object) -> None:
     *names, last = key.split(".")
-    if not all([*names, last]) or len(names) >= MAX_DEPTH:
-        raise UserError(f"--set {key[:80]}: not a dotted key; write --set training.epochs=5")
+    if not all([*names, last]) or len(names) >= MAX_DEPTH or not key.isprintable():
+        raise UserError(f"--set {shown(key)}: not a dotted key; write --set training.epochs=5")
     table: Any = source.table
     keys: Keys = ()
     for name in names:
@@ -173,33 +208,44 @@ def _apply(source: Source, key: str, value: object) -> None:
             position = _index(key, str(keys[-1]), name, table)
             keys, table = (*keys, position), table[position]
         else:
-            keys, table = (*keys, name), table.setdefault(name, {})
+            keys = (*keys, name)
+            if name not in table:
+                table[name] = [] if keys[0] in LISTED and len(keys) == 1 else {}
+                source.places[keys] = f"--set {shown(key)}"
+            table = table[name]
         if not isinstance(table, dict | list):
-            raise UserError(f"--set {key}: '{name}' is no table; `lwmfw show` prints the keys")
+            raise UserError(f"--set {shown(key)}: '{shown(name)}' is no table; `lwmfw show` prints the keys")
     if isinstance(table, list):
-        raise UserError(f"--set {key}: names a component; add the option to set, as in {key}.weight")
-    table[last] = value
-    source.places[(*keys, last)] = f"--set {key}"
+        raise UserError(f"--set {shown(key)}: names a component; add the option to set, as in {shown(key)}.weight")
+    table[last] = copy.deepcopy(value)  # what was given is not ours to change
+    for known in [k for k in source.places if k[: len(keys) + 1] == (*keys, last)]:
+        del source.places[known]
+    source.places[(*keys, last)] = f"--set {shown(key)}"
     if keys == ("training",) and isinstance(table.get("first"), dict):
         table["first"].pop(last, None)
 
 
 def _value(key: str, text: str) -> object:
     if _DEEP_KEY.search(text) or len(text) > MAX_BYTES:
-        raise UserError(f"--set {key}: the value is no plain value; put it into the recipe")
+        raise UserError(f"--set {shown(key)}: the value is no plain value; put it into the recipe")
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        table = tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError) as error:
         if text and text[0] not in "[{\"'" and text.isprintable():
             return text  # a bare word: --set data.use=synthetic
-        raise UserError(f"--set {key}: the value is not valid TOML; quote it") from error
+        raise UserError(f"--set {shown(key)}: the value is not valid TOML; quote it") from error
+    if len(table) > 1 or _too_deep(table):
+        raise UserError(f"--set {shown(key)}: the value is no plain value; put it into the recipe")
+    return table["value"]
 
 
 def _index(key: str, table: str, name: str, items: list[Any]) -> int:
-    names = [str(item.get("as", item.get("use"))) if isinstance(item, dict) else "" for item in items]
+    names = [
+        str(item.get("as", str(item.get("use")).rpartition("/")[2])) if isinstance(item, dict) else "" for item in items
+    ]
     if names.count(name) != 1:
         hint = did_you_mean(name, names) or f"; choose of {', '.join(names) or 'none'}"
-        raise UserError(f"--set {key}: {table} has no single component '{name}'{hint}")
+        raise UserError(f"--set {shown(key)}: {table} has no single component '{shown(name)}'{hint}")
     return names.index(name)
 
 
@@ -207,15 +253,18 @@ def _lines(text: str) -> Iterator[tuple[Keys, int]]:
     """Keys and the lines that write them; tomllib does not tell. Good enough for messages, not a parser."""
     table: Keys = ()
     counts: dict[Keys, int] = {}
-    quote = ""
-    for number, line in enumerate(text.splitlines(), 1):
-        if quote:
-            quote = "" if quote in line else quote
+    quote, depth = "", 0
+    for number, line in enumerate(text.split("\n"), 1):
+        inside = quote or depth
+        quote, depth = _scan(line, quote, depth)
+        if inside:
             continue
         header, assignment = _HEADER.match(line), _ASSIGNMENT.match(line)
         if header:
             table = _split(header[2])
             if header[1]:
+                if table not in counts:
+                    yield table, number
                 counts[table] = counts.get(table, -1) + 1
             table = _with_indices(table, counts)
             yield table, number
@@ -223,8 +272,24 @@ def _lines(text: str) -> Iterator[tuple[Keys, int]]:
             keys = (*table, *_split(assignment[1]))
             for length in range(len(table) + 1, len(keys) + 1):
                 yield keys[:length], number
-            rest = line[assignment.end() :]
-            quote = next((q for q in ('"""', "'''") if rest.count(q) == 1), "")
+
+
+def _scan(line: str, quote: str, depth: int) -> tuple[str, int]:
+    """The multi-line string and the number of brackets that are open after a line."""
+    at = 0
+    while True:
+        if quote:
+            end = line.find(quote, at)
+            if end < 0:
+                return quote, depth
+            at, quote = end + 3, ""
+        token = _TOKEN.search(line, at)
+        if token is None or token[0] == "#":
+            return "", depth
+        at = token.end()
+        if token[0] in ('"""', "'''"):
+            quote = token[0]
+        depth += (token[0] in "[{") - (token[0] in "]}")
 
 
 def _with_indices(table: Keys, counts: dict[Keys, int]) -> Keys:

@@ -66,7 +66,7 @@ def test_a_broken_package_is_quoted_only_when_a_name_is_missing(tmp_path, monkey
     distribution(tmp_path, monkeypatch, "broken", "broken_module", "import nothere\n")
     load_recipe(tiny_recipe({}, tmp_path))
     with pytest.raises(
-        UserError, match="note: broken 1.2 failed to load: ModuleNotFoundError: No module named 'nothere'"
+        UserError, match=r"note: broken 1.2 failed to load: ModuleNotFoundError: No module named 'nothere'"
     ):
         load_recipe(tiny_recipe({"penalties": [{"use": "angles"}]}, tmp_path))
 
@@ -85,7 +85,8 @@ def test_a_broken_package_is_quoted_only_when_a_name_is_missing(tmp_path, monkey
         ),
         (
             "from lwmfw import hookimpl\n@hookimpl\ndef register_components(): yield 1",
-            "mine.py: register_components yielded 1; yield one of Data, Backbone, Classifier, Objective, Penalty, Observer",
+            "mine.py: register_components yielded 1; "
+            "yield one of Data, Backbone, Classifier, Objective, Penalty, Observer",
         ),
         (
             "from lwmfw import hookimpl, Penalty\n@hookimpl\ndef register_components(): yield Penalty('x', dict, dict)",

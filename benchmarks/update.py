@@ -1,0 +1,88 @@
+"""What one update of LwM costs beside its floor: a plain update of the new model and a bare forward of the old one.
+
+    python benchmarks/update.py [--precision fp32|bf16] [--pairs 50] [--threads N]
+
+ResNet-32 on 3x32x32, batch 128, two classes a step, channels-last on both sides. The two sides alternate in one process
+and only the ratio of each pair counts, because the machine's speed drifts. The LwM side is the loop's own code with
+L_D and L_AD; the old model of the floor is an ordinary copy in evaluation mode, its BatchNorm not folded.
+"""
+
+import argparse
+import copy
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from lwmfw.loop import compute_terms
+from lwmfw.optimizer import build_optimizer
+from lwmfw.recipe import load_recipe
+from lwmfw.state import Run, prepare
+from lwmfw.testing import tiny_recipe
+
+RECIPE = {
+    "data": {"use": "synthetic", "classes": 4, "train_per_class": 64, "test_per_class": 1, "size": 32},
+    "backbone": {"use": "resnet32", "width": 16},
+    "penalties": [{"use": "L_D"}, {"use": "L_AD"}],
+    "training": {"batch_size": 128},
+}
+
+
+def prepared(precision: str) -> Run:
+    """A run of two steps whose model has seen both."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = tiny_recipe(RECIPE, Path(folder))
+        run = prepare(load_recipe(path, {"training.precision": precision}), "cpu")
+    run.model.grow(2)
+    return run
+
+
+def main() -> None:
+    """Print medians and the median ratio."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    parser.add_argument("--pairs", type=int, default=50)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+
+    run = prepared(arguments.precision)
+    old, step = run.old_model(), run.steps[1]
+    bare_old = copy.deepcopy(run.model).eval().requires_grad_(False)
+    run.model.grow(2)
+    run.model.train()
+    batch = next(run.loader.training_batches(run.training_images(step), 128, torch.Generator().manual_seed(0)))
+    optimizer = build_optimizer(run.phase(step), run.model)
+
+    def lwm() -> None:
+        terms = compute_terms(run, step, batch, old)
+        optimizer.zero_grad(set_to_none=True)
+        sum(terms.values()).backward()
+        optimizer.step()
+
+    def floor() -> None:
+        loss = run.objective.loss(run.model(batch.images).logits[:, 2:], batch.labels - 2)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        with torch.no_grad():
+            bare_old(batch.images)
+
+    def seconds(update) -> float:
+        started = time.perf_counter()
+        update()
+        return time.perf_counter() - started
+
+    for _ in range(5):
+        lwm(), floor()
+    pairs = [(seconds(lwm), seconds(floor)) for _ in range(arguments.pairs)]
+    ours, theirs = (statistics.median(side) * 1000 for side in zip(*pairs, strict=True))
+    ratio = statistics.median(a / b for a, b in pairs)
+    print(f"{arguments.precision}, {arguments.threads} threads, {arguments.pairs} pairs")
+    print(f"LwM update {ours:.1f} ms, plain update + bare old forward {theirs:.1f} ms, median ratio {ratio:.3f}")
+
+
+if __name__ == "__main__":
+    main()

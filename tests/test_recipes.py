@@ -1,0 +1,53 @@
+"""Every shipped recipe passes check, and runs its method for two steps on made-up images."""
+
+from pathlib import Path
+
+import pytest
+
+import lwmfw
+from lwmfw import shipped
+from lwmfw.assemble import assemble
+from lwmfw.recipe import load_recipe
+
+RECIPES = shipped.recipes()
+SYNTHETIC = {
+    "data": {"use": "synthetic", "classes": 4, "train_per_class": 8, "test_per_class": 4, "channels": 1},
+    "scenario": {"first": 2, "increment": 2},
+    "backbone.width": 4,
+    "training.epochs": 1,
+    "training.first": {},
+    "training.batch_size": 8,
+    "observers": [],
+}
+
+
+def test_there_are_recipes():
+    assert {"lwm", "fashion-mnist-mini/finetune", "fashion-mnist-mini/lwf-mc", "fashion-mnist-mini/c-lad"} <= set(
+        RECIPES
+    )
+    assert "fashion-mnist-mini/joint" in RECIPES
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_it_passes_check(name):
+    assemble(load_recipe(RECIPES[name]))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_its_head_says_purpose_command_cost_and_result(name):
+    head = [line for line in RECIPES[name].read_text().splitlines() if line.startswith("#")]
+    assert shipped.purpose(RECIPES[name])
+    for label in ("command:", "cost:", "result:"):
+        assert any(line.lstrip("# ").startswith(label) for line in head), label
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_it_runs_two_steps(name, tmp_path):
+    results = lwmfw.run(RECIPES[name], SYNTHETIC, out=tmp_path / "run", device="cpu")
+    assert len(results.steps) == 2
+    assert results.complete
+
+
+def test_purposes_differ():
+    purposes = [shipped.purpose(Path(path)) for path in RECIPES.values()]
+    assert len(set(purposes)) == len(purposes)

@@ -60,7 +60,7 @@ def execute(resolved: Resolved, out: Path | None, device: DeviceName, resume: Re
         prepared.directory = directory
         if not known:
             directory.start(resolved)
-        directory.write_environment(environment(prepared.device))
+        directory.write_environment(environment(prepared))
         loop.train(prepared)
     except KeyboardInterrupt as error:
         kept = len(prepared.results.steps)

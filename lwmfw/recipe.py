@@ -67,7 +67,7 @@ class StepSettings(Options):
 class Training(StepSettings):
     """How every step is trained; `[training.first]` overrides keys for step 1."""
 
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on a GPU that has it")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the hardware has it")
     first: dict[str, Any] = Field({}, description="overrides for step 1")
 
     def settings(self, step: int) -> StepSettings:

@@ -6,7 +6,6 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, cast
 
 import torch
@@ -159,7 +158,7 @@ def new_model(resolved: Resolved, assembly: Assembly, channels: int, device: tor
     backbone: nn.Module = assembly.method("backbone", "build")(channels)
     classifier: nn.Module = assembly.method("classifier", "build")(_feature_count(backbone, channels))
     precision = recipe.training.precision
-    bf16 = precision == "bf16" or (precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported())
+    bf16 = precision == "bf16" or (precision == "auto" and computes_bf16(device))
     return build_model(backbone, classifier, device, bf16=bf16)
 
 
@@ -195,13 +194,21 @@ def choose_device(name: DeviceName) -> torch.device:
     return device
 
 
-def environment(device: torch.device) -> dict[str, object]:
+def computes_bf16(device: torch.device) -> bool:
+    """Whether the hardware multiplies bfloat16 natively rather than by way of float32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
+
+
+def environment(run: Run) -> dict[str, object]:
     """Facts for env.json that only torch knows."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    name = torch.cuda.get_device_name(run.device) if run.device.type == "cuda" else "cpu"
     return {
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
         "device": name,
+        "precision": "bf16" if run.model.bf16 else "fp32",
         "threads": torch.get_num_threads(),
-        "working_directory": Path.cwd().name,
     }

@@ -19,6 +19,7 @@ import pluggy
 from lwmfw import hookspecs
 from lwmfw.errors import LwmfwError, RunFailed, UserError, did_you_mean
 from lwmfw.plugins import describe
+from lwmfw.position import Position
 from lwmfw.recipe import Chosen, Resolved
 from lwmfw.scenario import steps_of, used_classes
 
@@ -38,21 +39,6 @@ OFFERS = frozenset({"features", "maps", "raw_maps", "pooled"})
 """What a backbone can offer; a penalty can need these, "old" and "old_graph"."""
 
 NEEDS = OFFERS | {"old", "old_graph"}
-
-
-@dataclass
-class Position:
-    """Where the run is; named by every error inside a plug-in. Zero: not there yet."""
-
-    step: int = 0
-    phase: str = ""
-    epoch: int = 0
-    batch: int = 0
-
-    def __str__(self) -> str:
-        parts = [(name, getattr(self, name)) for name in ("step", "epoch", "batch")]
-        text = ", ".join(f"{name} {value}" for name, value in parts if value)
-        return f"in {text}" if text else "before the first step"
 
 
 @dataclass

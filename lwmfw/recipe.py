@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import ErrorDetails
 
 from lwmfw.components import KINDS, Component, Options
-from lwmfw.errors import UserError, did_you_mean, shown
+from lwmfw.errors import UserError, shown
+from lwmfw.messages import dotted, render
 from lwmfw.plugins import Catalogue, discover
 from lwmfw.source import Keys, Source, read_source
 
@@ -190,14 +190,14 @@ def _check_tables(source: Source) -> Recipe:
     try:
         recipe = Recipe.model_validate(source.table)
     except ValidationError as error:
-        errors = _render(source, (), "", error, Recipe)
+        errors = render(source, (), "", error, Recipe)
     training = source.table.get("training")
     first = training.get("first", {}) if isinstance(training, dict) else {}
     if isinstance(first, dict):
         try:
             StepSettings.model_validate(first)
         except ValidationError as error:
-            errors += _render(source, ("training", "first"), "", error, StepSettings)
+            errors += render(source, ("training", "first"), "", error, StepSettings)
     for table in ("penalties", "observers"):
         listed = source.table.get(table)
         items = [item if isinstance(item, dict) else {} for item in (listed if isinstance(listed, list) else ())]
@@ -220,13 +220,13 @@ def _check_components(recipe: Recipe, source: Source, catalogue: Catalogue) -> R
         try:
             component = catalogue.find(kind, choice.use)
         except UserError as error:
-            errors.append(f"{source.place((*keys, 'use'))}: {_dotted(keys)}.use: {error}")
+            errors.append(f"{source.place((*keys, 'use'))}: {dotted(keys)}.use: {error}")
             continue
         try:
             options = component.options.model_validate(choice.rest())
         except ValidationError as error:
             who = f" ({component.name}, from {component.provider})"
-            errors += _render(source, keys, who, error, component.options)
+            errors += render(source, keys, who, error, component.options)
             continue
         name = getattr(choice, "as_", None) or component.name
         chosen.append(Chosen(name, component, options, keys))
@@ -244,80 +244,6 @@ def _choices(recipe: Recipe) -> Iterator[tuple[str, Keys, Choice]]:
                 yield kind.kind, (kind.table, index), choice
         else:
             yield kind.kind, (kind.table,), entry
-
-
-def _render(source: Source, prefix: Keys, who: str, error: ValidationError, model: type[BaseModel]) -> list[str]:
-    """A pydantic error as lines of the form `file:line: where: what is wrong; what to do`."""
-    details = error.errors(include_url=False, include_context=False)
-    places = [_existing(source.table, (*prefix, *detail["loc"]), len(prefix)) for detail in details]
-    entered = {keys[:length] for keys in places for length in range(len(keys))}
-    lines: dict[Keys, list[str]] = {}
-    for detail, keys in zip(details, places, strict=True):
-        # of a union's branches, the one that was entered knows best
-        of_union = len(keys) < len(prefix) + len(detail["loc"])
-        if not of_union or keys not in entered:
-            lines.setdefault(keys, []).append(_message(detail, keys, model))
-    return [f"{source.place(keys)}: {_dotted(keys)}{who}: {_either(messages)}" for keys, messages in lines.items()]
-
-
-def _existing(table: Any, location: Keys, kept: int) -> Keys:
-    """A location without the names of a union's branches, which no table has."""
-    keys: Keys = ()
-    for number, key in enumerate(location):
-        there = key in table if isinstance(table, dict) else isinstance(table, list) and isinstance(key, int)
-        if there:
-            table = table[key]
-        elif number >= kept and not (isinstance(table, dict) and number == len(location) - 1):
-            continue
-        keys = (*keys, key)
-    return keys
-
-
-def _message(detail: ErrorDetails, keys: Keys, model: type[BaseModel]) -> str:
-    message = detail["msg"][:1].lower() + detail["msg"][1:]
-    match detail["type"]:
-        case "extra_forbidden":
-            known = _keys_of(model, detail["loc"][:-1])
-            return "no such option" + (did_you_mean(str(keys[-1]), known) or f"; choose of {', '.join(known)}")
-        case "missing":
-            return "is missing; add it"
-        case "model_type" | "model_attributes_type" | "dict_type":
-            return f"input should be a table, got {_value(detail)}; write [{_dotted(keys)}]"
-        case "list_type" if keys in {(kind.table,) for kind in KINDS}:
-            return f"{message}, got {_value(detail)}; write [[{_dotted(keys)}]]"
-    return f"{message}, got {_value(detail)}"
-
-
-def _value(detail: ErrorDetails) -> str:
-    try:
-        text = repr(detail["input"])
-    except ValueError:
-        text = "a number of too many digits"
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _either(messages: list[str]) -> str:
-    """What the branches of a union say of one value, as one sentence."""
-    if len(messages) == 1:
-        return messages[0]
-    start = "input should be "
-    what = [message.removeprefix(start).partition(", got ") for message in messages]
-    return f"{start}{' or '.join(text for text, _, _ in what)}, got {what[0][2]}"
-
-
-def _keys_of(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    for key in location:
-        field = model.model_fields.get(str(key))
-        if field is not None and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            model = field.annotation
-    return [field.alias or name for name, field in model.model_fields.items()]
-
-
-def _dotted(keys: Keys) -> str:
-    text = ""
-    for key in keys:
-        text += f"[{key}]" if isinstance(key, int) else f".{shown(key)}" if text else shown(key)
-    return text
 
 
 def _safe_name(path: Path) -> str:

@@ -8,7 +8,7 @@ import hashlib
 
 import torch
 
-from lwmfw.assemble import Position
+from lwmfw.position import Position
 
 
 def derive_seed(seed: int, *key: object) -> int:

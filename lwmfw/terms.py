@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from lwmfw.assemble import Position
 from lwmfw.errors import RunFailed
+from lwmfw.position import Position
 
 
 def merge_terms(terms: Mapping[str, Tensor], penalties: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:

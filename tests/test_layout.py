@@ -11,8 +11,8 @@ ROOT = Path(__file__).parent.parent
 CORE = sorted((ROOT / "lwmfw").glob("*.py"))
 SHIPPED = sorted((ROOT / "plugins" / "lwmfw_plugins").glob("**/*.py"))
 LAYERS = [
-    "errors", "components", "hookspecs", "plugins", "source", "recipe", "scenario", "assemble", "rng", "types", "model",
-    "data", "terms", "optimizer", "metrics", "record", "checkpoint", "state", "evaluate", "loop", "api", "cli",
+    "errors", "position", "components", "hookspecs", "plugins", "source", "messages", "recipe", "scenario", "assemble",
+    "rng", "types", "model", "data", "terms", "optimizer", "metrics", "record", "checkpoint", "state", "evaluate", "loop", "api", "cli",
 ]  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import torch
 
 from lwmfw import checkpoint, loop
 from lwmfw.assemble import assemble
-from lwmfw.errors import CheckpointRefused, Interrupted, LwmfwError, RunFailed, UserError
+from lwmfw.errors import Interrupted, LwmfwError, RunFailed, UserError
 from lwmfw.metrics import Results
 from lwmfw.model import Model
 from lwmfw.recipe import Resolved, load_recipe
@@ -116,8 +116,5 @@ def open_run(path: Path | str) -> OpenedRun:
     model = new_model(resolved, assembly, kept.facts["channels"], torch.device("cpu"))
     for step in kept.results.steps:
         model.grow(len(step.new_classes))
-    try:
-        checkpoint.restore(kept, model, assembly.components)
-    except RuntimeError as error:
-        raise CheckpointRefused(f"{kept.path}: does not fit the recipe beside it ({error})") from error
+    checkpoint.restore(kept, model, assembly.components)
     return OpenedRun(path, results, model.eval())

@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from lwmfw.errors import CheckpointRefused
+from lwmfw.errors import CheckpointRefused, RunFailed
 from lwmfw.metrics import Results
 from lwmfw.model import Model
 from lwmfw.record import remove, write_bytes
@@ -51,8 +51,10 @@ def save(folder: Path, model: Model, components: Mapping[str, Any], results: Res
     plain: dict[str, dict[str, Any]] = {}
     for name, component in components.items():
         state = component.state() if hasattr(component, "state") else {}
-        plain[name] = {key: value for key, value in state.items() if not isinstance(value, Tensor)}
+        # safetensors hands tensors back in any order; None keeps a tensor's place among the plain values
+        plain[name] = {key: None if isinstance(value, Tensor) else value for key, value in state.items()}
         tensors |= {f"component.{name}/{key}": value for key, value in state.items() if isinstance(value, Tensor)}
+        _check_plain(name, plain[name])
     whole = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     state_json = json.dumps({"results": results.to_json(), "components": plain, "facts": dict(facts)})
     contents = {_TENSORS: safetensors.torch.save(whole), _STATE: state_json.encode()}
@@ -68,9 +70,24 @@ def save(folder: Path, model: Model, components: Mapping[str, Any], results: Res
     remove(final)
     unfinished.replace(final)
     _sync(folder)
-    for other in folder.glob("step-*"):
+    for other in _finished(folder):
         if other != final:
             remove(other)
+
+
+def _finished(folder: Path) -> list[Path]:
+    """The folders of whole checkpoints, oldest first."""
+    return sorted(path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdigit())
+
+
+def _check_plain(name: str, state: Mapping[str, Any]) -> None:
+    for key, value in state.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise RunFailed(
+                f"{name}.state: '{key}' cannot be kept ({error}); return a flat dict of tensors and plain values"
+            ) from error
 
 
 def load(folder: Path) -> Checkpoint | None:
@@ -79,7 +96,7 @@ def load(folder: Path) -> Checkpoint | None:
     Raises:
         CheckpointRefused: a file is missing, damaged or not what its digest says.
     """
-    found = sorted(path for path in folder.glob("step-*") if path.suffix != ".tmp")
+    found = _finished(folder)
     if not found:
         return None
     path = found[-1]
@@ -94,7 +111,7 @@ def load(folder: Path) -> Checkpoint | None:
                 components[component][key] = value
         model = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
         return Checkpoint(path, model, components, Results.from_json(state["results"]), state["facts"])
-    except (ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, safetensors.SafetensorError) as error:
         raise CheckpointRefused(f"{path}: of another format ({type(error).__name__}); start the run anew") from error
 
 
@@ -104,9 +121,14 @@ def restore(checkpoint: Checkpoint, model: Model, components: Mapping[str, Any])
     Raises:
         CheckpointRefused: the model has other parts than the checkpoint.
     """
-    missing, unexpected = model.load_state_dict(checkpoint.model, strict=False)
+    try:
+        missing, unexpected = model.load_state_dict(checkpoint.model, strict=False)
+    except RuntimeError as error:  # parts of another shape
+        raise CheckpointRefused(
+            f"{checkpoint.path}: does not fit the recipe: {' '.join(str(error).split())}"
+        ) from error
     if missing or unexpected:
-        which = f"lacks {missing[0]}" if missing else f"holds {unexpected[0]}, which nothing made"
+        which = f"lacks {min(missing)}" if missing else f"holds {min(unexpected)}, which nothing made"
         raise CheckpointRefused(f"{checkpoint.path}: {which}; make a plug-in's own parts in before_run")
     for name, component in components.items():
         if hasattr(component, "restore"):
@@ -116,7 +138,7 @@ def restore(checkpoint: Checkpoint, model: Model, components: Mapping[str, Any])
 def _verified(path: Path) -> dict[str, bytes]:
     contents: dict[str, bytes] = {}
     try:
-        manifest = json.loads((path / _MANIFEST).read_bytes())
+        manifest = _read_manifest(path / _MANIFEST)
         for name in (_TENSORS, _STATE):
             contents[name] = (path / name).read_bytes()
             actual = hashlib.sha256(contents[name]).hexdigest()
@@ -125,11 +147,17 @@ def _verified(path: Path) -> dict[str, bytes]:
                     f"{path / name}: damaged, sha256 is {actual}, the manifest says {manifest[name]}; "
                     "restore the file or start the run anew"
                 )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointRefused(
-            f"{path}: incomplete ({type(error).__name__}: {error}); restore it or start the run anew"
-        ) from error
+    except OSError as error:
+        raise CheckpointRefused(f"{path}: incomplete ({error}); restore it or start the run anew") from error
     return contents
+
+
+def _read_manifest(file: Path) -> dict[str, str]:
+    try:
+        manifest = json.loads(file.read_bytes())
+        return {name: str(manifest[name]) for name in (_TENSORS, _STATE)}
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointRefused(f"{file}: damaged; restore the file or start the run anew") from error
 
 
 def _sync(folder: Path) -> None:

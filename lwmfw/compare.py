@@ -22,7 +22,7 @@ def result_rows(results: Results) -> tuple[list[str], list[list[str]]]:
 def comparison_rows(runs: list[Results]) -> tuple[list[str], list[list[str]]]:
     """Header and rows of a comparison: one row per recipe and classifier, mean and deviation over seeds.
 
-    Accuracies by step are shown where all runs have the same number of steps.
+    A step's column averages the runs that have finished it.
     """
     groups: dict[tuple[str, str], list[Results]] = {}
     for run in runs:

@@ -46,7 +46,8 @@ def arrange(data: DataSet, order: list[int], validation: float, seed: int) -> Da
 
 
 def _sorted(images: Images, order: list[int]) -> Images:
-    position = torch.full((max(int(images.labels.max()), *order) + 1,), -1)
+    highest = max(*order, *images.labels.unique().tolist(), 0)
+    position = torch.full((highest + 1,), -1)
     position[order] = torch.arange(len(order))
     labels = position[images.labels]
     chosen = labels.argsort(stable=True)[int((labels < 0).sum()) :]

@@ -73,7 +73,9 @@ class Results:
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Results:
-        """The inverse of `to_json`; raises KeyError or TypeError where the content is another."""
+        """The inverse of `to_json`; raises ValueError, KeyError or TypeError where the content is another."""
+        if plain["schema"] != SCHEMA:
+            raise ValueError(f"schema {plain['schema']}")
         known = {f.name: plain[f.name] for f in fields(cls)}
         known["steps"] = [StepResult(**step) for step in plain["steps"]]
         return cls(**known)

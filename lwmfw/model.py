@@ -63,8 +63,8 @@ def frozen_copy(model: Model) -> Model:
     old = copy.deepcopy(model).eval().requires_grad_(False)
     old.zero_grad(set_to_none=True)
     for module in old.modules():
-        if isinstance(module, nn.Sequential):
-            _fold(module)
+        if type(module).forward is nn.Sequential.forward:
+            _fold(cast(nn.Sequential, module))
     return old.to(memory_format=torch.channels_last)
 
 
@@ -91,10 +91,13 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def _fold(sequential: nn.Sequential) -> None:
-    """Fold each BatchNorm2d into the convolution right before it, which a Sequential guarantees to feed it alone."""
+    """Fold each BatchNorm2d into the convolution right before it, which a Sequential guarantees to feed it alone.
+
+    Subclasses are left as they are: they may compute something else.
+    """
     names = list(sequential._modules)
     for first, second in itertools.pairwise(names):
         convolution, norm = sequential._modules[first], sequential._modules[second]
-        if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+        if type(convolution) is nn.Conv2d and type(norm) is nn.BatchNorm2d and norm.running_mean is not None:
             sequential._modules[first] = fuse_conv_bn_eval(convolution, norm)
             sequential._modules[second] = nn.Identity()

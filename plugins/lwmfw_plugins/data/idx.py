@@ -37,7 +37,9 @@ def read_idx(path: Path, sha256: str, limit: int = 64 * 2**20) -> Tensor:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
             raw = stream.read(limit)
     except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path}: cannot be read ({error}); restore the file") from error
+        raise UserError(
+            f"{path}: cannot be read ({error}); restore the file, whose unpacked sha256 is {sha256}"
+        ) from error
     actual = hashlib.sha256(raw).hexdigest()
     if actual != sha256:
         raise UserError(f"{path}: not the published file: sha256 is {actual}, should be {sha256}; restore the file")

@@ -103,13 +103,15 @@ def train_phase(run: Run, step: Step, phase: Phase, images: Images, old: Model |
 
 def compute_terms(run: Run, step: Step, batch: Batch, old_model: Model | None) -> dict[str, Tensor]:
     """The summands of the loss of one batch, by name."""
-    model = run.model
-    new = model(batch.images)
+    # the old model first: what its forward pass allocates is free again when the new one's graph needs it
+    old = old_outputs(run, old_model, batch) if old_model else None
+    new = run.model(batch.images)
     terms = objective_term(run, step, batch, new)
     if step.index == 1:
         return terms
-    old = old_outputs(run, old_model, batch) if old_model else None
-    penalties = run.assembly.hook.compute_penalty(step=step, batch=batch, new=new, old=old, model=model, rng=run.rng)
+    penalties = run.assembly.hook.compute_penalty(
+        step=step, batch=batch, new=new, old=old, model=run.model, rng=run.rng
+    )
     return merge_terms(terms, penalties)
 
 

@@ -1,0 +1,60 @@
+"""Draw docs/fashion-mnist-mini.svg from the measured results beside it.
+
+    python docs/figure.py
+
+Needs the extra `dev` (matplotlib). Reads docs/measured/fashion-mnist-mini/*.json, which are results.json of the runs
+that README names.
+"""
+
+from pathlib import Path
+from statistics import mean
+
+import matplotlib as mpl
+
+mpl.use("svg")
+mpl.rcParams.update({"svg.hashsalt": "lwmfw", "svg.fonttype": "none", "font.size": 11, "axes.spines.top": False})
+mpl.rcParams.update({"axes.spines.right": False, "font.family": "sans-serif"})
+
+import matplotlib.pyplot as plt  # noqa: E402 - after the settings
+from matplotlib.axes import Axes  # noqa: E402
+
+from lwmfw.metrics import Results  # noqa: E402
+from lwmfw.record import read_results  # noqa: E402
+
+HERE = Path(__file__).parent
+COLOURS = {"finetune": "#8c8c8c", "lwf-mc": "#3b75af", "c-lad": "#c9a227", "lwm": "#c03d3e", "joint": "#2f2f2f"}
+
+
+def measured() -> dict[str, list[Results]]:
+    """Recipe -> its runs, in the order of COLOURS."""
+    runs = [read_results(path) for path in sorted((HERE / "measured" / "fashion-mnist-mini").glob("*.json"))]
+    return {name: [run for run in runs if run.recipe == name] for name in COLOURS}
+
+
+def bars(axes: Axes, place: float, values: list[float], colour: str, alpha: float, width: float) -> None:
+    """A bar at the mean and a dot for every seed."""
+    axes.bar(place, mean(values), width, color=colour, alpha=alpha)
+    axes.scatter([place] * len(values), values, s=14, color="black", zorder=3)
+
+
+def main() -> None:
+    """Write the figure."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained", sharey=True)
+    runs = measured()
+    for index, (name, colour) in enumerate(COLOURS.items()):
+        last = [run.last_accuracy["cnn"] for run in runs[name]]
+        bars(left, index, last, colour, 1.0, 0.7)
+        left.annotate(f"{mean(last):.2f}", (index, 0.03), ha="center", color="white", fontweight="bold")
+        if name != "joint":
+            for offset, group, alpha in ((-0.2, 0, 1.0), (0.2, 1, 0.45)):
+                values = [run.steps[-1].accuracy_by_step["cnn"][group] for run in runs[name]]
+                bars(right, index + offset, values, colour, alpha, 0.38)
+    left.set_title("accuracy on all 10 classes after the last step", fontsize=11)
+    right.set_title("of these: classes of step 1 (full) and of step 2 (pale)", fontsize=11)
+    left.set(xticks=range(len(COLOURS)), xticklabels=list(COLOURS), ylim=(0, 1))
+    right.set(xticks=range(len(COLOURS) - 1), xticklabels=list(COLOURS)[:-1])
+    figure.savefig(HERE / "fashion-mnist-mini.svg", metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    main()

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from lwmfw.assemble import assemble
 from lwmfw.loop import compute_terms
 from lwmfw.optimizer import build_optimizer
 from lwmfw.recipe import load_recipe
@@ -34,7 +35,7 @@ def prepared(precision: str) -> Run:
     """A run of two steps whose model has seen both."""
     with tempfile.TemporaryDirectory() as folder:
         path = tiny_recipe(RECIPE, Path(folder))
-        run = prepare(load_recipe(path, {"training.precision": precision}), "cpu")
+        run = prepare(assemble(load_recipe(path, {"training.precision": precision})), "cpu")
     run.model.grow(2)
     return run
 

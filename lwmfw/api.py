@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 
 from lwmfw import checkpoint, loop
-from lwmfw.assemble import assemble
+from lwmfw.assemble import Assembly, assemble
 from lwmfw.errors import Interrupted, LwmfwError, RunFailed, UserError
 from lwmfw.metrics import Results
 from lwmfw.model import Model
-from lwmfw.recipe import Resolved, load_recipe
+from lwmfw.recipe import load_recipe
 from lwmfw.record import Resume, open_directory, read_results
 from lwmfw.state import DeviceName, Run, environment, new_model, prepare
 
@@ -49,12 +49,13 @@ def run(
         RunBusy: the directory belongs to another process.
     """
     resolved = load_recipe(recipe, set, seed=seed, plugins=plugins)
-    return execute(resolved, Path(out) if out else None, device, resume).results
+    return execute(assemble(resolved), Path(out) if out else None, device, resume).results
 
 
-def execute(resolved: Resolved, out: Path | None, device: DeviceName, resume: Resume) -> Run:
-    """Run a resolved recipe in a directory; raises as `run` does."""
-    prepared = prepare(resolved, device)  # whatever can be refused is refused before a directory is made
+def execute(assembly: Assembly, out: Path | None, device: DeviceName, resume: Resume) -> Run:
+    """Run assembled components in a directory; raises as `run` does."""
+    resolved = assembly.resolved
+    prepared = prepare(assembly, device)  # whatever can be refused is refused before a directory is made
     directory, known = open_directory(resolved, out, resume)
     try:
         prepared.directory = directory
@@ -111,9 +112,8 @@ def open_run(path: Path | str) -> OpenedRun:
     kept = checkpoint.load(path / "checkpoints")
     if kept is None:
         raise UserError(f"{path}: holds no checkpoint; name a run directory that still has its checkpoints folder")
-    resolved = load_recipe(path / "resolved.toml")
-    assembly = assemble(resolved)
-    model = new_model(resolved, assembly, kept.facts["channels"], torch.device("cpu"))
+    assembly = assemble(load_recipe(path / "resolved.toml"))
+    model = new_model(assembly, kept.facts["channels"], torch.device("cpu"))
     for step in kept.results.steps:
         model.grow(len(step.new_classes))
     checkpoint.restore(kept, model, assembly.components)

@@ -46,6 +46,7 @@ class Assembly:
     """The components of one run.
 
     Attributes:
+        resolved: the recipe they were built from.
         components: name within the recipe -> instance, in hook order.
         chosen: name within the recipe -> the choice it was built from.
         hook: pluggy's relay; `hook.before_step(...)` calls every implementation in recipe order.
@@ -54,6 +55,7 @@ class Assembly:
         needs_old_graph: whether its outputs must be differentiable with respect to its maps.
     """
 
+    resolved: Resolved
     components: dict[str, Any]
     chosen: dict[str, Chosen]
     hook: pluggy.HookRelay
@@ -90,7 +92,7 @@ def assemble(resolved: Resolved) -> Assembly:
     """
     manager = pluggy.PluginManager("lwmfw")
     manager.add_hookspecs(hookspecs)
-    assembly = Assembly({}, {}, manager.hook)
+    assembly = Assembly(resolved, {}, {}, manager.hook)
     errors: list[str] = []
     for chosen in resolved.chosen:
         name = _free_name(chosen, assembly.chosen)

@@ -128,7 +128,7 @@ def restore(checkpoint: Checkpoint, model: Model, components: Mapping[str, Any])
             f"{checkpoint.path}: does not fit the recipe: {' '.join(str(error).split())}"
         ) from error
     if missing or unexpected:
-        which = f"lacks {min(missing)}" if missing else f"holds {min(unexpected)}, which nothing made"
+        which = f"lacks {missing[0]}" if missing else f"holds {min(unexpected)}, which nothing made"
         raise CheckpointRefused(f"{checkpoint.path}: {which}; make a plug-in's own parts in before_run")
     for name, component in components.items():
         if hasattr(component, "restore"):

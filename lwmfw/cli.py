@@ -9,12 +9,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lwmfw import __version__
 from lwmfw.errors import Interrupted, LwmfwError
+
+if TYPE_CHECKING:
+    from lwmfw.assemble import Assembly
+    from lwmfw.recipe import Resolved
 
 app = typer.Typer(
     name="lwmfw",
@@ -108,21 +112,24 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and stop.")] = False,
 ) -> None:
     """Train and evaluate a recipe, step by step."""
+    from lwmfw.assemble import assemble
+
     resolved = _load(recipe, set_, seed, plugins)
     if dry_run:
-        _print_plan(resolved, device)
+        _print_plan(assemble(resolved), device)
         return
-    _execute(resolved, out, device, resume)
+    _execute(assemble(resolved), out, device, resume)
 
 
 @app.command(name="resume")
 def resume_run(run: RunArgument, device: DeviceOption = Device.AUTO) -> None:
     """Go on with an interrupted run from its last finished step."""
+    from lwmfw.assemble import assemble
     from lwmfw.errors import UserError
 
     if not (run / "resolved.toml").is_file():
         raise UserError(f"{run}: no run directory; name one that holds a resolved.toml")
-    _execute(_load(run / "resolved.toml"), run, device, ResumeMode.MUST)
+    _execute(assemble(_load(run / "resolved.toml")), run, device, ResumeMode.MUST)
 
 
 @app.command()
@@ -232,7 +239,7 @@ def _load(
     settings: list[str] | None = None,
     seed: int | None = None,
     plugins: list[Path] | None = None,
-) -> Any:
+) -> Resolved:
     from lwmfw import shipped
     from lwmfw.recipe import load_recipe
     from lwmfw.source import parse_settings
@@ -242,12 +249,12 @@ def _load(
     return load_recipe(path, parse_settings(settings or []), seed=seed, plugins=plugins or [])
 
 
-def _execute(resolved: Any, out: Path | None, device: Device, resume: ResumeMode) -> None:
+def _execute(assembly: Assembly, out: Path | None, device: Device, resume: ResumeMode) -> None:
     from lwmfw.api import execute
     from lwmfw.compare import result_rows
 
     with _interruptible():
-        run = execute(resolved, out, device.value, resume.value)
+        run = execute(assembly, out, device.value, resume.value)
     _print_table(*result_rows(run.results))
 
 
@@ -269,11 +276,11 @@ def _interruptible() -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _print_plan(resolved: Any, device: Device) -> None:
+def _print_plan(assembly: Assembly, device: Device) -> None:
     from lwmfw.plan import plan_rows
     from lwmfw.state import prepare
 
-    _print_table(*plan_rows(prepare(resolved, device.value)))
+    _print_table(*plan_rows(prepare(assembly, device.value)))
 
 
 def _print_table(header: list[str], rows: list[list[str]]) -> None:

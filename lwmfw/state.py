@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from lwmfw import checkpoint
-from lwmfw.assemble import Assembly, assemble
+from lwmfw.assemble import Assembly
 from lwmfw.checkpoint import Checkpoint
 from lwmfw.components import ObjectiveOptions
 from lwmfw.data import Loader, arrange
 from lwmfw.errors import UserError
 from lwmfw.metrics import Results
 from lwmfw.model import Model, build_model, frozen_copy
-from lwmfw.recipe import Recipe, Resolved
+from lwmfw.recipe import Recipe
 from lwmfw.record import RunDirectory
 from lwmfw.rng import Randomness, derive_seed
 from lwmfw.scenario import Step, class_order, steps_of
@@ -120,15 +120,13 @@ class Run:
         return frozen_copy(self.model) if needed else None
 
 
-def prepare(resolved: Resolved, device_name: DeviceName = "auto") -> Run:
-    """Build everything a run needs: components, data in class order, an empty model.
+def prepare(assembly: Assembly, device_name: DeviceName = "auto") -> Run:
+    """Build everything a run needs besides its components: data in class order, an empty model.
 
     Raises:
-        UserError: components that do not fit each other, missing data, a scenario the data cannot fill, no such
-            device.
+        UserError: missing data, a scenario the data cannot fill, no such device.
     """
-    recipe = resolved.recipe
-    assembly = assemble(resolved)
+    recipe = assembly.resolved.recipe
     device = choose_device(device_name)
     loaded: DataSet = assembly.method("data", "load")()
     order = class_order(recipe.scenario, len(loaded.class_names), recipe.seed)
@@ -144,16 +142,16 @@ def prepare(resolved: Resolved, device_name: DeviceName = "auto") -> Run:
         data=data,
         loader=Loader.of(data, device),
         objective=_objective(assembly),
-        model=new_model(resolved, assembly, data.train.pixels.shape[1], device),
+        model=new_model(assembly, data.train.pixels.shape[1], device),
         device=device,
         results=Results(recipe.name, recipe.seed, order, names, providers),
         rng=Randomness(recipe.seed, assembly.position),
     )
 
 
-def new_model(resolved: Resolved, assembly: Assembly, channels: int, device: torch.device) -> Model:
+def new_model(assembly: Assembly, channels: int, device: torch.device) -> Model:
     """The model before its first class; initial weights are a function of the seed."""
-    recipe = resolved.recipe
+    recipe = assembly.resolved.recipe
     torch.manual_seed(derive_seed(recipe.seed, "model"))
     backbone: nn.Module = assembly.method("backbone", "build")(channels)
     classifier: nn.Module = assembly.method("classifier", "build")(_feature_count(backbone, channels))

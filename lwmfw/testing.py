@@ -87,7 +87,7 @@ def tiny_run(overrides: Mapping[str, Any], folder: Path, *, catalogue: Catalogue
         LwmfwError: as `lwmfw.run`.
     """
     resolved = load_recipe(tiny_recipe(overrides, folder), catalogue=catalogue)
-    run = execute(resolved, folder / "run", "cpu", "auto")
+    run = execute(assemble(resolved), folder / "run", "cpu", "auto")
     rows = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
     terms = {row["step"]: row["terms"] for row in rows}
     return TinyRun(run.results, terms, folder / "run", run)

@@ -64,7 +64,6 @@ def learn(run: Run, step: Step, old: Model | None) -> Model | None:
     train_phase(run, step, run.phase(step), images, old)
     result = evaluate(run, step, train_seconds=time.perf_counter() - started)
     run.results.steps.append(result)
-    run.results.complete = not run.remaining_steps
     old = run.old_model()
     hook.after_step(run=run, step=step, model=run.model, data=images, result=result, rng=run.rng)
     run.save()

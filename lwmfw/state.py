@@ -108,6 +108,7 @@ class Run:
 
     def save(self) -> None:
         """Record the finished steps: results first, so that they are never behind the checkpoint."""
+        self.results.complete = not self.remaining_steps
         if self.directory is None:
             return
         self.directory.write_results(self.results)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 import traceback
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -69,16 +70,13 @@ class Assembly:
 
     def method(self, kind: str, method: str) -> Callable[..., Any]:
         """A method of the only component of a kind; an error in it names its provider, as in hooks."""
-        name = self.name_of(kind)
-        provider = str(self.chosen[name].component.provider)
-        return _guarded(self.position, name, provider, getattr(self.components[name], method), "")
+        return _guarded(self, self.name_of(kind), method)
 
     def blame(self, error: Exception) -> RunFailed | None:
         """The failure to report for an exception that came out of a component's own modules, such as a network."""
         for name, instance in self.components.items():
-            folder = Path(inspect.getfile(type(instance))).resolve()
             provider = str(self.chosen[name].component.provider)
-            place = _place(error, provider, folder if provider.endswith(".py") else folder.parent)
+            place = _place(error, provider, instance)
             if place and not provider.startswith("lwmfw "):
                 return RunFailed(f"{place}: {name} raised {describe(error)}; the run stopped {self.position}")
         return None
@@ -244,16 +242,15 @@ class _Adapter:
     def __init__(self, assembly: Assembly, name: str, twice: set[tuple[str, str]]) -> None:
         chosen = assembly.chosen[name]
         prefix = f"{name}." if (chosen.component.kind, chosen.component.name) in twice else ""
-        provider = str(chosen.component.provider)
-        for hook, method in check_hooks(assembly.components[name], provider).items():
-            setattr(self, hook, _guarded(assembly.position, name, provider, method, prefix))
+        for hook in check_hooks(assembly.components[name], str(chosen.component.provider)):
+            setattr(self, hook, _guarded(assembly, name, hook, prefix))
 
 
-def _guarded(
-    position: Position, name: str, provider: str, method: Callable[..., Any], prefix: str
-) -> Callable[..., Any]:
-    hook = method.__name__
-    owner = getattr(method, "__self__", method)
+def _guarded(assembly: Assembly, name: str, method_name: str, prefix: str = "") -> Callable[..., Any]:
+    """A component's method that is given its own rng and whose failure names provider, method and position."""
+    instance, position = assembly.components[name], assembly.position
+    provider = str(assembly.chosen[name].component.provider)
+    method = getattr(instance, method_name)
     arguments = list(inspect.signature(method).parameters)
     rng = arguments.index("rng") if "rng" in arguments else None
 
@@ -267,23 +264,29 @@ def _guarded(
         except LwmfwError:
             raise
         except Exception as error:
-            place = _place(error, provider, Path(inspect.getfile(type(owner))).resolve()) or provider
+            place = _place(error, provider, instance) or provider
             raise RunFailed(
-                f"{place}: {type(owner).__name__}.{hook} raised {describe(error)}; the run stopped {position}"
+                f"{place}: {type(instance).__name__}.{method_name} raised {describe(error)}; the run stopped {position}"
             ) from error
-        if hook == "compute_penalty" and returned is not None:
-            return _checked_terms(returned, prefix, f"{provider}: {name}.{hook}", position)
+        if method_name == "compute_penalty" and returned is not None:
+            return _checked_terms(returned, prefix, f"{provider}: {name}.{method_name}", position)
         return returned
 
     return call
 
 
-def _place(error: BaseException, provider: str, file: Path) -> str:
-    """Provider, file and line of the innermost frame that lies in `file`, or below it if it is a folder."""
+def _place(error: BaseException, provider: str, instance: Any) -> str:
+    """Provider and line of the innermost frame in the file, or the package, that an instance's class comes from."""
+    root = type(instance).__module__.partition(".")[0]
+    source = getattr(sys.modules.get(root), "__file__", None)
+    if source is None:
+        return ""
+    home = Path(source).resolve()
+    home = home.parent if home.name == "__init__.py" else home
     place = ""
     for frame, line in traceback.walk_tb(error.__traceback__):
         code = Path(frame.f_code.co_filename).resolve()
-        if code == file or file in code.parents:
+        if code == home or home in code.parents:
             place = f"{provider}:{line}" if provider.endswith(".py") else f"{provider}: {code.name}:{line}"
     return place
 

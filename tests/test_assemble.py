@@ -198,6 +198,28 @@ def test_an_error_inside_a_strangers_network_names_the_stranger(tmp_path):
         tiny_run({"plugins": ["net.py"], "backbone": {"use": "body"}}, tmp_path)
 
 
+@pytest.mark.parametrize("installed", [False, True], ids=["by name", "as a function"])
+def test_an_error_in_a_method_that_a_kind_requires_names_its_component(installed, tmp_path):
+    def loss(logits, labels):
+        raise ValueError("no")
+
+    class Wrong:
+        def __init__(self, options):
+            if installed:
+                self.loss = loss
+
+        def loss(self, logits, labels):
+            raise ValueError("no")
+
+    catalogue = discover()
+    catalogue.components.append(Objective("wrong", Wrong, provider=Provider("mine", "1.0")))
+    expected = (
+        r"mine 1.0: test_assemble.py:\d+: Wrong.loss raised ValueError: no; the run stopped in step 1, epoch 1, b"
+    )
+    with pytest.raises(RunFailed, match=expected):
+        tiny_run({"objective": {"use": "wrong"}}, tmp_path, catalogue=catalogue)
+
+
 def test_none_is_no_term(tmp_path):
     penalty_file(tmp_path, "@hookimpl\ndef compute_penalty(self, new): return None")
     assert list(tiny_run(PROBE, tmp_path).terms[2]) == ["bce"]

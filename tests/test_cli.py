@@ -215,7 +215,9 @@ def test_a_signal_stops_a_run_that_resume_finishes(number, code, tmp_path):
     recipe = tiny_recipe(big, tmp_path)
     assert lwmfw("run", recipe, "--out", "whole").returncode == 0
     command = [sys.executable, "-m", "lwmfw", "run", str(recipe), "--out", "cut"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}) as run:
+    heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}  # a background job ignores it
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, **heard) as run:
         while not (tmp_path / "cut" / "checkpoints" / "step-0001").exists():
             assert run.poll() is None, "the run ended before it could be interrupted"
             time.sleep(0.01)

@@ -3,8 +3,9 @@
     python benchmarks/update.py [--precision fp32|bf16] [--pairs 50] [--threads N]
 
 ResNet-32 on 3x32x32, batch 128, two classes a step, channels-last on both sides. The two sides alternate in one process
-and only the ratio of each pair counts, because the machine's speed drifts. The LwM side is the loop's own code with
-L_D and L_AD; the old model of the floor is an ordinary copy in evaluation mode, its BatchNorm not folded.
+and only the ratio of each pair counts, because the machine's speed drifts. The LwM side takes its terms, L_D and L_AD
+among them, from the loop's `compute_terms`; what both sides would share (batches, schedule, hooks, the sums of terms
+for the log) is left out. The old model of the floor is an ordinary copy in evaluation mode, its BatchNorm not folded.
 """
 
 import argparse

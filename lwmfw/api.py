@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from lwmfw import checkpoint, loop
+from lwmfw import checkpoint, loop, shipped
 from lwmfw.assemble import Assembly, assemble
 from lwmfw.errors import Interrupted, LwmfwError, RunFailed, UserError
 from lwmfw.metrics import Results
@@ -25,13 +25,13 @@ def run(
     seed: int | None = None,
     out: Path | str | None = None,
     device: DeviceName = "auto",
-    plugins: Sequence[Path] = (),
+    plugins: Sequence[Path | str] = (),
     resume: Resume = "auto",
 ) -> Results:
     """Run a recipe, as `lwmfw run` does.
 
     Args:
-        recipe: the TOML file.
+        recipe: the TOML file, or the name of a shipped one.
         set: dotted key -> value, which win over the file.
         seed: takes the place of the recipe's.
         out: the run directory; by default `runs/<recipe>/<time>-s<seed>`.
@@ -47,8 +47,9 @@ def run(
         RunFailed: a loss that is not finite, or an error inside a plug-in.
         CheckpointRefused: an unfinished run whose checkpoint is damaged.
         RunBusy: the directory belongs to another process.
+        Interrupted: Ctrl-C; finished steps are kept.
     """
-    resolved = load_recipe(recipe, set, seed=seed, plugins=plugins)
+    resolved = load_recipe(shipped.locate(recipe), set, seed=seed, plugins=[Path(p) for p in plugins])
     return execute(assemble(resolved), Path(out) if out else None, device, resume).results
 
 
@@ -75,6 +76,8 @@ def execute(assembly: Assembly, out: Path | None, device: DeviceName, resume: Re
     except torch.OutOfMemoryError as error:
         position = prepared.assembly.position
         raise RunFailed(f"out of device memory; the run stopped {position}; lower training.batch_size") from error
+    except OSError as error:
+        raise RunFailed(f"{error.filename or directory.path}: {error.strerror or error}; the run stopped") from error
     except Exception as error:
         failure = prepared.assembly.blame(error)
         if failure is None:
@@ -101,7 +104,7 @@ def open_run(path: Path | str) -> OpenedRun:
         path: the run directory.
 
     Returns:
-        The results and the model, on the CPU in evaluation mode.
+        The results and the model, on the CPU in evaluation mode, without a plug-in's own parts (`model.extras`).
 
     Raises:
         UserError: no run there, or none that has finished a step.
@@ -116,5 +119,5 @@ def open_run(path: Path | str) -> OpenedRun:
     model = new_model(assembly, kept.facts["channels"], torch.device("cpu"))
     for step in kept.results.steps:
         model.grow(len(step.new_classes))
-    checkpoint.restore(kept, model, assembly.components)
+    checkpoint.restore(kept.without_extras(), model, {})
     return OpenedRun(path, results, model.eval())

@@ -194,7 +194,8 @@ def _check_arguments(who: str, method: Callable[..., Any], spec: tuple[str, ...]
 
 
 def _needs(instance: Any) -> set[str]:
-    return set(getattr(instance, "needs", ()))
+    needs = getattr(instance, "needs", ())
+    return {needs} if isinstance(needs, str) else set(needs)
 
 
 def _unmet_needs(assembly: Assembly) -> list[str]:
@@ -259,15 +260,18 @@ def _guarded(assembly: Assembly, name: str, method_name: str, prefix: str = "") 
         if rng is not None:
             source: Randomness = values[rng]
             values = (*values[:rng], source.of_component(name), *values[rng + 1 :])
+        underway = sys.exception()
         try:
             returned = method(*values)
         except LwmfwError:
             raise
         except Exception as error:
             place = _place(error, provider, instance) or provider
-            raise RunFailed(
-                f"{place}: {type(instance).__name__}.{method_name} raised {describe(error)}; the run stopped {position}"
-            ) from error
+            failure = f"{place}: {type(instance).__name__}.{method_name} raised {describe(error)}"
+            if underway is not None:  # after_run after an exception must not hide it
+                underway.add_note(failure)
+                return None
+            raise RunFailed(f"{failure}; the run stopped {position}") from error
         if method_name == "compute_penalty" and returned is not None:
             return _checked_terms(returned, prefix, f"{provider}: {name}.{method_name}", position)
         return returned
@@ -297,8 +301,10 @@ def _checked_terms(returned: object, prefix: str, who: str, position: Position) 
             f"{who} returned {type(returned).__name__}; return a dict of name -> scalar; the run stopped {position}"
         )
     for term, value in returned.items():
-        if getattr(value, "shape", None) != () or not isinstance(term, str):
-            what = f"shape {tuple(value.shape)}" if hasattr(value, "shape") else type(value).__name__
+        if not isinstance(term, str):
+            raise RunFailed(f"{who}: a term is named {term!r}; name it by a string; the run stopped {position}")
+        if getattr(value, "shape", None) != () or not value.is_floating_point():
+            what = f"{value.dtype} of shape {tuple(value.shape)}" if hasattr(value, "shape") else type(value).__name__
             raise RunFailed(
                 f"{who}: term {term!r} is no scalar tensor but {what}; reduce it; the run stopped {position}"
             )

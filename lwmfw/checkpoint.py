@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,11 @@ class Checkpoint:
     components: dict[str, dict[str, Any]]
     results: Results
     facts: dict[str, Any]
+
+    def without_extras(self) -> Checkpoint:
+        """The same without the parts that plug-ins put into the model."""
+        model = {name: value for name, value in self.model.items() if not name.startswith("extras.")}
+        return replace(self, model=model)
 
 
 def save(folder: Path, model: Model, components: Mapping[str, Any], results: Results, facts: Mapping[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -223,15 +222,15 @@ def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories.")],
     format_: Annotated[TableFormat, typer.Option("--format", help="table, or tidy csv.")] = TableFormat.TABLE,
 ) -> None:
-    """Put the results of runs side by side; seeds of one recipe are averaged."""
-    from lwmfw.compare import comparison_rows
-    from lwmfw.record import accuracy_csv, read_results
+    """Put the results of runs side by side; seeds of one variant are averaged."""
+    from lwmfw.compare import comparison_rows, read_run
+    from lwmfw.record import accuracy_csv
 
-    results = [read_results(path) for path in runs]
+    read = [read_run(path) for path in runs]
     if format_ is TableFormat.CSV:
-        print(accuracy_csv(results), end="")
+        print(accuracy_csv({str(run.path): run.results for run in read}), end="")
     else:
-        _print_table(*comparison_rows(results))
+        _print_table(*comparison_rows(read))
 
 
 def _load(
@@ -244,9 +243,7 @@ def _load(
     from lwmfw.recipe import load_recipe
     from lwmfw.source import parse_settings
 
-    path = shipped.recipes().get(str(recipe), recipe)
-    path = recipe if os.path.exists(recipe) else path
-    return load_recipe(path, parse_settings(settings or []), seed=seed, plugins=plugins or [])
+    return load_recipe(shipped.locate(recipe), parse_settings(settings or []), seed=seed, plugins=plugins or [])
 
 
 def _execute(assembly: Assembly, out: Path | None, device: Device, resume: ResumeMode) -> None:

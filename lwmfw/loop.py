@@ -27,7 +27,7 @@ from lwmfw.optimizer import build_optimizer, build_schedule
 from lwmfw.rng import generator
 from lwmfw.scenario import Step
 from lwmfw.state import Run
-from lwmfw.terms import TermMeans, merge_terms
+from lwmfw.terms import TermMeans, backward, merge_terms
 from lwmfw.types import Batch, Images, Outputs, Phase
 
 
@@ -40,12 +40,12 @@ def train(run: Run) -> Results:
     hook = run.assembly.hook
     try:
         hook.before_run(run=run, rng=run.rng)
-        kept = run.saved()
-        if kept:
-            run.restore(kept)
+        run.go_on()
         old = run.old_model()
         for step in run.remaining_steps:
             old = learn(run, step, old)
+        if run.directory:
+            run.directory.finish()
     finally:
         hook.after_run(run=run, results=run.results, rng=run.rng)
     return run.results
@@ -86,7 +86,7 @@ def train_phase(run: Run, step: Step, phase: Phase, images: Images, old: Model |
         for position.batch, batch in enumerate(batches, 1):
             terms = compute_terms(run, step, batch, old)
             optimizer.zero_grad(set_to_none=True)
-            sum(terms.values(), start=terms[run.objective.name].new_zeros(())).backward()
+            backward(terms, position)
             optimizer.step()
             schedule.step()
             hook.after_update(step=step, batch=batch, model=model, rng=run.rng)
@@ -111,7 +111,7 @@ def compute_terms(run: Run, step: Step, batch: Batch, old_model: Model | None) -
     penalties = run.assembly.hook.compute_penalty(
         step=step, batch=batch, new=new, old=old, model=run.model, rng=run.rng
     )
-    return merge_terms(terms, penalties)
+    return merge_terms(terms, penalties, run.position)
 
 
 def objective_term(run: Run, step: Step, batch: Batch, new: Outputs) -> dict[str, Tensor]:

@@ -53,7 +53,8 @@ def hook_page(name: str) -> str:
     """
     if name not in SPECS:
         raise UserError(f"no hook named '{name}'{did_you_mean(name, SPECS) or '; `lwmfw hooks` lists them'}")
-    return f"{name}({', '.join(_arguments(name))})\n\n{_doc(name)}"
+    besides = "\n\nBesides, rng is offered: a torch.Generator that depends on seed, step, phase and component alone."
+    return f"{name}({', '.join(_arguments(name))})\n\n{_doc(name)}{besides if 'rng' in SPECS[name] else ''}"
 
 
 def _arguments(name: str) -> list[str]:

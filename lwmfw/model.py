@@ -23,15 +23,17 @@ class Model(nn.Module):
             `before_run`.
         classes: rows of the classifier.
         bf16: whether the backbone computes in bfloat16.
+        stages: how many maps the backbone offers.
     """
 
-    def __init__(self, backbone: nn.Module, classifier: nn.Module, *, bf16: bool = False) -> None:
+    def __init__(self, backbone: nn.Module, classifier: nn.Module, *, bf16: bool = False, stages: int = 0) -> None:
         super().__init__()
         self.backbone = backbone
         self.classifier = classifier
         self.extras = nn.ModuleDict()
         self.classes = 0
         self.bf16 = bf16
+        self.stages = stages
 
     def forward(self, images: Tensor) -> Outputs:
         """Outputs for normalised images (B, C, H, W). The classifier runs in float32 whatever the precision."""
@@ -49,9 +51,11 @@ class Model(nn.Module):
             self.classes += classes
 
 
-def build_model(backbone: nn.Module, classifier: nn.Module, device: torch.device, *, bf16: bool) -> Model:
+def build_model(
+    backbone: nn.Module, classifier: nn.Module, device: torch.device, *, bf16: bool, stages: int = 0
+) -> Model:
     """A model without classes on its device, in the memory format that convolutions are fastest in."""
-    model = Model(backbone, classifier, bf16=bf16).to(device)
+    model = Model(backbone, classifier, bf16=bf16, stages=stages).to(device)
     return model.to(memory_format=torch.channels_last)
 
 

@@ -102,7 +102,10 @@ def add_module(catalogue: Catalogue, module: ModuleType, provider: Provider) -> 
     if not marked:
         raise UserError(f"{provider}: no hook register_components; define it with @hookimpl and yield the records")
     manager.register(module)
-    for record in (record for records in manager.hook.register_components() for record in records):
+    (records,) = manager.hook.register_components() or [()]
+    if not isinstance(records, Iterable):
+        raise UserError(f"{provider}: register_components returned {records!r}; yield the records")
+    for record in records:
         if not isinstance(record, KINDS):
             kinds = ", ".join(kind.__name__ for kind in KINDS)
             raise UserError(f"{provider}: register_components yielded {record!r}; yield one of {kinds}")

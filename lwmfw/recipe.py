@@ -81,7 +81,7 @@ class Evaluation(Options):
 
     classifiers: list[Literal["cnn"]] = Field(["cnn"], min_length=1, max_length=1, description="who decides")
     validation: Fraction = Field(
-        0.0, description="this share of the training data takes the test set's place, which is then not read"
+        0.0, description="this share of the training data takes the test set's place, which is then not used"
     )
 
 
@@ -177,7 +177,7 @@ def load_recipe(
     if seed is not None:
         table["seed"] = seed
     if plugins and isinstance(table.setdefault("plugins", []), list):
-        table["plugins"] = table["plugins"] + [str(p.resolve()) for p in plugins]
+        table["plugins"] = table["plugins"] + [str(Path(p).resolve()) for p in plugins]
     recipe = _check_tables(source)
     if catalogue is None:
         catalogue = discover(recipe.plugins)

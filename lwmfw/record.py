@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from lwmfw.errors import CheckpointRefused, RunBusy, UserError
+from lwmfw.errors import CheckpointRefused, RunBusy, UserError, shown
 from lwmfw.metrics import Results
 from lwmfw.recipe import Resolved
 
@@ -41,7 +41,6 @@ class RunDirectory:
 
     def start(self, resolved: Resolved) -> None:
         """Write what the run is made of, before it runs."""
-        write_text(self.path / "recipe.toml", resolved.source.text)
         tables = resolved.tables()
         for file in resolved.catalogue.files:
             (self.path / _PLUGIN_FOLDER).mkdir(exist_ok=True)
@@ -49,7 +48,8 @@ class RunDirectory:
         tables["plugins"] = [f"{_PLUGIN_FOLDER}/{entry}" for entry in _portable(tables)["plugins"]]
         import tomli_w
 
-        write_text(self.path / "resolved.toml", tomli_w.dumps(tables))
+        write_text(self.path / "recipe.toml", resolved.source.text)
+        write_text(self.path / "resolved.toml", tomli_w.dumps(tables))  # last: it makes the folder a run directory
 
     def write_environment(self, facts: Mapping[str, Any]) -> None:
         """env.json: the machine and the software that made the numbers."""
@@ -78,11 +78,13 @@ class RunDirectory:
             write_text(file, "".join(kept))
 
     def write_results(self, results: Results) -> None:
-        """results.json and its tidy form accuracy.csv; DONE when the run is complete."""
+        """results.json and its tidy form accuracy.csv."""
         write_text(self.path / "results.json", json.dumps(results.to_json(), indent=1, allow_nan=False) + "\n")
-        write_text(self.path / "accuracy.csv", accuracy_csv([results]))
-        if results.complete:
-            write_text(self.path / "DONE", "")
+        write_text(self.path / "accuracy.csv", accuracy_csv({"": results}))
+
+    def finish(self) -> None:
+        """DONE: results and last checkpoint are on the disk."""
+        write_text(self.path / "DONE", "")
 
     def close(self) -> None:
         """Give up ownership."""
@@ -103,18 +105,14 @@ def open_directory(resolved: Resolved, out: Path | None, resume: Resume) -> tupl
     """
     recipe = resolved.recipe
     path = out or _unused(Path("runs") / recipe.name / f"{time.strftime('%Y%m%d-%H%M%S')}-s{recipe.seed}")
-    if path.exists() and not path.is_dir():
-        raise UserError(f"{path}: is a file; choose another --out")
-    known = path.is_dir() and any(entry.name not in (".lock", "owner") for entry in path.iterdir())
-    if known and not (path / "resolved.toml").is_file():
-        raise UserError(f"{path}: not empty and no run directory; choose another --out")
-    if resume == "must" and not known:
-        raise UserError(f"{path}: holds no run to resume; leave --resume out to start one")
     try:
+        known = _is_known(path)
+        if resume == "must" and not known:
+            raise UserError(f"{path}: holds no run to resume; leave --resume out to start one")
         path.mkdir(parents=True, exist_ok=True)
+        directory = RunDirectory(path, _own(path))
     except OSError as error:
-        raise UserError(f"{path}: cannot be created: {error.strerror}; choose another --out") from error
-    directory = RunDirectory(path, _own(path))
+        raise UserError(f"{shown(str(path))}: cannot be used: {error.strerror}; choose another --out") from error
     if known:
         try:
             _check_resumable(directory, resolved, resume)
@@ -122,6 +120,18 @@ def open_directory(resolved: Resolved, out: Path | None, resume: Resume) -> tupl
             directory.close()
             raise
     return directory, known
+
+
+def _is_known(path: Path) -> bool:
+    """Whether a folder holds a run; a start that was cut short, or nothing, is none."""
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path}: is a file; choose another --out")
+    if (path / "resolved.toml").is_file():
+        return True
+    ours = {".lock", "owner", _PLUGIN_FOLDER, "recipe.toml", "recipe.toml.tmp", "resolved.toml.tmp"}
+    if path.is_dir() and any(entry.name not in ours for entry in path.iterdir()):
+        raise UserError(f"{path}: not empty and no run directory; choose another --out")
+    return False
 
 
 def _own(path: Path) -> FileLock:
@@ -208,16 +218,18 @@ def read_results(path: Path) -> Results:
         raise UserError(f"{file}: not the results of a run ({type(error).__name__}); name another") from error
 
 
-def accuracy_csv(runs: list[Results]) -> str:
+def accuracy_csv(runs: Mapping[str, Results]) -> str:
     """Tidy accuracies: one line per run, step, classifier and group of classes ("all", or the step that brought
-    them)."""
+    them). The column `run` is left out for a run without a name."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["recipe", "seed", "step", "seen", "classifier", "classes_of", "accuracy"])
-    for run in runs:
+    named = any(runs)
+    header = ["recipe", "seed", "step", "seen", "classifier", "classes_of", "accuracy"]
+    writer.writerow([*["run"] * named, *header])
+    for name, run in runs.items():
         for step in run.steps:
             for who, value in step.accuracy.items():
-                row = [run.recipe, run.seed, step.step, step.seen, who]
+                row = [*[name] * named, run.recipe, run.seed, step.step, step.seen, who]
                 writer.writerow([*row, "all", f"{value:.6f}"])
                 for group, part in enumerate(step.accuracy_by_step[who], 1):
                     writer.writerow([*row, f"step {group}", f"{part:.6f}"])

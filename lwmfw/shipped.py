@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -35,6 +36,11 @@ def find(name: str) -> Path:
     return known[key]
 
 
+def locate(recipe: Path | str) -> Path:
+    """The file that a person means: a path, or else the name of a shipped recipe."""
+    return Path(recipe) if os.path.exists(recipe) else recipes().get(str(recipe), Path(recipe))
+
+
 def purpose(path: Path) -> str:
     """What a recipe is for: the first line of its head."""
     for line in path.read_text(encoding="utf-8").splitlines():
@@ -62,7 +68,10 @@ def copy(name: str | None, target: Path) -> list[Path]:
     for _, copied in pairs:
         if copied.exists():
             raise UserError(f"{copied}: exists; copy into another folder")
-    for source, copied in pairs:
-        copied.parent.mkdir(parents=True, exist_ok=True)
-        copied.write_bytes(source.read_bytes())
+    try:
+        for source, copied in pairs:
+            copied.parent.mkdir(parents=True, exist_ok=True)
+            copied.write_bytes(source.read_bytes())
+    except OSError as error:
+        raise UserError(f"{target}: cannot be written to: {error.strerror}; copy into another folder") from error
     return [copied for _, copied in pairs]

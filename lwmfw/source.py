@@ -217,6 +217,9 @@ def _apply(source: Source, key: str, value: object) -> None:
             raise UserError(f"--set {shown(key)}: '{shown(name)}' is no table; `lwmfw show` prints the keys")
     if isinstance(table, list):
         raise UserError(f"--set {shown(key)}: names a component; add the option to set, as in {shown(key)}.weight")
+    if last == "use" and table.get("use") != value:  # another component does not inherit the first one's options
+        for option in set(table) - {"as"}:
+            del table[option]
     table[last] = copy.deepcopy(value)  # what was given is not ours to change
     for known in [k for k in source.places if k[: len(keys) + 1] == (*keys, last)]:
         del source.places[known]

@@ -16,14 +16,15 @@ from lwmfw.assemble import Assembly
 from lwmfw.checkpoint import Checkpoint
 from lwmfw.components import ObjectiveOptions
 from lwmfw.data import Loader, arrange
-from lwmfw.errors import UserError
+from lwmfw.errors import CheckpointRefused, UserError
 from lwmfw.metrics import Results
 from lwmfw.model import Model, build_model, frozen_copy
+from lwmfw.position import Position
 from lwmfw.recipe import Recipe
 from lwmfw.record import RunDirectory
 from lwmfw.rng import Randomness, derive_seed
 from lwmfw.scenario import Step, class_order, steps_of
-from lwmfw.types import DataSet, Images, Phase
+from lwmfw.types import DataSet, Features, Images, Phase
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 
@@ -69,6 +70,16 @@ class Run:
     directory: RunDirectory | None = None
 
     @property
+    def position(self) -> Position:
+        """Where the run is."""
+        return self.assembly.position
+
+    @property
+    def arithmetic(self) -> str:
+        """Precision and kind of device; with others the bits differ."""
+        return f"{'bf16' if self.model.bf16 else 'fp32'} on {self.device.type}"
+
+    @property
     def remaining_steps(self) -> list[Step]:
         """The steps that are not finished."""
         return self.steps[len(self.results.steps) :]
@@ -91,20 +102,31 @@ class Run:
         """Make what draws from torch's global generator (initial weights, dropout) a function of seed and step."""
         torch.manual_seed(derive_seed(self.recipe.seed, "global", step.index))
 
-    def restore(self, kept: Checkpoint) -> None:
-        """Go on where a checkpoint ends."""
+    def go_on(self) -> None:
+        """Take up the newest checkpoint, if there is one, and drop what was logged after it.
+
+        Raises:
+            CheckpointRefused: it is damaged, does not fit the recipe, or was computed in another way.
+        """
+        if self.directory is None:
+            return
+        kept = checkpoint.load(self.directory.checkpoints)
+        if kept:
+            self._restore(kept)
+        self.directory.forget_epochs_after(len(self.results.steps))
+
+    def _restore(self, kept: Checkpoint) -> None:
+        if kept.facts["arithmetic"] != self.arithmetic:
+            raise CheckpointRefused(
+                f"{kept.path}: was computed in {kept.facts['arithmetic']}, here it would go on in {self.arithmetic}; "
+                "resume where it was started, or start anew"
+            )
         checkpoint.set_threads(kept.facts["threads"])
         self.results = kept.results
         for step in self.steps[: len(kept.results.steps)]:
             self.model.grow(len(step.new_classes))
         self.model.to(self.device)
         checkpoint.restore(kept, self.model, self.assembly.components)
-        if self.directory:
-            self.directory.forget_epochs_after(len(kept.results.steps))
-
-    def saved(self) -> Checkpoint | None:
-        """The newest checkpoint of the run directory."""
-        return checkpoint.load(self.directory.checkpoints) if self.directory else None
 
     def save(self) -> None:
         """Record the finished steps: results first, so that they are never behind the checkpoint."""
@@ -112,7 +134,11 @@ class Run:
         if self.directory is None:
             return
         self.directory.write_results(self.results)
-        facts = {"threads": torch.get_num_threads(), "channels": self.data.train.pixels.shape[1]}
+        facts = {
+            "threads": torch.get_num_threads(),
+            "arithmetic": self.arithmetic,
+            "channels": self.data.train.pixels.shape[1],
+        }
         checkpoint.save(self.directory.checkpoints, self.model, self.assembly.components, self.results, facts)
 
     def old_model(self) -> Model | None:
@@ -155,10 +181,11 @@ def new_model(assembly: Assembly, channels: int, device: torch.device) -> Model:
     recipe = assembly.resolved.recipe
     torch.manual_seed(derive_seed(recipe.seed, "model"))
     backbone: nn.Module = assembly.method("backbone", "build")(channels)
-    classifier: nn.Module = assembly.method("classifier", "build")(_feature_count(backbone, channels))
+    features, stages = _probe(backbone, channels)
+    classifier: nn.Module = assembly.method("classifier", "build")(features)
     precision = recipe.training.precision
     bf16 = precision == "bf16" or (precision == "auto" and computes_bf16(device))
-    return build_model(backbone, classifier, device, bf16=bf16)
+    return build_model(backbone, classifier, device, bf16=bf16, stages=stages)
 
 
 def _objective(assembly: Assembly) -> ObjectiveTerm:
@@ -167,13 +194,13 @@ def _objective(assembly: Assembly) -> ObjectiveTerm:
     return ObjectiveTerm(name, options.over, options.weight, assembly.method("objective", "loss"))
 
 
-def _feature_count(backbone: nn.Module, channels: int) -> int:
-    """Width of the features, found by one small forward so that no backbone has to state it."""
+def _probe(backbone: nn.Module, channels: int) -> tuple[int, int]:
+    """Width of the features and number of maps, found by one small forward so that no backbone has to state them."""
     training = backbone.training
     with torch.no_grad():
-        width = backbone.eval()(torch.zeros(1, channels, 32, 32)).features.shape[1]
+        body = cast(Features, backbone.eval()(torch.zeros(1, channels, 32, 32)))
     backbone.train(training)
-    return int(width)
+    return body.features.shape[1], len(body.maps)
 
 
 def choose_device(name: DeviceName) -> torch.device:
@@ -208,6 +235,6 @@ def environment(run: Run) -> dict[str, object]:
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
         "device": name,
-        "precision": "bf16" if run.model.bf16 else "fp32",
+        "arithmetic": run.arithmetic,
         "threads": torch.get_num_threads(),
     }

@@ -11,19 +11,44 @@ from lwmfw.errors import RunFailed
 from lwmfw.position import Position
 
 
-def merge_terms(terms: Mapping[str, Tensor], penalties: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+def merge_terms(
+    terms: Mapping[str, Tensor], penalties: Iterable[Mapping[str, Tensor]], position: Position
+) -> dict[str, Tensor]:
     """The objective's term and those of the penalties, in recipe order.
 
     Raises:
-        RunFailed: two components return a term of one name.
+        RunFailed: two components return a term of one name, or a term lies on another device.
     """
     merged = dict(terms)
+    device = next(iter(terms.values())).device
     for more in penalties:
         for name, value in more.items():
             if name in merged:
-                raise RunFailed(f"term '{name}' is returned by two components; rename one")
+                raise RunFailed(f"term '{name}' is returned by two components; rename one; the run stopped {position}")
+            if value.device != device:
+                raise RunFailed(
+                    f"term '{name}' is on {value.device}, the model on {device}; the run stopped {position}"
+                )
             merged[name] = value
     return merged
+
+
+def backward(terms: Mapping[str, Tensor], position: Position) -> None:
+    """The gradient of the sum of the terms.
+
+    Raises:
+        RunFailed: autograd refuses, as it does when a component changed an output in place or called backward.
+    """
+    try:
+        sum(terms.values(), start=torch.zeros((), device=next(iter(terms.values())).device)).backward()
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise RunFailed(
+            f"the gradient of {' + '.join(terms)} cannot be computed: {reason}; the run stopped {position}; "
+            "a penalty neither changes outputs in place nor calls backward"
+        ) from error
 
 
 class TermMeans:

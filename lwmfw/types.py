@@ -5,12 +5,12 @@ Shapes: B images of a batch, C channels, H and W height and width, D features, N
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Features(NamedTuple):
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a model says of a batch.
+    """What a model says of a batch. Maps have the dtype the backbone computes in, which can be bfloat16.
 
     Attributes:
         logits: (B, N), float32, one per class the model has rows for.
@@ -180,35 +180,3 @@ class Outputs:
             self.head,
             (self.logits, self.maps),
         )
-
-
-class DataComponent(Protocol):
-    """What a data set's object has."""
-
-    class_count: int | None
-
-    def load(self) -> DataSet:
-        """Read the images. Raises UserError where they are missing: the paths looked at and what gets them."""
-
-
-class BackboneComponent(Protocol):
-    """What a backbone's object has."""
-
-    offers: Set[str]
-
-    def build(self, channels: int) -> nn.Module:
-        """A network for images of so many channels whose forward returns `Features`."""
-
-
-class ClassifierComponent(Protocol):
-    """What a classifier's object has."""
-
-    def build(self, features: int) -> nn.Module:
-        """A head without classes: forward (B, D) -> (B, N), and `grow(classes)` adds rows."""
-
-
-class ObjectiveComponent(Protocol):
-    """What an objective's object has."""
-
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The scalar loss of logits (B, K) for labels (B,) in 0..K-1, averaged over the batch."""

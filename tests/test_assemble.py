@@ -167,7 +167,10 @@ def test_an_exception_in_any_hook_names_file_hook_and_place(hook, tmp_path):
     ("returned", "message"),
     [
         ("new.logits", "probe.py: probe.compute_penalty returned Tensor; return a dict of name -> scalar; "),
-        ("{'t': new.logits}", r"probe.py: probe.compute_penalty: term 't' is no scalar tensor but shape \(16, 4\); "),
+        (
+            "{'t': new.logits}",
+            r"probe.py: probe.compute_penalty: term 't' is no scalar tensor but torch.float32 of shape \(16, 4\); ",
+        ),
         ("{'t': 1.5}", "probe.py: probe.compute_penalty: term 't' is no scalar tensor but float; reduce it; "),
         ("{'t': new.logits.sum() * torch.nan}", "term 't' is not finite; the run stopped in step 2, epoch 1, batch 1"),
         ("{'bce': new.logits.sum()}", "term 'bce' is returned by two components; rename one"),

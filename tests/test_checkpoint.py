@@ -460,15 +460,3 @@ def test_the_epochs_of_an_unfinished_step_are_forgotten(resolved, tmp_path):
     directory.forget_epochs_after(1)
     assert [json.loads(line) for line in file.read_text().splitlines()] == rows[:2]
     directory.close()
-
-
-def test_done_is_written_last_and_only_for_a_complete_run(resolved, tmp_path):
-    directory, _ = open_directory(resolved, tmp_path / "run", "auto")
-    results = results_of(2)
-    directory.write_results(results)
-    assert not (directory.path / "DONE").exists()
-    results.complete = True
-    directory.write_results(results)
-    assert (directory.path / "DONE").exists()
-    assert record.read_results(directory.path) == results
-    directory.close()

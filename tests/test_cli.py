@@ -117,7 +117,8 @@ def test_compare_puts_runs_side_by_side_and_averages_seeds(tmp_path):
     assert table[1].split()[:3] == ["tiny", "cnn", "2"]
     assert "±" in table[1]
     csv = lwmfw("compare", "run1", "run2", "--format", "csv").stdout.splitlines()
-    assert csv[0] == "recipe,seed,step,seen,classifier,classes_of,accuracy"
+    assert csv[0] == "run,recipe,seed,step,seen,classifier,classes_of,accuracy"
+    assert csv[1].startswith("run1,tiny,1,1,2,cnn,all,")
     assert len(csv) == 1 + 2 * (2 + 3)
     missing = lwmfw("compare", "nothing")
     assert (missing.returncode, missing.stderr) == (2, "nothing: no results.json; no run directory\n")

@@ -13,7 +13,6 @@ import lwmfw.loop
 from lwmfw import Observer, Penalty, hookimpl
 from lwmfw.assemble import RUN_HOOKS
 from lwmfw.components import Provider
-from lwmfw.errors import Interrupted
 from lwmfw.plugins import discover
 from lwmfw.testing import tiny_recipe, tiny_run
 
@@ -201,98 +200,6 @@ def test_installed_but_unnamed_plug_ins_change_nothing(tmp_path):
     assert comparable(plain.path) == comparable(crowded.path)
     assert same(weights(plain), weights(crowded))
     assert calls == []
-
-
-def interrupted(folder, recipe, after):
-    """A run that is interrupted at the start of the step behind `after`, resumed by running it again."""
-
-    class Interrupting:
-        armed = True
-
-        def __init__(self, options):
-            pass
-
-        @hookimpl
-        def before_step(self, step):
-            if step.index == after + 1 and Interrupting.armed:
-                Interrupting.armed = False
-                raise KeyboardInterrupt
-
-    catalogue = discover()
-    catalogue.components.append(Observer("interrupting", Interrupting, provider=Provider("test")))
-    recipe = recipe | {"observers": [{"use": "interrupting"}]}
-    with pytest.raises(Interrupted, match=f"{after} finished steps are kept") as error:
-        tiny_run(recipe, folder, catalogue=catalogue)
-    assert error.value.exit_code == 130
-    assert not (folder / "run" / "DONE").exists()
-    return tiny_run(recipe, folder, catalogue=catalogue)
-
-
-@pytest.mark.parametrize("after", [1, 2])
-def test_a_run_resumed_at_a_step_boundary_has_the_bits_of_an_uninterrupted_one(after, tmp_path):
-    (tmp_path / "whole").mkdir()
-    (tmp_path / "cut").mkdir()
-    whole = tiny_run(THREE_STEPS | LWM, tmp_path / "whole")
-    cut = interrupted(tmp_path / "cut", THREE_STEPS | LWM, after)
-    expected, actual = comparable(whole.path), comparable(cut.path)
-    expected["providers"]["interrupting"] = "test"
-    assert actual == expected
-    assert same(weights(cut), weights(whole))
-    lines = [(row["step"], row["epoch"]) for row in epochs(cut.path)]
-    assert lines == [(1, 1), (2, 1), (3, 1)]
-
-
-def test_the_state_of_a_component_survives_an_interruption(tmp_path):
-    class Counting:
-        def __init__(self, options):
-            self.steps, self.total = [], torch.zeros(())
-
-        @hookimpl
-        def compute_penalty(self):
-            return None
-
-        @hookimpl
-        def after_step(self, step):
-            self.steps.append(step.index)
-            self.total += step.index
-
-        def state(self):
-            return {"steps": self.steps, "total": self.total}
-
-        def restore(self, state):
-            self.steps, self.total = state["steps"], state["total"]
-
-    class Extra(Counting):
-        @hookimpl
-        def before_run(self, run):
-            run.model.extras["memory"] = torch.nn.Linear(2, 1)
-
-        @hookimpl
-        def compute_penalty(self, model):
-            return {"extra": model.extras["memory"](torch.ones(2)).square().sum()}
-
-    for name, factory in (("counting", Counting), ("extra", Extra)):
-        (tmp_path / name).mkdir()
-        catalogue = discover()
-        catalogue.components.append(Penalty(name, factory, provider=Provider("test")))
-        recipe = THREE_STEPS | {"penalties": [{"use": name}]}
-
-        def cut_short(run, step, *rest, _learn=lwmfw.loop.learn):
-            if step.index == 3:
-                raise KeyboardInterrupt
-            return _learn(run, step, *rest)
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(lwmfw.loop, "learn", cut_short)
-            with pytest.raises(Interrupted):
-                tiny_run(recipe, tmp_path / name, catalogue=catalogue)
-        resumed = tiny_run(recipe, tmp_path / name, catalogue=catalogue)
-        component = resumed.run.assembly.components[name]
-        assert component.steps == [1, 2, 3]
-        assert component.total == 6
-        (tmp_path / f"{name}-whole").mkdir()
-        whole = tiny_run(recipe, tmp_path / f"{name}-whole", catalogue=catalogue)
-        assert same(weights(resumed), weights(whole))
 
 
 def test_validation_takes_the_place_of_the_test_set(tmp_path):

@@ -3,15 +3,16 @@
 import csv
 import io
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
 from lwmfw import UserError
-from lwmfw.assemble import Position
-from lwmfw.compare import comparison_rows, result_rows
+from lwmfw.compare import NamedRun, comparison_rows, result_rows
 from lwmfw.errors import RunFailed
 from lwmfw.metrics import Results, StepResult, accuracy, average, forgetting
+from lwmfw.position import Position
 from lwmfw.record import accuracy_csv, read_results
 from lwmfw.terms import TermMeans, merge_terms
 
@@ -105,8 +106,8 @@ def test_results_of_another_format_are_refused(change, tmp_path):
 
 def test_accuracy_csv_is_tidy():
     runs = [results_of(THREE, who=("cnn", "nme")), results_of([[1.0]], recipe="other", seed=2)]
-    rows = list(csv.DictReader(io.StringIO(accuracy_csv(runs))))
-    assert list(rows[0]) == ["recipe", "seed", "step", "seen", "classifier", "classes_of", "accuracy"]
+    rows = list(csv.DictReader(io.StringIO(accuracy_csv({str(n): run for n, run in enumerate(runs, 1)}))))
+    assert list(rows[0]) == ["run", "recipe", "seed", "step", "seen", "classifier", "classes_of", "accuracy"]
     # per step and classifier one row for all classes and one for each step so far: (2 + 3 + 4) * 2, and 2
     assert len(rows) == (2 + 3 + 4) * 2 + 2
     keys = [tuple(row[k] for k in ("recipe", "seed", "step", "classifier", "classes_of")) for row in rows]
@@ -118,27 +119,47 @@ def test_accuracy_csv_is_tidy():
     assert table["other", "2", "1", "cnn", "all"] == 1.0
 
 
+def named(*runs, settings=None):
+    settings = settings or [{}] * len(runs)
+    return [NamedRun(Path(f"run{n}"), run, s) for n, (run, s) in enumerate(zip(runs, settings, strict=True), 1)]
+
+
+def test_variants_of_a_recipe_are_told_apart_and_named_by_what_differs():
+    runs = [results_of([[0.5]], seed=1), results_of([[0.7]], seed=1), results_of([[0.9]], seed=2)]
+    settings = [{"lr": "0.1", "weight": "1"}, {"lr": "0.1", "weight": "2"}, {"lr": "0.1", "weight": "2"}]
+    _, rows = comparison_rows(named(*runs, settings=settings))
+    assert [row[:4] for row in rows] == [
+        ["lwm weight=1", "cnn", "1", "0.500"],
+        ["lwm weight=2", "cnn", "2", "0.800 ± 0.141"],
+    ]
+
+
+def test_one_run_twice_is_no_second_seed():
+    with pytest.raises(UserError, match=r"run2: the same recipe and seed as run1 \(lwm\); name one of them"):
+        comparison_rows(named(results_of([[0.5]]), results_of([[0.5]])))
+
+
 def test_a_comparison_averages_over_seeds():
     runs = [
         results_of([[0.8], [0.4, 0.6]], seed=1),  # average (0.8 + 0.5) / 2 = 0.65, last 0.5, forgetting 0.4
         results_of([[0.6], [0.4, 0.8]], seed=2),  # average (0.6 + 0.6) / 2 = 0.60, last 0.6, forgetting 0.2
         results_of([[0.5], [0.5, 0.5]], recipe="other", complete=False),
     ]
-    header, rows = comparison_rows(runs)
+    header, rows = comparison_rows(named(*runs))
     assert header == ["recipe", "classifier", "seeds", "step 1", "step 2", "average", "last", "forgetting"]
     # the deviation of two values is their distance over the root of 2: 0.2, 0.1, 0.05, 0.1, 0.2
     spread = ["0.700 ± 0.141", "0.550 ± 0.071", "0.625 ± 0.035", "0.550 ± 0.071", "0.300 ± 0.141"]
     assert rows[0] == ["lwm", "cnn", "2", *spread]
-    assert rows[1] == ["other (1 unfinished)", "cnn", "1", "0.500", "0.500", "0.500", "0.500", "0.000"]
+    assert rows[1] == ["other (unfinished)", "cnn", "1", "0.500", "0.500", "0.500", "0.500", "0.000"]
 
 
 def test_a_comparison_has_a_row_for_each_classifier():
-    _, rows = comparison_rows([results_of(THREE, who=("cnn", "nme"))])
+    _, rows = comparison_rows(named(results_of(THREE, who=("cnn", "nme"))))
     assert [row[:3] for row in rows] == [["lwm", "cnn", "1"], ["lwm", "nme", "1"]]
 
 
 def test_a_comparison_without_forgetting_leaves_its_place_empty():
-    _, rows = comparison_rows([results_of([[0.5]])])
+    _, rows = comparison_rows(named(results_of([[0.5]])))
     assert rows == [["lwm", "cnn", "1", "0.500", "0.500", "0.500", ""]]
     assert comparison_rows([]) == (["recipe", "classifier", "seeds", "average", "last", "forgetting"], [])
 
@@ -191,7 +212,7 @@ def test_a_term_that_is_not_finite_is_named_with_the_first_bad_batch(bad, batche
 
 
 def test_terms_are_merged_in_recipe_order():
-    terms = merge_terms(scalars(bce=1.0), [scalars(L_D=2.0), {}, scalars(L_AD=3.0, more=4.0)])
+    terms = merge_terms(scalars(bce=1.0), [scalars(L_D=2.0), {}, scalars(L_AD=3.0, more=4.0)], Position())
     assert [(name, value.item()) for name, value in terms.items()] == [
         ("bce", 1.0), ("L_D", 2.0), ("L_AD", 3.0), ("more", 4.0),
     ]  # fmt: skip
@@ -201,4 +222,4 @@ def test_terms_are_merged_in_recipe_order():
 def test_a_repeated_term_is_refused(penalties):
     repeated = next(iter(penalties[1]))
     with pytest.raises(RunFailed, match=f"term '{repeated}' is returned by two components"):
-        merge_terms(scalars(bce=1.0), [scalars(**terms) for terms in penalties])
+        merge_terms(scalars(bce=1.0), [scalars(**terms) for terms in penalties], Position())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from lwmfw import Component, Data, Field, Folder, Options, UserError, hookimpl
 
@@ -40,14 +40,20 @@ DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 SHIPPED = Path(__file__).parent / "fashion_mnist_mini"
 
 
-class MiniOptions(Options):
-    """Options of fashion-mnist-mini."""
+class ClothesOptions(Options):
+    """Options of both sets."""
 
     padding: int = Field(2, ge=0, le=28, description="zeros around a training image before it is cropped at random")
     flip: bool = Field(True, description="whether training images are mirrored at random")
 
 
-class FashionMnistOptions(MiniOptions):
+class MiniOptions(ClothesOptions):
+    """Options of fashion-mnist-mini."""
+
+    root: Literal[""] = Field("", description="always empty: the images are shipped")
+
+
+class FashionMnistOptions(ClothesOptions):
     """Options of fashion-mnist."""
 
     root: Folder = Field("", description="folder in torchvision's layout; empty: where Debian's package puts it")
@@ -99,7 +105,7 @@ class FashionMnist:
         return read_folder(folder, ORIGINAL_SHA256, self.options)
 
 
-def read_folder(folder: Path, sha256: dict[str, str], options: MiniOptions) -> DataSet:
+def read_folder(folder: Path, sha256: dict[str, str], options: ClothesOptions) -> DataSet:
     """The data set of four IDX files, each plain or gzipped."""
     from lwmfw import DataSet, Images
     from lwmfw_plugins.data.idx import read_idx

@@ -15,7 +15,7 @@ from lwmfw import Component, Field, Options, Penalty, UserError, hookimpl
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lwmfw import Outputs, Step
+    from lwmfw import Outputs, Run, Step
 
 
 def attention(maps: Tensor, weights: Tensor, eps: float) -> Tensor:
@@ -111,6 +111,15 @@ class AttentionDistillation:
         self.needs = {"old", "pooled"} if options.layer == "pooled" else {"old", "maps", "old_graph"}
 
     @hookimpl
+    def before_run(self, run: Run) -> None:
+        """Refuse a stage that the backbone does not have."""
+        layer, stages = self.options.layer, run.model.stages
+        if layer != "pooled" and layer > stages:
+            raise UserError(
+                f"L_AD (from lwmfw): layer: {layer} wanted, but the backbone has {stages} stages; choose one"
+            )
+
+    @hookimpl
     def compute_penalty(self, step: Step, new: Outputs, old: Outputs) -> dict[str, Tensor]:
         """The term L_AD."""
         chooser = new if self.options.target == "new" else old
@@ -122,8 +131,6 @@ class AttentionDistillation:
         layer, eps = self.options.layer, self.options.eps
         if layer == "pooled":
             return pooled_attention(outputs, classes, eps)
-        if layer > len(outputs.maps):
-            raise UserError(f"L_AD: layer: {layer} wanted, but the backbone has {len(outputs.maps)} stages; choose one")
         return stage_attention(outputs, layer - 1, classes, eps)
 
 

@@ -20,6 +20,7 @@ from lwmfw.plugins import Catalogue, discover
 from lwmfw.source import Keys, Source, read_source
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=100)]
+OrderName = Literal["seed", "seed1993", "podnet1", "podnet2", "podnet3", "icarl"]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -47,8 +48,8 @@ class Scenario(Options):
     classes: int = Field(0, ge=0, le=1_000_000, description="0: all; n: the first n of the order")
     first: int = Field(ge=1, le=1_000_000, description="classes in the first step")
     increment: int = Field(0, ge=0, le=1_000_000, description="classes in each later step; 0: there is none")
-    order: Literal["seed"] | list[Annotated[int, Field(ge=0, le=1_000_000)]] = Field(
-        "seed", description="drawn from the seed, or a list of classes"
+    order: OrderName | list[Annotated[int, Field(ge=0, le=1_000_000)]] = Field(
+        "seed", description="drawn from the seed, a published order of 100 classes, or a list of classes"
     )
 
 

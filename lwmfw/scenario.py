@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lwmfw.errors import UserError
+from lwmfw.orders import NAMED_ORDERS
 from lwmfw.recipe import Scenario
 
 
@@ -34,7 +35,8 @@ def used_classes(scenario: Scenario, classes: int) -> int:
     """How many of a data set's classes a scenario uses.
 
     Raises:
-        UserError: the order is no permutation of classes, or more are wanted than there are.
+        UserError: the order is no permutation of classes, or one of another number of them, or more are wanted than
+            there are.
     """
     if isinstance(scenario.order, list):
         wrong = [label for label in scenario.order if not 0 <= label < classes]
@@ -42,6 +44,11 @@ def used_classes(scenario: Scenario, classes: int) -> int:
             fault = f"{wrong[0]} is no class" if wrong else "a class stands twice"
             raise UserError(f"scenario.order: {fault}; list each of 0..{classes - 1} at most once")
         classes = len(scenario.order)
+    elif scenario.order != "seed" and classes != len(NAMED_ORDERS[scenario.order]):
+        raise UserError(
+            f"scenario.order: '{scenario.order}' is an order of {len(NAMED_ORDERS[scenario.order])} classes, but there "
+            f'are {classes}; write "seed" or a list'
+        )
     if scenario.classes > classes:
         raise UserError(f"scenario.classes: {scenario.classes} wanted, but there are {classes}; ask for fewer")
     return scenario.classes or classes
@@ -65,6 +72,8 @@ def class_order(scenario: Scenario, classes: int, seed: int) -> list[int]:
     used = used_classes(scenario, classes)
     if isinstance(scenario.order, list):
         return scenario.order[:used]
+    if scenario.order != "seed":
+        return NAMED_ORDERS[scenario.order][:used]
     return torch.randperm(classes, generator=generator(seed, "order")).tolist()[:used]
 
 

@@ -1,8 +1,8 @@
 """Class orders of 100 classes that published results on CIFAR-100 (and ImageNet-100) were measured with.
 
-seed1993: NumPy's RandomState(1993).permutation(100); UCIR, Mnemonics, DER and most later code. podnet1..3: the three
-orders of PODNet (Douillard et al. 2020). podnet1, also called icarl, is what iCaRL's own script produced (Rebuffi et al.
-2017).
+seed1993: NumPy's RandomState(1993).permutation(100), in UCIR, Mnemonics, DER and most later code. podnet1..3: the three
+orders of PODNet (Douillard et al. 2020); the first of them, also called icarl, is what iCaRL's own script produced
+(Rebuffi et al. 2017).
 """
 
 from __future__ import annotations

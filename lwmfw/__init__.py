@@ -21,6 +21,7 @@ from lwmfw.components import (
     Observer,
     Options,
     Penalty,
+    Selector,
 )
 from lwmfw.errors import LwmfwError, UserError
 from lwmfw.hookspecs import hookimpl
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from lwmfw.model import Model
     from lwmfw.scenario import Step
     from lwmfw.state import Run
-    from lwmfw.types import Batch, DataSet, Features, Images, Outputs, Phase
+    from lwmfw.types import Batch, DataSet, Features, Images, Outputs, Phase, Selection
 
 __version__ = version("lwmfw")
 
@@ -48,6 +49,7 @@ _LATER = {
     "Images": "types",
     "Outputs": "types",
     "Phase": "types",
+    "Selection": "types",
     "Step": "scenario",
 }
 
@@ -73,6 +75,8 @@ __all__ = [
     "Phase",
     "Results",
     "Run",
+    "Selection",
+    "Selector",
     "Step",
     "StepResult",
     "UserError",

@@ -68,6 +68,11 @@ class Assembly:
         """The name of the component of a kind of which a recipe has exactly one."""
         return next(name for name, c in self.chosen.items() if c.component.kind == kind)
 
+    def provider_of(self, kind: str) -> str:
+        """Provider and name of that component, for messages."""
+        name = self.name_of(kind)
+        return f"{self.chosen[name].component.provider}: {name}"
+
     def method(self, kind: str, method: str) -> Callable[..., Any]:
         """A method of the only component of a kind; an error in it names its provider, as in hooks."""
         return _guarded(self, self.name_of(kind), method)
@@ -100,7 +105,7 @@ def assemble(resolved: Resolved) -> Assembly:
         except UserError as error:
             errors.append(str(error))
     if not errors:
-        errors = _unmet_needs(assembly) + _unfit_scenario(assembly, resolved)
+        errors = _unmet_needs(assembly) + _unfit_scenario(assembly, resolved) + _unfit_objective(assembly)
     if errors:
         raise UserError("\n".join(errors))
     needs = set().union(*(_needs(component) for component in assembly.components.values()))
@@ -227,6 +232,18 @@ def _unfit_scenario(assembly: Assembly, resolved: Resolved) -> list[str]:
     except UserError as error:
         key = str(error).partition(":")[0].split(".")
         return [f"{resolved.source.place(tuple(key))}: {error}"]
+    return []
+
+
+def _unfit_objective(assembly: Assembly) -> list[str]:
+    """With exemplars a batch has images of old classes, whose labels a loss over the new ones does not know."""
+    chosen = assembly.chosen[assembly.name_of("objective")]
+    source = assembly.resolved.source
+    if assembly.resolved.recipe.memory and getattr(chosen.options, "over", "") == "new":
+        return [
+            f'{source.place((*chosen.keys, "over"))}: objective.over: "new" has no place for the exemplars of '
+            '[memory]; set over = "seen"'
+        ]
     return []
 
 

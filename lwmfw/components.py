@@ -79,7 +79,7 @@ class Component:
 
     kind: ClassVar[str]
     table: ClassVar[str]
-    """The recipe table that chooses components of this kind."""
+    """The recipe table that chooses components of this kind, dotted where it lies inside another."""
     required_methods: ClassVar[Collection[str]] = ()
     required_hooks: ClassVar[Collection[str]] = ()
     required_options: ClassVar[type[Options]] = Options
@@ -130,11 +130,17 @@ class Penalty(Component):
     kind, table, required_hooks = "penalty", "penalties", ("compute_penalty",)
 
 
+class Selector(Component):
+    """Chooses the exemplars. Its object implements the hook `select_memory`."""
+
+    kind, table, required_hooks = "selector", "memory.select", ("select_memory",)
+
+
 class Observer(Component):
     """Watches a run through hooks and changes nothing."""
 
     kind, table = "observer", "observers"
 
 
-KINDS: tuple[type[Component], ...] = (Data, Backbone, Classifier, Objective, Penalty, Observer)
+KINDS: tuple[type[Component], ...] = (Data, Backbone, Classifier, Objective, Penalty, Selector, Observer)
 """In the order in which their hooks are called."""

@@ -80,8 +80,13 @@ class Loader:
         mean, std = (torch.tensor(values, device=device).mul(255).view(1, -1, 1, 1) for values in (data.mean, data.std))
         return cls(mean, std, data.padding, data.flip)
 
-    def training_batches(self, images: Images, batch_size: int, rng: torch.Generator) -> Iterator[Batch]:
-        """One epoch: every image once, shuffled and augmented by numbers drawn before the first batch."""
+    def training_batches(
+        self, images: Images, batch_size: int, rng: torch.Generator, first_new: int = 0
+    ) -> Iterator[Batch]:
+        """One epoch: every image once, shuffled and augmented by numbers drawn before the first batch.
+
+        Images of classes before `first_new` are exemplars.
+        """
         device, count = images.labels.device, len(images)
         order = torch.randperm(count, generator=rng).to(device)
         shifts = torch.randint(0, 2 * self.padding + 1, (2, count), generator=rng).to(device)
@@ -92,7 +97,7 @@ class Loader:
             if self.padding or self.flip:
                 pixels = crop_and_flip(pixels, shifts[:, chosen], mirrored[chosen], self.padding)
             labels = images.labels[chosen]
-            yield Batch(self.normalise(pixels), labels, torch.zeros_like(labels, dtype=torch.bool))
+            yield Batch(self.normalise(pixels), labels, labels < first_new)
 
     def evaluation_batches(self, images: Images) -> Iterator[tuple[Tensor, Tensor]]:
         """Images and labels in stored order, not augmented."""

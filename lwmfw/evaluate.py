@@ -33,7 +33,7 @@ def evaluate(run: Run, step: Step, train_seconds: float) -> StepResult:
         confusion={"cnn": rows},
         parameters=parameter_count(model),
         model_bytes=model_bytes(model),
-        exemplars=0,
-        memory_bytes=0,
+        exemplars=len(run.memory.images) if run.memory else 0,
+        memory_bytes=run.memory.bytes if run.memory else 0,
         train_seconds=round(train_seconds, 3),
     )

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lwmfw.model import Model
     from lwmfw.scenario import Step
     from lwmfw.state import Run
-    from lwmfw.types import Batch, Images, Outputs
+    from lwmfw.types import Batch, Images, Outputs, Selection
 
 hookspec = pluggy.HookspecMarker("lwmfw")
 hookimpl = pluggy.HookimplMarker("lwmfw")
@@ -107,6 +107,22 @@ def after_epoch(run: Run, step: Step, epoch: int, means: Mapping[str, float], rn
     """
 
 
+@hookspec(firstresult=True)
+def select_memory(step: Step, model: Model, candidates: Images, quota: Mapping[int, int], rng: Generator) -> Selection:
+    """Choose the exemplars, once per step of a recipe with [memory], after training and before evaluation.
+
+    Args:
+        step: the step that has been trained.
+        model: the trained model, in training mode.
+        candidates: new training images and what the memory holds, sorted by class, not augmented.
+        quota: class -> how many may be kept, at most as many as there are.
+
+    Returns:
+        For each class of the quota, indices into the candidates, the most important first. Other images are gone.
+    """
+    raise AssertionError("a specification, never called")
+
+
 @hookspec
 def after_step(run: Run, step: Step, model: Model, data: Images, result: StepResult, rng: Generator) -> None:
     """The step is evaluated and the old copy for the next step is taken.
@@ -115,7 +131,7 @@ def after_step(run: Run, step: Step, model: Model, data: Images, result: StepRes
         run: the run.
         step: the step that ends.
         model: the trained model.
-        data: the training images of the step, not augmented.
+        data: the images the step was trained on, exemplars included, not augmented.
         result: accuracies, confusion and cost of the step.
     """
 

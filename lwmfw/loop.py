@@ -8,6 +8,7 @@ for each step - Step(index, new classes, seen classes):
                    terms = {objective} + hook compute_penalty (from the second step on)
                    sum.backward() ; update ; hook after_update
         per epoch: term means to the host ; metrics.jsonl ; hook after_epoch
+    with [memory]: quota -> selection = hook select_memory -> memory.store
     result = evaluate(model, seen classes) -> old = frozen copy
     hook after_step -> checkpoint
 hook after_run                                    (also after an exception)
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor
 
 from lwmfw.evaluate import evaluate
+from lwmfw.memory import check_selection
 from lwmfw.metrics import Results
 from lwmfw.model import Model
 from lwmfw.optimizer import build_optimizer, build_schedule
@@ -62,6 +64,7 @@ def learn(run: Run, step: Step, old: Model | None) -> Model | None:
     images = run.training_images(step)
     hook.before_step(run=run, step=step, model=run.model, rng=run.rng)
     train_phase(run, step, run.phase(step), images, old)
+    select_exemplars(run, step, images)
     result = evaluate(run, step, train_seconds=time.perf_counter() - started)
     run.results.steps.append(result)
     old = run.old_model()
@@ -82,7 +85,7 @@ def train_phase(run: Run, step: Step, phase: Phase, images: Images, old: Model |
         position.epoch = epoch
         started, rate = time.perf_counter(), schedule.get_last_lr()[0]
         order = generator(run.recipe.seed, "epoch", step.index, phase.name, epoch)
-        batches = run.loader.training_batches(images, phase.batch_size, order)
+        batches = run.loader.training_batches(images, phase.batch_size, order, step.new_classes.start)
         for position.batch, batch in enumerate(batches, 1):
             terms = compute_terms(run, step, batch, old)
             optimizer.zero_grad(set_to_none=True)
@@ -112,6 +115,18 @@ def compute_terms(run: Run, step: Step, batch: Batch, old_model: Model | None) -
         step=step, batch=batch, new=new, old=old, model=run.model, rng=run.rng
     )
     return merge_terms(terms, penalties, run.position)
+
+
+def select_exemplars(run: Run, step: Step, candidates: Images) -> None:
+    """Let the selector choose what the memory keeps of the images of a step and of what it holds."""
+    if run.memory is None:
+        return
+    quota = run.memory.quota(step.seen_classes, candidates)
+    selection = run.assembly.hook.select_memory(
+        step=step, model=run.model, candidates=candidates, quota=quota, rng=run.rng
+    )
+    check_selection(selection, candidates, quota, run.assembly.provider_of("selector"), run.position)
+    run.memory.store(candidates, selection)
 
 
 def objective_term(run: Run, step: Step, batch: Batch, new: Outputs) -> dict[str, Tensor]:

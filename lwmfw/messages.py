@@ -57,8 +57,11 @@ def _message(detail: ErrorDetails, keys: Keys, model: type[BaseModel]) -> str:
             return "is missing; add it"
         case "model_type" | "model_attributes_type" | "dict_type":
             return f"input should be a table, got {_value(detail)}; write [{dotted(keys)}]"
-        case "list_type" if keys in {(kind.table,) for kind in KINDS}:
+        case "list_type" if keys in {tuple(kind.table.split(".")) for kind in KINDS}:
             return f"{message}, got {_value(detail)}; write [[{dotted(keys)}]]"
+        case "value_error":  # raised by a validator: "what should be; what to do"
+            what, semicolon, remedy = message.removeprefix("value error, ").partition(";")
+            return f"{what}, got {_value(detail)}{semicolon}{remedy}"
     return f"{message}, got {_value(detail)}"
 
 

@@ -44,6 +44,14 @@ class Model(nn.Module):
         logits = self.classifier(features)
         return Outputs(logits, features, body.maps, body.raw_maps, body.pooled, self.classifier)
 
+    def train(self, mode: bool = True) -> Model:
+        """Training or evaluation mode. A frozen backbone stays in evaluation mode, or its BatchNorm would learn on."""
+        super().train(mode)
+        trained = [p.requires_grad for p in self.backbone.parameters()]
+        if trained and not any(trained):
+            self.backbone.eval()
+        return self
+
     def grow(self, classes: int) -> None:
         """Give the classifier rows for `classes` more classes."""
         if classes:

@@ -10,7 +10,6 @@ def plan_rows(run: Run) -> tuple[list[str], list[list[str]]]:
     rows = []
     for step in run.steps:
         names = ", ".join(run.results.class_names[c] for c in step.new_classes)
-        images = len(run.training_images(step))
-        numbers = [step.index, images, run.phase(step).epochs, run.updates(step)]
+        numbers = [step.index, run.image_count(step), run.phase(step).epochs, run.updates(step)]
         rows.append([*map(str, numbers), names])
     return ["step", "images", "epochs", "updates", "new classes"], rows

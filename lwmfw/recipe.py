@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from lwmfw.budget import parse_budget
 from lwmfw.components import KINDS, Component, Options
 from lwmfw.errors import UserError, shown
 from lwmfw.messages import dotted, render
@@ -51,6 +52,20 @@ class Scenario(Options):
     order: OrderName | list[Annotated[int, Field(ge=0, le=1_000_000)]] = Field(
         "seed", description="drawn from the seed, a published order of 100 classes, or a list of classes"
     )
+
+
+def _budget(text: str) -> str:
+    parse_budget(text)
+    return text
+
+
+class MemoryTable(Options):
+    """Exemplars of earlier steps; left out, there are none."""
+
+    budget: Annotated[str, AfterValidator(_budget)] = Field(
+        description='"2000 exemplars", "20 per class", "6 MB" of raw pixels, or "all"'
+    )
+    select: Choice
 
 
 class StepSettings(Options):
@@ -98,6 +113,7 @@ class Recipe(Options):
     classifier: Choice
     objective: Choice
     penalties: list[ListedChoice] = Field([], max_length=100)
+    memory: MemoryTable | None = None
     training: Training
     evaluation: Evaluation = Evaluation()
     observers: list[ListedChoice] = Field([ListedChoice(use="console")], max_length=100)
@@ -124,25 +140,17 @@ class Resolved:
 
     def tables(self) -> dict[str, Any]:
         """The recipe as plain tables, every default written out; the order of keys is that of Recipe."""
-        recipe = self.recipe
-        tables = recipe.model_dump(exclude={"data", "backbone", "classifier", "objective", "penalties", "observers"})
+        tables = self.recipe.model_dump(exclude_none=True)
         files = self.catalogue.files.items()
         tables["plugins"] = [f"{path}#sha256:{provider.sha256}" for path, provider in files]
-        tables |= {"penalties": [], "observers": []}
         for chosen in self.chosen:
-            first, *rest = chosen.keys
-            entry = getattr(recipe, str(first))
-            entry = entry[rest[0]] if rest else entry
-            table = (
-                {"use": entry.use}
-                | ({"as": chosen.name} if rest else {})
-                | chosen.options.model_dump(exclude_none=True)
-            )
-            if rest:
-                tables[str(first)].append(table)
-            else:
-                tables[str(first)] = table
-        return {key: tables[key] for key in Recipe.model_fields}
+            *outer, last = chosen.keys
+            table: Any = tables
+            for key in outer:
+                table = table[key]
+            name = {"as": chosen.name} if isinstance(last, int) else {}
+            table[last] = {"use": table[last]["use"]} | name | chosen.options.model_dump(exclude_none=True)
+        return {key: tables[key] for key in Recipe.model_fields if key in tables}
 
     def toml(self) -> str:
         """The recipe as TOML; running it again gives the same bits."""
@@ -239,12 +247,15 @@ def _check_components(recipe: Recipe, source: Source, catalogue: Catalogue) -> R
 def _choices(recipe: Recipe) -> Iterator[tuple[str, Keys, Choice]]:
     """Kind, place and table of every component, in the order in which hooks are called."""
     for kind in KINDS:
-        entry = getattr(recipe, kind.table)
+        keys = tuple(kind.table.split("."))
+        entry: Any = recipe
+        for key in keys:
+            entry = getattr(entry, key, None)  # None: the table around it is left out
         if isinstance(entry, list):
             for index, choice in enumerate(entry):
-                yield kind.kind, (kind.table, index), choice
-        else:
-            yield kind.kind, (kind.table,), entry
+                yield kind.kind, (*keys, index), choice
+        elif entry is not None:
+            yield kind.kind, keys, entry
 
 
 def _safe_name(path: Path) -> str:

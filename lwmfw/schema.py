@@ -14,7 +14,9 @@ def recipe_schema(catalogue: Catalogue) -> dict[str, Any]:
     schema = Recipe.model_json_schema()
     properties, definitions = schema["properties"], schema["$defs"]
     for kind in KINDS:
-        listed = properties[kind.table].get("type") == "array"
+        *outer, key = kind.table.split(".")
+        place = definitions["MemoryTable"]["properties"] if outer else properties
+        listed = place[key].get("type") == "array"
         forms = []
         for component in catalogue.of_kind(kind.kind):
             options = component.options.model_json_schema()
@@ -26,7 +28,7 @@ def recipe_schema(catalogue: Catalogue) -> dict[str, Any]:
             options["title"], options["description"] = component.name, component.summary
             forms.append(options)
         choice = {"oneOf": forms}
-        properties[kind.table] = {"type": "array", "items": choice} if listed else choice
+        place[key] = {"type": "array", "items": choice} if listed else choice
     first = StepSettings.model_json_schema()
     definitions["Training"]["properties"]["first"] = {
         "type": "object", "properties": first["properties"], "additionalProperties": False

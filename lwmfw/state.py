@@ -6,17 +6,19 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from lwmfw import checkpoint
 from lwmfw.assemble import Assembly
+from lwmfw.budget import parse_budget
 from lwmfw.checkpoint import Checkpoint
 from lwmfw.components import ObjectiveOptions
 from lwmfw.data import Loader, arrange
 from lwmfw.errors import CheckpointRefused, UserError
+from lwmfw.memory import Memory
 from lwmfw.metrics import Results
 from lwmfw.model import Model, build_model, frozen_copy
 from lwmfw.position import Position
@@ -54,6 +56,7 @@ class Run:
         device: where it is trained.
         results: of the finished steps.
         rng: gives every component its generator.
+        memory: its exemplars; None: the recipe has no [memory].
         directory: where it is recorded; None: nowhere.
     """
 
@@ -67,6 +70,7 @@ class Run:
     device: torch.device
     results: Results
     rng: Randomness
+    memory: Memory | None = None
     directory: RunDirectory | None = None
 
     @property
@@ -90,17 +94,28 @@ class Run:
         return Phase("main", **settings.model_dump())
 
     def training_images(self, step: Step) -> Images:
-        """The new classes' training images."""
-        return self.data.train.of_classes(step.new_classes)
+        """The new classes' training images, behind the exemplars."""
+        new = self.data.train.of_classes(step.new_classes)
+        return self.memory.join(new) if self.memory else new
+
+    def image_count(self, step: Step) -> int:
+        """How many images a step is or will be trained on."""
+        exemplars = self.memory.quota(step.old_classes, self.data.train) if self.memory else {}
+        return len(self.data.train.of_classes(step.new_classes)) + sum(exemplars.values())
 
     def updates(self, step: Step) -> int:
         """Optimiser updates that a step takes."""
         phase = self.phase(step)
-        return phase.epochs * math.ceil(len(self.training_images(step)) / phase.batch_size)
+        return phase.epochs * math.ceil(self.image_count(step) / phase.batch_size)
 
     def seed_global(self, step: Step) -> None:
         """Make what draws from torch's global generator (initial weights, dropout) a function of seed and step."""
         torch.manual_seed(derive_seed(self.recipe.seed, "global", step.index))
+
+    @property
+    def stateful(self) -> dict[str, Any]:
+        """What a checkpoint keeps besides model and results, by name; no component is named with brackets."""
+        return self.assembly.components | ({"[memory]": self.memory} if self.memory else {})
 
     def go_on(self) -> None:
         """Take up the newest checkpoint, if there is one, and drop what was logged after it.
@@ -126,7 +141,7 @@ class Run:
         for step in self.steps[: len(kept.results.steps)]:
             self.model.grow(len(step.new_classes))
         self.model.to(self.device)
-        checkpoint.restore(kept, self.model, self.assembly.components)
+        checkpoint.restore(kept, self.model, self.stateful)
 
     def save(self) -> None:
         """Record the finished steps: results first, so that they are never behind the checkpoint."""
@@ -139,7 +154,7 @@ class Run:
             "arithmetic": self.arithmetic,
             "channels": self.data.train.pixels.shape[1],
         }
-        checkpoint.save(self.directory.checkpoints, self.model, self.assembly.components, self.results, facts)
+        checkpoint.save(self.directory.checkpoints, self.model, self.stateful, self.results, facts)
 
     def old_model(self) -> Model | None:
         """The frozen copy that the next step needs, if any component needs it."""
@@ -173,6 +188,7 @@ def prepare(assembly: Assembly, device_name: DeviceName = "auto") -> Run:
         device=device,
         results=Results(recipe.name, recipe.seed, order, names, providers),
         rng=Randomness(recipe.seed, assembly.position),
+        memory=_memory(recipe, data.train, len(order)),
     )
 
 
@@ -186,6 +202,17 @@ def new_model(assembly: Assembly, channels: int, device: torch.device) -> Model:
     precision = recipe.training.precision
     bf16 = precision == "bf16" or (precision == "auto" and computes_bf16(device))
     return build_model(backbone, classifier, device, bf16=bf16, stages=stages)
+
+
+def _memory(recipe: Recipe, images: Images, classes: int) -> Memory | None:
+    if recipe.memory is None:
+        return None
+    budget = parse_budget(recipe.memory.budget)
+    if budget.quota(classes, images.pixels[0].numel()) == 0:
+        raise UserError(
+            f"memory.budget: '{recipe.memory.budget}' is less than an exemplar for each of {classes} classes; raise it"
+        )
+    return Memory(budget, images)
 
 
 def _objective(assembly: Assembly) -> ObjectiveTerm:

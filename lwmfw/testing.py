@@ -9,6 +9,7 @@ checks (tests/test_conformance.py).
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from torch import nn
 from lwmfw.api import execute
 from lwmfw.assemble import assemble, check_hooks
 from lwmfw.components import Component, Options
+from lwmfw.memory import check_selection
 from lwmfw.metrics import Results
 from lwmfw.model import Model, build_model, frozen_copy
 from lwmfw.plugins import Catalogue
@@ -218,7 +220,7 @@ def check_penalty(
         factory: the penalty's class.
         options: its options; by default `Options()`.
         stationary: whether its gradient is zero where new and old models are equal, in evaluation mode.
-        reaches_model: whether its gradient reaches the new model at all.
+        reaches_model: whether its gradient reaches the new model at all; if not, it may have no term.
     """
 
     def build() -> Any:
@@ -228,7 +230,7 @@ def check_penalty(
     versions = [pair.new.logits._version, pair.old.logits._version, pair.batch.images._version]
     state = torch.random.get_rng_state()
     terms = penalty_terms(build(), pair)
-    assert terms, "compute_penalty returns a term for an ordinary batch"
+    assert terms or not reaches_model, "compute_penalty returns a term for an ordinary batch"
     assert torch.equal(state, torch.random.get_rng_state()), "the global random generator is left alone; take rng"
     assert versions == [pair.new.logits._version, pair.old.logits._version, pair.batch.images._version], (
         "inputs are not changed in place"
@@ -322,6 +324,26 @@ def check_data(component: Any) -> None:
     assert len(data.mean) == len(data.std) == data.train.pixels.shape[1], "mean and std are per channel"
 
 
+def check_selector(component: Any) -> None:
+    """Hold a selector's object against the contract: it keeps the quota of each class, and is a function of rng."""
+    pair = outputs_pair()
+    rng = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (30, 3, 8, 8), dtype=torch.uint8, generator=rng)
+    candidates = Images(pixels, torch.arange(30) // 10)
+    for count in (1, 4, 10):
+        quota = dict.fromkeys(range(3), count)
+        offered = {"step": pair.step, "model": pair.model, "candidates": candidates, "quota": quota}
+        chosen = []
+        for _ in range(2):
+            seeded = offered | {"rng": torch.Generator().manual_seed(1)}
+            wanted = inspect.signature(component.select_memory).parameters
+            chosen.append(component.select_memory(**{name: seeded[name] for name in wanted}))
+            check_selection(chosen[-1], candidates, quota, type(component).__name__, "here")
+        for label in quota:
+            assert len(chosen[0].indices[label]) == count, "a quota of at most what there is is filled"
+            assert torch.equal(chosen[0].indices[label], chosen[1].indices[label]), "the same rng, the same choice"
+
+
 def check_observer(record: Component, folder: Path) -> None:
     """Hold an observer against the contract: a run with it has the numbers of a run without."""
     plain, watched = folder / "plain", folder / "watched"
@@ -355,6 +377,7 @@ __all__ = [
     "check_observer",
     "check_options",
     "check_penalty",
+    "check_selector",
     "outputs_pair",
     "penalty_terms",
     "tiny_recipe",

@@ -54,6 +54,17 @@ class Images:
 
 
 @dataclass(frozen=True)
+class Selection:
+    """The exemplars that a selector chose.
+
+    Attributes:
+        indices: class -> positions among the candidates (K,), int64, the most important first.
+    """
+
+    indices: dict[int, Tensor]
+
+
+@dataclass(frozen=True)
 class DataSet:
     """What a data component loads.
 

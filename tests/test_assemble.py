@@ -138,17 +138,21 @@ def test_a_component_of_any_kind_may_implement_any_hook(tmp_path):
 
 @pytest.mark.parametrize("hook", RUN_HOOKS)
 def test_an_exception_in_any_hook_names_file_hook_and_place(hook, tmp_path):
+    kind, choice = "Observer", {"observers": [{"use": "failing"}]}
+    if hook == "select_memory":  # asked of the selector first, which answers
+        memory = {"budget": "1 per class", "select": {"use": "failing"}}
+        kind, choice = "Selector", {"memory": memory, "objective": {"over": "seen"}}
     file = tmp_path / "failing.py"
     file.write_text(
-        "from lwmfw import Observer, hookimpl\n"
+        f"from lwmfw import {kind}, hookimpl\n"
         "class Failing:\n"
         "    def __init__(self, options): pass\n"
         "    @hookimpl\n"
         f"    def {hook}(self): raise ValueError('too\\nmany')\n"
         "@hookimpl\n"
-        "def register_components(): yield Observer('failing', Failing)\n"
+        f"def register_components(): yield {kind}('failing', Failing)\n"
     )
-    recipe = {"plugins": ["failing.py"], "observers": [{"use": "failing"}]}
+    recipe = {"plugins": ["failing.py"], **choice}
     with pytest.raises(RunFailed) as failed:
         tiny_run(recipe, tmp_path)
     place = {
@@ -157,6 +161,7 @@ def test_an_exception_in_any_hook_names_file_hook_and_place(hook, tmp_path):
         "compute_penalty": "in step 2, epoch 1, batch 1",
         "after_update": "in step 1, epoch 1, batch 1",
         "after_epoch": "in step 1, epoch 1",
+        "select_memory": "in step 1, epoch 1",
         "after_step": "in step 1, epoch 1",
         "after_run": "in step 2, epoch 1",
     }[hook]

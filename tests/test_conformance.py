@@ -12,6 +12,7 @@ from lwmfw.testing import (
     check_observer,
     check_options,
     check_penalty,
+    check_selector,
 )
 
 SHIPPED = [c for c in discover().components if c.provider.name == "lwmfw"]
@@ -34,7 +35,7 @@ def test_options_are_described_and_valid_by_default(record):
 
 @of_kind("penalty")
 def test_penalties(record):
-    check_penalty(record.factory, record.options())
+    check_penalty(record.factory, record.options(), reaches_model=record.name != "freeze")
 
 
 @of_kind("backbone")
@@ -63,6 +64,11 @@ def test_data(record):
     if record.name.startswith("cifar"):
         pytest.skip("not shipped; test_cifar.py examines it on made files")
     check_data(record.factory(record.options()))
+
+
+@of_kind("selector")
+def test_selectors(record):
+    check_selector(record.factory(record.options()))
 
 
 @of_kind("observer")

@@ -11,9 +11,10 @@ ROOT = Path(__file__).parent.parent
 CORE = sorted((ROOT / "lwmfw").glob("*.py"))
 SHIPPED = sorted((ROOT / "plugins" / "lwmfw_plugins").glob("**/*.py"))
 LAYERS = [
-    "errors", "position", "rng", "orders", "types", "hookspecs", "components", "plugins", "source", "messages",
-    "recipe", "scenario", "assemble", "manual", "schema", "shipped", "model", "data", "terms", "optimizer", "metrics",
-    "record", "compare", "checkpoint", "state", "plan", "evaluate", "loop", "api", "testing", "cli",
+    "errors", "position", "rng", "orders", "budget", "types", "hookspecs", "components", "plugins", "source",
+    "messages", "recipe", "scenario", "assemble", "manual", "schema", "shipped", "model", "data", "memory", "terms",
+    "optimizer", "metrics", "record", "compare", "checkpoint", "state", "plan", "evaluate", "loop", "api", "testing",
+    "cli",
 ]  # fmt: skip
 
 

@@ -72,6 +72,10 @@ def recorder(calls):
             calls.append(f"after_epoch {step.index} {epoch} {' '.join(means)}")
 
         @hookimpl
+        def select_memory(self, step, candidates, quota):
+            calls.append(f"select_memory {step.index} {len(candidates)} {sum(quota.values())}")
+
+        @hookimpl
         def after_step(self, step, result):
             calls.append(f"after_step {step.index} of {result.seen}")
 
@@ -87,18 +91,26 @@ def test_hooks_fire_in_the_stated_order(tmp_path):
     catalogue = discover()
     catalogue.components.append(Penalty("recorder", recorder(calls), provider=Provider("test")))
     tiny_run(
-        {"penalties": [{"use": "recorder"}], "training": {"epochs": 2, "batch_size": 20}}, tmp_path, catalogue=catalogue
+        {
+            "penalties": [{"use": "recorder"}],
+            "objective": {"over": "seen"},
+            "memory": {"budget": "8 exemplars", "select": {"use": "random"}},
+            "training": {"epochs": 2, "batch_size": 20},
+        },
+        tmp_path,
+        catalogue=catalogue,
     )
+    images = {1: 32, 2: 32 + 8}
     epoch = {
         1: ["after_update 1"] * 2,
-        2: ["compute_penalty 2 20", "after_update 2", "compute_penalty 2 12", "after_update 2"],
+        2: ["compute_penalty 2 20", "after_update 2", "compute_penalty 2 20", "after_update 2"],
     }
     expected = ["before_run"]
     for step in (1, 2):
         expected += [f"before_step {step}"]
         for number in (1, 2):
             expected += [*epoch[step], f"after_epoch {step} {number} bce"]
-        expected += [f"after_step {step} of {2 * step}"]
+        expected += [f"select_memory {step} {images[step]} 8", f"after_step {step} of {2 * step}"]
     assert calls == [*expected, "after_run True"]
 
 

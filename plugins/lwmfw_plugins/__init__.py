@@ -10,11 +10,20 @@ from lwmfw import Component, hookimpl
 from lwmfw_plugins.backbones import resnet
 from lwmfw_plugins.classifiers import cosine, linear
 from lwmfw_plugins.data import cifar, fashion_mnist, synthetic
+from lwmfw_plugins.memory import random
 from lwmfw_plugins.objectives import bce, cross_entropy
 from lwmfw_plugins.observers import console
-from lwmfw_plugins.penalties import l_ad, l_d
+from lwmfw_plugins.penalties import freeze, l_ad, l_d
 
-_FILES = (fashion_mnist, cifar, synthetic, resnet, linear, cosine, cross_entropy, bce, l_d, l_ad, console)
+_FILES = (
+    *(fashion_mnist, cifar, synthetic),
+    resnet,
+    *(linear, cosine),
+    *(cross_entropy, bce),
+    *(l_d, l_ad, freeze),
+    random,
+    console,
+)
 
 
 @hookimpl

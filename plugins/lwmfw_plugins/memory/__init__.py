@@ -1,0 +1,1 @@
+"""Exemplar memory: what chooses and keeps images of earlier steps."""

@@ -1,0 +1,44 @@
+"""freeze: the backbone stays as the first steps left it; only the classifier learns.
+
+Nothing of the old classes' features is forgotten and nothing new is learned but rows of the classifier: the baseline
+that says what a method's plasticity is worth (FACIL's "freezing"; Masana et al. 2022).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from lwmfw import Component, Field, Options, Penalty, hookimpl
+
+if TYPE_CHECKING:
+    from lwmfw import Model, Step
+
+
+class FreezeOptions(Options):
+    """Options of freeze."""
+
+    after: int = Field(1, ge=1, le=1_000_000, description="the last step in which the backbone learns")
+
+
+class Freeze:
+    """Backbone frozen, BatchNorm statistics included, after the first steps; adds no term."""
+
+    def __init__(self, options: FreezeOptions) -> None:
+        self.after = options.after
+
+    @hookimpl
+    def before_step(self, step: Step, model: Model) -> None:
+        """Take the backbone out of training."""
+        if step.index > self.after:
+            model.backbone.requires_grad_(False)
+
+    @hookimpl
+    def compute_penalty(self) -> None:
+        """No term: what does not change needs no penalty."""
+
+
+@hookimpl
+def register_components() -> Iterator[Component]:
+    """The component of this file."""
+    yield Penalty("freeze", Freeze, FreezeOptions)

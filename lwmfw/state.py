@@ -55,6 +55,7 @@ class Run:
         results: of the finished steps.
         rng: gives every component its generator.
         directory: where it is recorded; None: nowhere.
+        origin: what it goes on from, where that is no checkpoint of its directory.
     """
 
     recipe: Recipe
@@ -68,6 +69,7 @@ class Run:
     results: Results
     rng: Randomness
     directory: RunDirectory | None = None
+    origin: Checkpoint | None = None
 
     @property
     def position(self) -> Position:
@@ -103,17 +105,16 @@ class Run:
         torch.manual_seed(derive_seed(self.recipe.seed, "global", step.index))
 
     def go_on(self) -> None:
-        """Take up the newest checkpoint, if there is one, and drop what was logged after it.
+        """Take up the origin or the newest checkpoint, if there is one, and drop what was logged after it.
 
         Raises:
             CheckpointRefused: it is damaged, does not fit the recipe, or was computed in another way.
         """
-        if self.directory is None:
-            return
-        kept = checkpoint.load(self.directory.checkpoints)
+        kept = checkpoint.load(self.directory.checkpoints) if self.directory else self.origin
         if kept:
             self._restore(kept)
-        self.directory.forget_epochs_after(len(self.results.steps))
+        if self.directory:
+            self.directory.forget_epochs_after(len(self.results.steps))
 
     def _restore(self, kept: Checkpoint) -> None:
         if kept.facts["arithmetic"] != self.arithmetic:
@@ -134,12 +135,16 @@ class Run:
         if self.directory is None:
             return
         self.directory.write_results(self.results)
+        checkpoint.save(self.directory.checkpoints, self.snapshot())
+
+    def snapshot(self) -> Checkpoint:
+        """The finished steps as a checkpoint in memory."""
         facts = {
             "threads": torch.get_num_threads(),
             "arithmetic": self.arithmetic,
             "channels": self.data.train.pixels.shape[1],
         }
-        checkpoint.save(self.directory.checkpoints, self.model, self.assembly.components, self.results, facts)
+        return checkpoint.take(self.model, self.assembly.components, self.results, facts)
 
     def old_model(self) -> Model | None:
         """The frozen copy that the next step needs, if any component needs it."""

@@ -13,7 +13,7 @@ SHIPPED = sorted((ROOT / "plugins" / "lwmfw_plugins").glob("**/*.py"))
 LAYERS = [
     "errors", "position", "rng", "types", "hookspecs", "components", "plugins", "source", "messages", "recipe",
     "scenario", "assemble", "manual", "schema", "shipped", "model", "data", "terms", "optimizer", "metrics", "record",
-    "compare", "checkpoint", "state", "plan", "evaluate", "loop", "api", "testing", "cli",
+    "compare", "checkpoint", "state", "plan", "evaluate", "loop", "api", "search", "testing", "cli",
 ]  # fmt: skip
 
 

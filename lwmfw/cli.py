@@ -143,11 +143,14 @@ def search(
     plugins: PluginsOption = [],
 ) -> None:
     """Find learning rate and penalty weights step by step, without the test set."""
-    resolved = _load(recipe, set_, seed, plugins)
-    from lwmfw.search import Search, found_rows, parse_rates, search_recipe
+    from lwmfw.tradeoff import Search, found_rows, parse_rates, trade_offs_of
 
+    resolved = _load(recipe, set_, seed, plugins)
     share = resolved.recipe.evaluation.validation or 0.1 if validation is None else validation
-    wanted = Search(parse_rates(lr), trade_off, start, keep, decay, trials, steps, share)
+    trade_offs = trade_offs_of(resolved, trade_off)
+    wanted = Search(parse_rates(lr), trade_offs, start, keep, decay, trials, steps, share)
+    from lwmfw.search import search_recipe
+
     with _interruptible():
         found = search_recipe(resolved, wanted, out, device.value, lambda line: print(line, file=sys.stderr))
     _print_table(*found_rows(found))

@@ -1,4 +1,4 @@
-"""The search for learning rate and trade-offs: its decisions by hand, and the command from end to end."""
+"""The command that searches learning rate and trade-offs, and what its trials are."""
 
 import json
 
@@ -16,10 +16,7 @@ from lwmfw.recipe import load_recipe
 from lwmfw.search import search_recipe
 from lwmfw.state import prepare
 from lwmfw.testing import tiny_recipe
-from lwmfw.tradeoff import (
-    Search,
-    trade_offs_of,
-)
+from lwmfw.tradeoff import Search, trade_offs_of
 
 PENALTIES = [{"use": "L_D", "weight": 2.0}, {"use": "L_AD", "weight": 0.5}]
 L_D, L_AD = "penalties.L_D.weight", "penalties.L_AD.weight"
@@ -96,7 +93,7 @@ def test_what_is_wrong_exits_2_before_a_directory_is_made(arguments, message, tm
 
 
 def test_a_trade_off_that_grows_beyond_what_its_penalty_takes_is_refused_at_once(tmp_path):
-    with pytest.raises(UserError, match="--set penalties.L_D.weight: .* input should be less than or equal to 1000000"):
+    with pytest.raises(UserError, match=r"--set penalties.L_D.weight: .* should be less than or equal to 1000000"):
         run_search(loaded(tmp_path), tmp_path / "found", start=1e6)
     assert not (tmp_path / "found").exists()
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -60,10 +61,11 @@ def execute(assembly: Assembly, out: Path | None, device: DeviceName, resume: Re
     directory, known = open_directory(resolved, out, resume)
     try:
         prepared.directory = directory
-        if not known:
-            directory.start(resolved)
-        directory.write_environment(environment(prepared))
-        loop.train(prepared)
+        with told_in_words(assembly, directory.path):
+            if not known:
+                directory.start(resolved)
+            directory.write_environment(environment(prepared))
+            loop.train(prepared)
     except KeyboardInterrupt as error:
         kept = len(prepared.results.steps)
         raise Interrupted(
@@ -71,21 +73,28 @@ def execute(assembly: Assembly, out: Path | None, device: DeviceName, resume: Re
             f"go on with `lwmfw resume {directory.path}`",
             exit_code=130,
         ) from error
-    except LwmfwError:
-        raise
-    except torch.OutOfMemoryError as error:
-        position = prepared.assembly.position
-        raise RunFailed(f"out of device memory; the run stopped {position}; lower training.batch_size") from error
-    except OSError as error:
-        raise RunFailed(f"{error.filename or directory.path}: {error.strerror or error}; the run stopped") from error
-    except Exception as error:
-        failure = prepared.assembly.blame(error)
-        if failure is None:
-            raise
-        raise failure from error
     finally:
         directory.close()
     return prepared
+
+
+@contextmanager
+def told_in_words(assembly: Assembly, path: Path) -> Iterator[None]:
+    """Report what stops a training that is recorded at `path` as the failure it is."""
+    try:
+        yield
+    except LwmfwError:
+        raise
+    except torch.OutOfMemoryError as error:
+        position = assembly.position
+        raise RunFailed(f"out of device memory; the run stopped {position}; lower training.batch_size") from error
+    except OSError as error:
+        raise RunFailed(f"{error.filename or path}: {error.strerror or error}; the run stopped") from error
+    except Exception as error:
+        failure = assembly.blame(error)
+        if failure is None:
+            raise
+        raise failure from error
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,6 +6,7 @@ fits, from the bytes that were hashed.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -31,7 +32,7 @@ class Checkpoint:
     """What a run needs to go on after a step.
 
     Attributes:
-        path: its folder.
+        path: its folder; of one in memory only, the folder's name.
         model: state of the model.
         components: name within the recipe -> what the component's `state()` returned.
         results: of the finished steps.
@@ -50,22 +51,39 @@ class Checkpoint:
         return replace(self, model=model)
 
 
-def save(folder: Path, model: Model, components: Mapping[str, Any], results: Results, facts: Mapping[str, Any]) -> None:
-    """Write the checkpoint of the last finished step and remove older ones."""
-    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-    plain: dict[str, dict[str, Any]] = {}
+def take(model: Model, components: Mapping[str, Any], results: Results, facts: Mapping[str, Any]) -> Checkpoint:
+    """The checkpoint of the last finished step, in memory; what happens later does not change it.
+
+    Raises:
+        RunFailed: a component's state is more than tensors and plain values.
+    """
+    states: dict[str, dict[str, Any]] = {}
     for name, component in components.items():
         state = component.state() if hasattr(component, "state") else {}
+        _check_plain(name, {key: value for key, value in state.items() if not isinstance(value, Tensor)})
+        states[name] = {k: _copy(v) if isinstance(v, Tensor) else copy.deepcopy(v) for k, v in state.items()}
+    weights = {name: _copy(value) for name, value in model.state_dict().items()}
+    path = Path(f"step-{len(results.steps):04d}")
+    return Checkpoint(path, weights, states, copy.deepcopy(results), dict(facts))
+
+
+def _copy(value: Tensor) -> Tensor:
+    return value.detach().cpu().contiguous().clone()
+
+
+def save(folder: Path, kept: Checkpoint) -> None:
+    """Write the checkpoint of the last finished step and remove older ones."""
+    tensors = {f"model.{name}": value for name, value in kept.model.items()}
+    plain: dict[str, dict[str, Any]] = {}
+    for name, state in kept.components.items():
         # safetensors hands tensors back in any order; None keeps a tensor's place among the plain values
         plain[name] = {key: None if isinstance(value, Tensor) else value for key, value in state.items()}
         tensors |= {f"component.{name}/{key}": value for key, value in state.items() if isinstance(value, Tensor)}
-        _check_plain(name, plain[name])
-    whole = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    state_json = json.dumps({"results": results.to_json(), "components": plain, "facts": dict(facts)})
-    contents = {_TENSORS: safetensors.torch.save(whole), _STATE: state_json.encode()}
+    state_json = json.dumps({"results": kept.results.to_json(), "components": plain, "facts": kept.facts})
+    contents = {_TENSORS: safetensors.torch.save(tensors), _STATE: state_json.encode()}
     manifest = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
 
-    final = folder / f"step-{len(results.steps):04d}"
+    final = folder / kept.path.name
     unfinished = folder / f"{final.name}.tmp"
     remove(unfinished)
     unfinished.mkdir(parents=True)

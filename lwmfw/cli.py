@@ -120,6 +120,42 @@ def run(
     _execute(assemble(resolved), out, device, resume)
 
 
+@app.command()
+def search(
+    recipe: RecipeArgument,
+    lr: Annotated[str, typer.Option(metavar="LR,...", help="Candidate learning rates, as in 0.1,0.05,0.02.")],
+    trade_off: Annotated[
+        list[str],
+        typer.Option(metavar="KEY", help="What is traded off; default: the weight of every penalty. Repeatable."),
+    ] = [],
+    start: Annotated[float, typer.Option(help="The first trade-offs are the recipe's times this.")] = 10.0,
+    keep: Annotated[float, typer.Option(help="Share of fine-tuning's accuracy that a step has to reach.")] = 0.8,
+    decay: Annotated[float, typer.Option(help="What trade-offs are multiplied by after a trial below that.")] = 0.5,
+    trials: Annotated[int, typer.Option(help="How often trade-offs are tried in a step at most.", min=1)] = 7,
+    steps: Annotated[int, typer.Option(help="How many steps are searched at most; 0: all.", min=0)] = 2,
+    validation: Annotated[
+        float | None, typer.Option(help="Share of the training images held out; default: the recipe's, or 0.1.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="A new directory.")] = None,
+    set_: SetOption = [],
+    seed: SeedOption = None,
+    device: DeviceOption = Device.AUTO,
+    plugins: PluginsOption = [],
+) -> None:
+    """Find learning rate and penalty weights step by step, without the test set."""
+    from lwmfw.tradeoff import Search, found_rows, parse_rates, trade_offs_of
+
+    resolved = _load(recipe, set_, seed, plugins)
+    share = resolved.recipe.evaluation.validation or 0.1 if validation is None else validation
+    trade_offs = trade_offs_of(resolved, trade_off)
+    wanted = Search(parse_rates(lr), trade_offs, start, keep, decay, trials, steps, share)
+    from lwmfw.search import search_recipe
+
+    with _interruptible():
+        found = search_recipe(resolved, wanted, out, device.value, lambda line: print(line, file=sys.stderr))
+    _print_table(*found_rows(found))
+
+
 @app.command(name="resume")
 def resume_run(run: RunArgument, device: DeviceOption = Device.AUTO) -> None:
     """Go on with an interrupted run from its last finished step."""

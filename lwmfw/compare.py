@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
 
 from lwmfw.errors import UserError
 from lwmfw.metrics import Results
 from lwmfw.record import read_results
+from lwmfw.source import flat
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ def read_run(path: Path) -> NamedRun:
     settings = {}
     if resolved.is_file():
         try:
-            settings = dict(_flat(tomllib.loads(resolved.read_text(encoding="utf-8"))))
+            tables = tomllib.loads(resolved.read_text(encoding="utf-8"))
+            settings = {key: json.dumps(value, default=str) for key, value in flat(tables)}
         except (ValueError, RecursionError) as error:
             raise UserError(f"{resolved}: not the recipe of a run ({type(error).__name__}); name another") from error
     settings = {k: v for k, v in settings.items() if k != "seed" and not k.startswith("observers")}
@@ -103,18 +104,6 @@ def _variants(runs: Sequence[NamedRun]) -> dict[str, list[NamedRun]]:
                 first = group[seeds.index(seed)].path
                 raise UserError(f"{group[index].path}: the same recipe and seed as {first} ({label}); name one of them")
     return groups
-
-
-def _flat(tables: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Dotted keys and values; components in arrays go by their name."""
-    if isinstance(tables, dict):
-        for key, value in tables.items():
-            yield from _flat(value, f"{prefix}.{key}".lstrip("."))
-    elif isinstance(tables, list) and all(isinstance(item, dict) for item in tables):
-        for item in tables:
-            yield from _flat(item, f"{prefix}.{item.get('as', item.get('use'))}")
-    else:
-        yield prefix, json.dumps(tables, default=str)
 
 
 def _spread(values: list[float]) -> str:

@@ -16,6 +16,10 @@ class RunFailed(LwmfwError):  # noqa: N818 - named for what happened, as it is p
     exit_code = 1
 
 
+class NotFinite(RunFailed):
+    """A term of the loss is inf or nan."""
+
+
 class UserError(LwmfwError):
     """Usage, recipe, missing data, or a plug-in that cannot be imported or attached."""
 

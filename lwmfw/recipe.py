@@ -6,6 +6,7 @@ options. Both stages report all their errors at once.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from lwmfw.components import KINDS, Component, Options
 from lwmfw.errors import UserError, shown
 from lwmfw.messages import dotted, render
 from lwmfw.plugins import Catalogue, discover
-from lwmfw.source import Keys, Source, read_source
+from lwmfw.source import Keys, Source, apply, read_source
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=100)]
 OrderName = Literal["seed", "seed1993", "podnet1", "podnet2", "podnet3", "icarl"]
@@ -191,6 +192,18 @@ def load_recipe(
     if catalogue is None:
         catalogue = discover(recipe.plugins)
     return _check_components(recipe, source, catalogue)
+
+
+def override(resolved: Resolved, settings: Mapping[str, object]) -> Resolved:
+    """The recipe with dotted keys set anew, in their order; nothing is read again.
+
+    Raises:
+        UserError: as `load_recipe`.
+    """
+    source = copy.deepcopy(resolved.source)
+    for key, value in settings.items():
+        apply(source, key, value)
+    return _check_components(_check_tables(source), source, resolved.catalogue)
 
 
 def _check_tables(source: Source) -> Recipe:

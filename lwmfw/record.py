@@ -41,15 +41,23 @@ class RunDirectory:
 
     def start(self, resolved: Resolved) -> None:
         """Write what the run is made of, before it runs."""
-        tables = resolved.tables()
+        self.keep_sources(resolved)
+        self.write_recipe("resolved.toml", resolved)  # last: it makes the folder a run directory
+
+    def keep_sources(self, resolved: Resolved) -> None:
+        """Write the recipe as given, and copies of its plug-in files."""
         for file in resolved.catalogue.files:
             (self.path / _PLUGIN_FOLDER).mkdir(exist_ok=True)
             write_text(self.path / _PLUGIN_FOLDER / file.name, file.read_text(encoding="utf-8"))
-        tables["plugins"] = [f"{_PLUGIN_FOLDER}/{entry}" for entry in _portable(tables)["plugins"]]
+        write_text(self.path / "recipe.toml", resolved.source.text)
+
+    def write_recipe(self, name: str, resolved: Resolved, head: str = "") -> None:
+        """Write a recipe, every default written out, that runs with the plug-in files kept here."""
         import tomli_w
 
-        write_text(self.path / "recipe.toml", resolved.source.text)
-        write_text(self.path / "resolved.toml", tomli_w.dumps(tables))  # last: it makes the folder a run directory
+        tables = resolved.tables()
+        tables["plugins"] = [f"{_PLUGIN_FOLDER}/{entry}" for entry in _portable(tables)["plugins"]]
+        write_text(self.path / name, head + tomli_w.dumps(tables))
 
     def write_environment(self, facts: Mapping[str, Any]) -> None:
         """env.json: the machine and the software that made the numbers."""
@@ -66,7 +74,14 @@ class RunDirectory:
 
     def log_epoch(self, row: Mapping[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as stream:
+        self._append("metrics.jsonl", row)
+
+    def log_trial(self, row: Mapping[str, Any]) -> None:
+        """Append one line to search.jsonl."""
+        self._append("search.jsonl", row)
+
+    def _append(self, name: str, row: Mapping[str, Any]) -> None:
+        with (self.path / name).open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(row) + "\n")
 
     def forget_epochs_after(self, step: int) -> None:
@@ -104,7 +119,7 @@ def open_directory(resolved: Resolved, out: Path | None, resume: Resume) -> tupl
         RunBusy: another process owns it.
     """
     recipe = resolved.recipe
-    path = out or _unused(Path("runs") / recipe.name / f"{time.strftime('%Y%m%d-%H%M%S')}-s{recipe.seed}")
+    path = out or unused(recipe.name, recipe.seed)
     try:
         known = _is_known(path)
         if resume == "must" and not known:
@@ -177,7 +192,9 @@ def _first_difference(one: Any, two: Any, where: str = "") -> str:
     return "" if one == two else where
 
 
-def _unused(path: Path) -> Path:
+def unused(name: str, seed: int) -> Path:
+    """The default directory, `runs/<name>/<time>-s<seed>`, as nobody has it yet."""
+    path = Path("runs") / name / f"{time.strftime('%Y%m%d-%H%M%S')}-s{seed}"
     names = [path, *(path.with_name(f"{path.name}-{n}") for n in range(2, 1000))]
     return next(name for name in names if not name.exists())
 

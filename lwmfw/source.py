@@ -59,8 +59,20 @@ def read_source(path: Path, settings: Mapping[str, object] = {}) -> Source:
     """
     source = _read(path, ())
     for key, value in settings.items():
-        _apply(source, key, value)
+        apply(source, key, value)
     return source
+
+
+def flat(tables: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values, the inverse of settings; components in arrays go by their name."""
+    if isinstance(tables, dict):
+        for key, value in tables.items():
+            yield from flat(value, f"{prefix}.{key}".lstrip("."))
+    elif isinstance(tables, list) and all(isinstance(item, dict) for item in tables):
+        for item in tables:
+            yield from flat(item, f"{prefix}.{item.get('as', item.get('use'))}")
+    else:
+        yield prefix, tables
 
 
 def parse_settings(texts: Sequence[str]) -> dict[str, object]:
@@ -197,7 +209,12 @@ def _keep_places(base: Source, over: dict[str, Any], prefix: Keys) -> None:
                 del base.places[known]
 
 
-def _apply(source: Source, key: str, value: object) -> None:
+def apply(source: Source, key: str, value: object) -> None:
+    """Set a dotted key, as `--set` does.
+
+    Raises:
+        UserError: there is no such place.
+    """
     *names, last = key.split(".")
     if not all([*names, last]) or len(names) >= MAX_DEPTH or not key.isprintable():
         raise UserError(f"--set {shown(key)}: not a dotted key; write --set training.epochs=5")

@@ -58,6 +58,7 @@ class Run:
         rng: gives every component its generator.
         memory: its exemplars; None: the recipe has no [memory].
         directory: where it is recorded; None: nowhere.
+        origin: what it goes on from, where that is no checkpoint of its directory.
     """
 
     recipe: Recipe
@@ -72,6 +73,7 @@ class Run:
     rng: Randomness
     memory: Memory | None = None
     directory: RunDirectory | None = None
+    origin: Checkpoint | None = None
 
     @property
     def position(self) -> Position:
@@ -118,17 +120,16 @@ class Run:
         return self.assembly.components | ({"[memory]": self.memory} if self.memory else {})
 
     def go_on(self) -> None:
-        """Take up the newest checkpoint, if there is one, and drop what was logged after it.
+        """Take up the origin or the newest checkpoint, if there is one, and drop what was logged after it.
 
         Raises:
             CheckpointRefused: it is damaged, does not fit the recipe, or was computed in another way.
         """
-        if self.directory is None:
-            return
-        kept = checkpoint.load(self.directory.checkpoints)
+        kept = checkpoint.load(self.directory.checkpoints) if self.directory else self.origin
         if kept:
             self._restore(kept)
-        self.directory.forget_epochs_after(len(self.results.steps))
+        if self.directory:
+            self.directory.forget_epochs_after(len(self.results.steps))
 
     def _restore(self, kept: Checkpoint) -> None:
         if kept.facts["arithmetic"] != self.arithmetic:
@@ -149,12 +150,16 @@ class Run:
         if self.directory is None:
             return
         self.directory.write_results(self.results)
+        checkpoint.save(self.directory.checkpoints, self.snapshot())
+
+    def snapshot(self) -> Checkpoint:
+        """The finished steps as a checkpoint in memory."""
         facts = {
             "threads": torch.get_num_threads(),
             "arithmetic": self.arithmetic,
             "channels": self.data.train.pixels.shape[1],
         }
-        checkpoint.save(self.directory.checkpoints, self.model, self.stateful, self.results, facts)
+        return checkpoint.take(self.model, self.stateful, self.results, facts)
 
     def old_model(self) -> Model | None:
         """The frozen copy that the next step needs, if any component needs it."""

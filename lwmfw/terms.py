@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from lwmfw.errors import RunFailed
+from lwmfw.errors import NotFinite, RunFailed
 from lwmfw.position import Position
 
 
@@ -76,7 +76,7 @@ class TermMeans:
         """Term name -> mean over the batches that had it.
 
         Raises:
-            RunFailed: a term was not finite; names the first such batch of the epoch, and the term.
+            NotFinite: a term was not finite; names the first such batch of the epoch, and the term.
         """
         totals: dict[str, tuple[float, int]] = {}
         worst: tuple[float, str] | None = None
@@ -89,7 +89,7 @@ class TermMeans:
                     worst = (bad, name)
         if worst is not None:
             position.batch = int(worst[0])
-            raise RunFailed(
+            raise NotFinite(
                 f"term '{worst[1]}' is not finite; the run stopped {position}; lower training.lr or the term's weight"
             )
         return {name: total / count for name, (total, count) in totals.items()}

@@ -57,7 +57,8 @@ class Keeper:
 
 
 def save(folder, steps=1, model=None, components=None):
-    checkpoint.save(folder, model or small_model(), components or {}, results_of(steps), FACTS)
+    kept = checkpoint.take(model or small_model(), components or {}, results_of(steps), FACTS)
+    checkpoint.save(folder, kept)
     return folder / f"step-{steps:04d}"
 
 

@@ -139,7 +139,7 @@ def test_done_is_written_after_the_last_checkpoint(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device", "tensors.safetensors")
 
     save = checkpoint.save
-    monkeypatch.setattr(checkpoint, "save", lambda *a: full_disk() if len(a[3].steps) == 2 else save(*a))
+    monkeypatch.setattr(checkpoint, "save", lambda *a: full_disk() if len(a[1].results.steps) == 2 else save(*a))
     with pytest.raises(RunFailed, match=r"tensors.safetensors: No space left on device"):
         tiny_run(LWM, tmp_path)
     assert not (tmp_path / "run" / "DONE").exists()

@@ -7,14 +7,27 @@ names and options, answer at once. What has to subclass `nn.Module` stands in a 
 from collections.abc import Iterator
 
 from lwmfw import Component, hookimpl
-from lwmfw_plugins.backbones import resnet, resnet18
+from lwmfw_plugins.backbones import resnet, resnet18, torchvision
 from lwmfw_plugins.classifiers import cosine, linear
 from lwmfw_plugins.data import fashion_mnist, synthetic
 from lwmfw_plugins.objectives import bce, cross_entropy
 from lwmfw_plugins.observers import console
 from lwmfw_plugins.penalties import l_ad, l_d
 
-_FILES = (fashion_mnist, synthetic, resnet, resnet18, linear, cosine, cross_entropy, bce, l_d, l_ad, console)
+_FILES = (
+    fashion_mnist,
+    synthetic,
+    resnet,
+    resnet18,
+    torchvision,
+    linear,
+    cosine,
+    cross_entropy,
+    bce,
+    l_d,
+    l_ad,
+    console,
+)
 
 
 @hookimpl

@@ -7,7 +7,7 @@ names and options, answer at once. What has to subclass `nn.Module` stands in a 
 from collections.abc import Iterator
 
 from lwmfw import Component, hookimpl
-from lwmfw_plugins.backbones import resnet, resnet18, torchvision
+from lwmfw_plugins.backbones import resnet, resnet18, timm, torchvision
 from lwmfw_plugins.classifiers import cosine, linear
 from lwmfw_plugins.data import fashion_mnist, synthetic
 from lwmfw_plugins.objectives import bce, cross_entropy
@@ -20,6 +20,7 @@ _FILES = (
     resnet,
     resnet18,
     torchvision,
+    timm,
     linear,
     cosine,
     cross_entropy,

@@ -60,8 +60,8 @@ def build_network(model: nn.Module, weights: str) -> nn.Module:
 def last_layer(model: nn.Module) -> str:
     """The path of the last Linear; of the last convolution in squeezenet, which classifies at every position."""
     kind = nn.Conv2d if isinstance(model, models.SqueezeNet) else nn.Linear
-    *_, last = (name for name, module in model.named_modules() if isinstance(module, kind))
-    return last
+    names: list[str] = [name for name, module in model.named_modules() if isinstance(module, kind)]
+    return names[-1]
 
 
 def stages_of(model: Any) -> list[nn.Module]:

@@ -116,7 +116,8 @@ def after_step(run: Run, step: Step, model: Model, data: Images, result: StepRes
         step: the step that ends.
         model: the trained model.
         data: the training images of the step, not augmented.
-        result: accuracies, confusion and cost of the step.
+        result: accuracies, confusion and cost of the step. An observer adds what it measured to `result.extra`, under
+            its component's name, as plain values; results.json keeps it.
     """
 
 

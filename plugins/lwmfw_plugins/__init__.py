@@ -11,7 +11,7 @@ from lwmfw_plugins.backbones import resnet, resnet18, timm, torchvision
 from lwmfw_plugins.classifiers import cosine, linear
 from lwmfw_plugins.data import fashion_mnist, synthetic
 from lwmfw_plugins.objectives import bce, cross_entropy
-from lwmfw_plugins.observers import console
+from lwmfw_plugins.observers import attention_drift, console
 from lwmfw_plugins.penalties import l_ad, l_d
 
 _FILES = (
@@ -28,6 +28,7 @@ _FILES = (
     l_d,
     l_ad,
     console,
+    attention_drift,
 )
 
 

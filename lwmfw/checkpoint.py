@@ -59,7 +59,7 @@ def save(folder: Path, model: Model, components: Mapping[str, Any], results: Res
         # safetensors hands tensors back in any order; None keeps a tensor's place among the plain values
         plain[name] = {key: None if isinstance(value, Tensor) else value for key, value in state.items()}
         tensors |= {f"component.{name}/{key}": value for key, value in state.items() if isinstance(value, Tensor)}
-        _check_plain(name, plain[name])
+        check_plain(f"{name}.state", plain[name], "return a flat dict of tensors and plain values")
     whole = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     state_json = json.dumps({"results": results.to_json(), "components": plain, "facts": dict(facts)})
     contents = {_TENSORS: safetensors.torch.save(whole), _STATE: state_json.encode()}
@@ -85,14 +85,17 @@ def _finished(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdigit())
 
 
-def _check_plain(name: str, state: Mapping[str, Any]) -> None:
-    for key, value in state.items():
+def check_plain(place: str, values: Mapping[str, Any], advice: str) -> None:
+    """Refuse what JSON does not keep.
+
+    Raises:
+        RunFailed: beginning with the place, ending with the advice.
+    """
+    for key, value in values.items():
         try:
             json.dumps(value, allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
-            raise RunFailed(
-                f"{name}.state: '{key}' cannot be kept ({error}); return a flat dict of tensors and plain values"
-            ) from error
+            raise RunFailed(f"{place}: '{key}' cannot be kept ({error}); {advice}") from error
 
 
 def load(folder: Path) -> Checkpoint | None:

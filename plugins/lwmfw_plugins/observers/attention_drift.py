@@ -88,7 +88,7 @@ class AttentionDrift:
         batches = [batch for batch, _ in run.loader.evaluation_batches(images)]
         pixels = (torch.cat(batches) * run.loader.std + run.loader.mean).round().clamp(0, 255).byte().cpu()
         maps = torch.stack(self.maps, 1)[rows]
-        captions = [[f"{float(drift(one, one[:1])[0][n]):.2f}" for n in range(len(one))] for one in maps]
+        captions = [[f"l1 {float(drift(one, one[:1])[0][n]):.2f}" for n in range(len(one))] for one in maps]
         names = [run.results.class_names[labels[i]] for i in rows]
         run.directory.write("attention.png", contact_sheet(pixels, maps, names, captions))
 
@@ -101,7 +101,7 @@ class AttentionDrift:
 
 
 def look(run: Run, model: Model, images: Images) -> Tensor:
-    """Attention to each image for its own class, (N, H, W) on the host, each map of length 1."""
+    """Attention to each image for its own class, (N, H, W) on the host, of length 1, or 0 where the ReLU leaves none."""
     import torch
 
     from lwmfw import evaluating

@@ -56,4 +56,4 @@ def overlay(image: Tensor, attention: Tensor) -> Tensor:
     place = heat * (len(HEAT) - 1)
     below = place.long().clamp(max=len(HEAT) - 2)
     colour = HEAT[below] + (place - below)[..., None] * (HEAT[below + 1] - HEAT[below])
-    return image + 0.7 * heat * (colour.permute(2, 0, 1) - image)
+    return image + 0.8 * heat * (colour.permute(2, 0, 1) - image)

@@ -101,7 +101,7 @@ class AttentionDrift:
 
 
 def look(run: Run, model: Model, images: Images) -> Tensor:
-    """Attention to each image for its own class, (N, H, W) on the host, of length 1, or 0 where the ReLU leaves none."""
+    """Attention to each image for its own class, (N, H, W) on the host; of length 1, or 0 where ReLU leaves none."""
     import torch
 
     from lwmfw import evaluating

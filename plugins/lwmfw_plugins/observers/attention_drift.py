@@ -82,7 +82,8 @@ class AttentionDrift:
 
         indices = self._indices(run)
         labels = run.data.test.labels[indices].tolist()
-        rank = [labels[:i].count(label) for i, label in enumerate(labels)]  # first of its class, second, ...
+        begins: dict[int, int] = {}
+        rank = [i - begins.setdefault(label, i) for i, label in enumerate(labels)]  # first of its class, second, ...
         rows = sorted(sorted(range(len(labels)), key=lambda i: (rank[i], labels[i]))[:ROWS])
         images = run.data.test.select(indices[rows])
         batches = [batch for batch, _ in run.loader.evaluation_batches(images)]

@@ -15,6 +15,7 @@ from lwmfw.components import (
     Classifier,
     Component,
     Data,
+    File,
     Folder,
     Objective,
     ObjectiveOptions,
@@ -23,13 +24,13 @@ from lwmfw.components import (
     Penalty,
     Selector,
 )
-from lwmfw.errors import LwmfwError, UserError
+from lwmfw.errors import LwmfwError, UserError, did_you_mean
 from lwmfw.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from lwmfw.api import open_run, run
     from lwmfw.metrics import Results, StepResult
-    from lwmfw.model import Model
+    from lwmfw.model import Model, evaluating
     from lwmfw.scenario import Step
     from lwmfw.state import Run
     from lwmfw.types import Batch, DataSet, Features, Images, Outputs, Phase, Selection
@@ -42,6 +43,7 @@ _LATER = {
     "Results": "metrics",
     "StepResult": "metrics",
     "Model": "model",
+    "evaluating": "model",
     "Run": "state",
     "Batch": "types",
     "DataSet": "types",
@@ -62,6 +64,7 @@ __all__ = [
     "DataSet",
     "Features",
     "Field",
+    "File",
     "Folder",
     "Images",
     "LwmfwError",
@@ -81,6 +84,8 @@ __all__ = [
     "StepResult",
     "UserError",
     "__version__",
+    "did_you_mean",
+    "evaluating",
     "hookimpl",
     "open_run",
     "run",

@@ -79,8 +79,15 @@ def save(folder: Path, kept: Checkpoint) -> None:
         # safetensors hands tensors back in any order; None keeps a tensor's place among the plain values
         plain[name] = {key: None if isinstance(value, Tensor) else value for key, value in state.items()}
         tensors |= {f"component.{name}/{key}": value for key, value in state.items() if isinstance(value, Tensor)}
+<<<<<<< HEAD
     state_json = json.dumps({"results": kept.results.to_json(), "components": plain, "facts": kept.facts})
     contents = {_TENSORS: safetensors.torch.save(tensors), _STATE: state_json.encode()}
+=======
+        check_plain(f"{name}.state", plain[name], "return a flat dict of tensors and plain values")
+    whole = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    state_json = json.dumps({"results": results.to_json(), "components": plain, "facts": dict(facts)})
+    contents = {_TENSORS: safetensors.torch.save(whole), _STATE: state_json.encode()}
+>>>>>>> wt-b
     manifest = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
 
     final = folder / kept.path.name
@@ -103,14 +110,17 @@ def _finished(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdigit())
 
 
-def _check_plain(name: str, state: Mapping[str, Any]) -> None:
-    for key, value in state.items():
+def check_plain(place: str, values: Mapping[str, Any], advice: str) -> None:
+    """Refuse what JSON does not keep.
+
+    Raises:
+        RunFailed: beginning with the place, ending with the advice.
+    """
+    for key, value in values.items():
         try:
             json.dumps(value, allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
-            raise RunFailed(
-                f"{name}.state: '{key}' cannot be kept ({error}); return a flat dict of tensors and plain values"
-            ) from error
+            raise RunFailed(f"{place}: '{key}' cannot be kept ({error}); {advice}") from error
 
 
 def load(folder: Path) -> Checkpoint | None:

@@ -23,6 +23,9 @@ def _absolute(text: str) -> str:
 Folder = Annotated[str, AfterValidator(_absolute)]
 """An option that names a folder: relative to the current directory, kept as an absolute path; empty stays empty."""
 
+File = Annotated[str, AfterValidator(_absolute)]
+"""An option that names a file, likewise."""
+
 
 class Options(BaseModel):
     """Base of a component's options: typed, frozen, every unknown key, inf and nan refused.

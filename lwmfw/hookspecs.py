@@ -131,8 +131,14 @@ def after_step(run: Run, step: Step, model: Model, data: Images, result: StepRes
         run: the run.
         step: the step that ends.
         model: the trained model.
+<<<<<<< HEAD
         data: the images the step was trained on, exemplars included, not augmented.
         result: accuracies, confusion and cost of the step.
+=======
+        data: the training images of the step, not augmented.
+        result: accuracies, confusion and cost of the step. An observer adds what it measured to `result.extra`, under
+            its component's name, as plain values; results.json keeps it.
+>>>>>>> wt-b
     """
 
 

@@ -17,7 +17,7 @@ SCHEMA = 1
 @dataclass
 class StepResult:
     """What was measured after a step. Dictionaries are by classifier; confusion rows are true classes, both in
-    class order."""
+    class order. `extra` is for observers: component name -> plain values of its own."""
 
     step: int
     new_classes: list[int]
@@ -31,6 +31,7 @@ class StepResult:
     exemplars: int
     memory_bytes: int
     train_seconds: float
+    extra: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass

@@ -97,6 +97,12 @@ class RunDirectory:
         write_text(self.path / "results.json", json.dumps(results.to_json(), indent=1, allow_nan=False) + "\n")
         write_text(self.path / "accuracy.csv", accuracy_csv({"": results}))
 
+    def write(self, name: str, content: bytes) -> None:
+        """A file of a component's own, such as "attention/step-1.safetensors"; whole or absent."""
+        file = self.path / name
+        file.parent.mkdir(exist_ok=True)
+        write_bytes(file, content)
+
     def finish(self) -> None:
         """DONE: results and last checkpoint are on the disk."""
         write_text(self.path / "DONE", "")

@@ -145,7 +145,12 @@ class Run:
         checkpoint.restore(kept, self.model, self.stateful)
 
     def save(self) -> None:
-        """Record the finished steps: results first, so that they are never behind the checkpoint."""
+        """Record the finished steps: results first, so that they are never behind the checkpoint.
+
+        Raises:
+            RunFailed: a component's state, or what an observer added to the results, is not of plain values.
+        """
+        checkpoint.check_plain("result.extra", self.results.steps[-1].extra, "add numbers, strings, lists and dicts")
         self.results.complete = not self.remaining_steps
         if self.directory is None:
             return

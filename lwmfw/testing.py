@@ -345,7 +345,7 @@ def check_selector(component: Any) -> None:
 
 
 def check_observer(record: Component, folder: Path) -> None:
-    """Hold an observer against the contract: a run with it has the numbers of a run without."""
+    """Hold an observer against the contract: a run with it has the numbers of a run without, and its own."""
     plain, watched = folder / "plain", folder / "watched"
     plain.mkdir()
     watched.mkdir()
@@ -354,6 +354,7 @@ def check_observer(record: Component, folder: Path) -> None:
     for results in (without.results, with_it.results):
         for step in results.steps:
             step.train_seconds = 0.0
+            step.extra.pop(record.name, None)
         results.providers.pop(record.name, None)
     assert with_it.results == without.results, "an observer changes nothing"
 

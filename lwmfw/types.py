@@ -48,6 +48,10 @@ class Images:
         first, last = torch.searchsorted(self.labels, bounds).tolist()
         return Images(self.pixels[first:last], self.labels[first:last])
 
+    def select(self, index: Tensor) -> Images:
+        """The images at positions (M,), int64, in that order."""
+        return Images(self.pixels[index], self.labels[index])
+
     def to(self, device: torch.device) -> Images:
         """The same images on a device."""
         return Images(self.pixels.to(device), self.labels.to(device))

@@ -40,6 +40,8 @@ def test_penalties(record):
 
 @of_kind("backbone")
 def test_backbones(record):
+    if record.name == "timm":
+        pytest.importorskip("timm")
     for channels, size in ((1, 28), (3, 32)):
         check_backbone(record.factory(record.options()), channels=channels, size=size)
 

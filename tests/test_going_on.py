@@ -43,7 +43,7 @@ def same(ones, others):
     return all(torch.equal(a, b) for a, b in zip(ones, others, strict=True))
 
 
-def interrupted(folder, recipe, after):
+def interrupted(folder, recipe, after, observers=()):
     """A run that is interrupted at the start of the step behind `after`, resumed by running it again."""
 
     class Interrupting:
@@ -60,7 +60,7 @@ def interrupted(folder, recipe, after):
 
     catalogue = discover()
     catalogue.components.append(Observer("interrupting", Interrupting, provider=Provider("test")))
-    recipe = recipe | {"observers": [{"use": "interrupting"}]}
+    recipe = recipe | {"observers": [{"use": "interrupting"}, *observers]}
     with pytest.raises(Interrupted, match=f"{after} finished steps are kept") as error:
         tiny_run(recipe, folder, catalogue=catalogue)
     assert error.value.exit_code == 130

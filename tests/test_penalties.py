@@ -9,14 +9,9 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from lwmfw.testing import outputs_pair, penalty_terms
+from lwmfw_plugins.attention import attention, pooled_attention
 from lwmfw_plugins.classifiers.heads import CosineHead, LinearHead
-from lwmfw_plugins.penalties.l_ad import (
-    AttentionDistillation,
-    AttentionOptions,
-    attention,
-    attention_distance,
-    pooled_attention,
-)
+from lwmfw_plugins.penalties.l_ad import AttentionDistillation, AttentionOptions, attention_distance
 from lwmfw_plugins.penalties.l_d import Distillation, DistillationOptions, sigmoid_distillation, softmax_distillation
 
 HEADS = {"linear": lambda: LinearHead(6), "cosine": lambda: CosineHead(6, 3.0)}

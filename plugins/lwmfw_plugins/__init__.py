@@ -7,22 +7,22 @@ names and options, answer at once. What has to subclass `nn.Module` stands in a 
 from collections.abc import Iterator
 
 from lwmfw import Component, hookimpl
-from lwmfw_plugins.backbones import resnet
+from lwmfw_plugins.backbones import resnet, resnet18, timm, torchvision
 from lwmfw_plugins.classifiers import cosine, linear
 from lwmfw_plugins.data import cifar, fashion_mnist, synthetic
 from lwmfw_plugins.memory import random
 from lwmfw_plugins.objectives import bce, cross_entropy
-from lwmfw_plugins.observers import console
+from lwmfw_plugins.observers import attention_drift, console
 from lwmfw_plugins.penalties import freeze, l_ad, l_d
 
 _FILES = (
     *(fashion_mnist, cifar, synthetic),
-    resnet,
+    *(resnet, resnet18, torchvision, timm),
     *(linear, cosine),
     *(cross_entropy, bce),
     *(l_d, l_ad, freeze),
     random,
-    console,
+    *(console, attention_drift),
 )
 
 

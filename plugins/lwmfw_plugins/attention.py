@@ -1,0 +1,53 @@
+"""What a model looks at: Grad-CAM (Selvaraju et al., ICCV 2017) as unit vectors.
+
+The attention of a model for a class is Q = ReLU(sum_k alpha_k A_k), where alpha_k is the spatial mean of the gradient
+of the class's logit with respect to channel k of a map A.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lwmfw import Outputs
+
+
+def attention(maps: Tensor, weights: Tensor, eps: float) -> Tensor:
+    """Grad-CAM maps as vectors of length 1.
+
+    Args:
+        maps: (B, C, H, W).
+        weights: (B, C), the channel weights alpha.
+        eps: keeps the division finite: a map much weaker than eps, such as one that the ReLU zeroes everywhere,
+            becomes a short or zero vector with a finite gradient instead of a unit vector.
+
+    Returns:
+        (B, H*W), not negative.
+    """
+    attended = (maps.flatten(2) * weights[:, :, None]).sum(1).relu()
+    return attended / (attended.square().sum(1, keepdim=True) + eps**2).sqrt()
+
+
+def pooled_attention(outputs: Outputs, classes: Tensor, eps: float) -> Tensor:
+    """Attention at the map whose spatial mean the classifier sees, (B, H*W).
+
+    There the gradient is the same at every position, the head's own gradient over H*W, so Grad-CAM has a closed form
+    for any head: no backward pass through the backbone, and exactly differentiable through map and head.
+    """
+    maps = outputs.pooled
+    assert maps is not None, "needs 'pooled'"  # noqa: S101 - assured at assembly
+    positions = maps.shape[2] * maps.shape[3]
+    return attention(
+        maps.float() if maps.dtype.itemsize < 4 else maps, outputs.channel_weights(classes) / positions, eps
+    )
+
+
+def stage_attention(outputs: Outputs, stage: int, classes: Tensor, eps: float) -> Tensor:
+    """Attention at the end of a stage, (B, H*W), by autograd; for the new model with a second-order graph."""
+    weights = outputs.map_weights(stage, classes)
+    maps = outputs.maps[stage]
+    if maps.dtype.itemsize < 4:  # computed in bf16
+        maps, weights = maps.float(), weights.float()
+    return attention(maps, weights, eps)

@@ -1,0 +1,41 @@
+"""resnet18: the residual network for photographs, with a stem for small images too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal
+
+from lwmfw import Backbone, Component, Field, Options, hookimpl
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class ResNet18Options(Options):
+    """Options of resnet18."""
+
+    stem: Literal["small", "large"] = Field(
+        "small",
+        description="small: 3x3, for 32-pixel images; large: 7x7 of stride 2 and max-pooling, for 224-pixel ones",
+    )
+
+
+class ResNet18:
+    """Residual network of four stages of 2 blocks, 11.2 million parameters (He et al., CVPR 2016)."""
+
+    offers = frozenset({"features", "maps", "raw_maps", "pooled"})
+
+    def __init__(self, options: ResNet18Options) -> None:
+        self.options = options
+
+    def build(self, channels: int) -> nn.Module:
+        """The network for images of so many channels."""
+        from lwmfw_plugins.backbones import resnet_network
+
+        return resnet_network.ResNet18(channels, self.options.stem)
+
+
+@hookimpl
+def register_components() -> Iterator[Component]:
+    """The component of this file."""
+    yield Backbone("resnet18", ResNet18, ResNet18Options)

@@ -27,11 +27,12 @@ from lwmfw.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from lwmfw.api import open_run, run
+    from lwmfw.decoding import decode_images, unreadable_images
     from lwmfw.metrics import Results, StepResult
     from lwmfw.model import Model
     from lwmfw.scenario import Step
     from lwmfw.state import Run
-    from lwmfw.types import Batch, DataSet, Features, Images, Outputs, Phase
+    from lwmfw.types import Batch, DataSet, Features, ImageFiles, Images, ImageSet, Outputs, Phase
 
 __version__ = version("lwmfw")
 
@@ -45,10 +46,14 @@ _LATER = {
     "Batch": "types",
     "DataSet": "types",
     "Features": "types",
+    "ImageFiles": "types",
+    "ImageSet": "types",
     "Images": "types",
     "Outputs": "types",
     "Phase": "types",
     "Step": "scenario",
+    "decode_images": "decoding",
+    "unreadable_images": "decoding",
 }
 
 __all__ = [
@@ -61,6 +66,8 @@ __all__ = [
     "Features",
     "Field",
     "Folder",
+    "ImageFiles",
+    "ImageSet",
     "Images",
     "LwmfwError",
     "Model",
@@ -77,9 +84,11 @@ __all__ = [
     "StepResult",
     "UserError",
     "__version__",
+    "decode_images",
     "hookimpl",
     "open_run",
     "run",
+    "unreadable_images",
 ]
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lwmfw.model import Model
     from lwmfw.scenario import Step
     from lwmfw.state import Run
-    from lwmfw.types import Batch, Images, Outputs
+    from lwmfw.types import Batch, ImageSet, Outputs
 
 hookspec = pluggy.HookspecMarker("lwmfw")
 hookimpl = pluggy.HookimplMarker("lwmfw")
@@ -108,7 +108,7 @@ def after_epoch(run: Run, step: Step, epoch: int, means: Mapping[str, float], rn
 
 
 @hookspec
-def after_step(run: Run, step: Step, model: Model, data: Images, result: StepResult, rng: Generator) -> None:
+def after_step(run: Run, step: Step, model: Model, data: ImageSet, result: StepResult, rng: Generator) -> None:
     """The step is evaluated and the old copy for the next step is taken.
 
     Args:

@@ -28,7 +28,7 @@ from lwmfw.rng import generator
 from lwmfw.scenario import Step
 from lwmfw.state import Run
 from lwmfw.terms import TermMeans, backward, merge_terms
-from lwmfw.types import Batch, Images, Outputs, Phase
+from lwmfw.types import Batch, ImageSet, Outputs, Phase
 
 
 def train(run: Run) -> Results:
@@ -70,7 +70,7 @@ def learn(run: Run, step: Step, old: Model | None) -> Model | None:
     return old
 
 
-def train_phase(run: Run, step: Step, phase: Phase, images: Images, old: Model | None) -> None:
+def train_phase(run: Run, step: Step, phase: Phase, images: ImageSet, old: Model | None) -> None:
     """Train on the images of a step for the epochs of a phase."""
     hook, position, model = run.assembly.hook, run.assembly.position, run.model
     position.phase = phase.name

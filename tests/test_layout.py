@@ -12,8 +12,8 @@ CORE = sorted((ROOT / "lwmfw").glob("*.py"))
 SHIPPED = sorted((ROOT / "plugins" / "lwmfw_plugins").glob("**/*.py"))
 LAYERS = [
     "errors", "position", "rng", "types", "hookspecs", "components", "plugins", "source", "messages", "recipe",
-    "scenario", "assemble", "manual", "schema", "shipped", "model", "data", "terms", "optimizer", "metrics", "record",
-    "compare", "checkpoint", "state", "plan", "evaluate", "loop", "api", "testing", "cli",
+    "scenario", "assemble", "manual", "schema", "shipped", "model", "decoding", "data", "terms", "optimizer", "metrics",
+    "record", "compare", "checkpoint", "state", "plan", "evaluate", "loop", "api", "testing", "cli",
 ]  # fmt: skip
 
 

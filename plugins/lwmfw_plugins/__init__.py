@@ -9,12 +9,15 @@ from collections.abc import Iterator
 from lwmfw import Component, hookimpl
 from lwmfw_plugins.backbones import resnet
 from lwmfw_plugins.classifiers import cosine, linear
-from lwmfw_plugins.data import fashion_mnist, synthetic
+from lwmfw_plugins.data import caltech101, cub200, fashion_mnist, folder, imagenet, synthetic, tiny_imagenet
 from lwmfw_plugins.objectives import bce, cross_entropy
 from lwmfw_plugins.observers import console
 from lwmfw_plugins.penalties import l_ad, l_d
 
-_FILES = (fashion_mnist, synthetic, resnet, linear, cosine, cross_entropy, bce, l_d, l_ad, console)
+_FILES = (
+    fashion_mnist, folder, tiny_imagenet, imagenet, caltech101, cub200, synthetic,
+    resnet, linear, cosine, cross_entropy, bce, l_d, l_ad, console,
+)  # fmt: skip
 
 
 @hookimpl

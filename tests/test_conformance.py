@@ -1,6 +1,7 @@
 """Every shipped component passes the examination that strangers' components take."""
 
 import pytest
+from pictures import LAYOUTS
 
 from lwmfw.components import KINDS
 from lwmfw.plugins import discover
@@ -54,13 +55,17 @@ def test_objectives(record):
 
 
 @of_kind("data")
-def test_data(record):
+def test_data(record, tmp_path):
+    options = {}
     if record.name == "fashion-mnist":
         from lwmfw_plugins.data.fashion_mnist import DEBIAN
 
         if not DEBIAN.is_dir():
             pytest.skip("Debian's dataset-fashion-mnist is not installed")
-    check_data(record.factory(record.options()))
+    if record.name in LAYOUTS:
+        LAYOUTS[record.name](tmp_path)
+        options["root"] = str(tmp_path)
+    check_data(record.factory(record.options(**options)))
 
 
 @of_kind("observer")

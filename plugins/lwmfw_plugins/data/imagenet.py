@@ -1,9 +1,8 @@
 """imagenet: ILSVRC 2012, all 1000 classes or 100 of them (Russakovsky et al. 2015).
 
-The 100 classes are the first of NumPy's RandomState(seed).permutation(1000) over the sorted class ids. Seed 1993 gives
-the ImageNet-100 (ImageNet-Subset) of iCaRL, UCIR and PODNet; another seed gives an iILSVRC-small, 100 random classes,
-as in Learning without Memorizing. Labels number the classes in the order of the permutation, so that
-`scenario.order = [0, 1, 2, ...]` is the order of those papers. The validation images are the test set.
+The 100 classes are the first of NumPy's RandomState(seed).permutation(1000) over the sorted class ids; labels number
+them in that order. Seed 1993 gives the field's ImageNet-100 (classes 54, 7, 894, ...), any other an iILSVRC-small: 100
+random classes, as in iCaRL and Learning without Memorizing. The validation images are the test set.
 """
 
 from __future__ import annotations
@@ -53,12 +52,12 @@ class ImageNet:
         """
         root = Path(self.options.root)
         folder = find("imagenet", self.options.root, ["", "ILSVRC/Data/CLS-LOC"], "train", SOURCE)
+        _check_sorted(folder / "val")
         words = read_list(root / MAPPING) if (root / MAPPING).exists() else {}
         ids = sorted(words) if words else [path.name for path in sub_folders(folder / "train")]
         check_class_count("imagenet", len(ids), CLASSES, root / MAPPING if words else folder / "train")
         chosen = [ids[i] for i in self._chosen()]
         names = [words[wnid].value.split(",")[0] if words else wnid for wnid in chosen]
-        _check_sorted(folder / "val")
         train, test = (
             [(path, label) for label, wnid in enumerate(chosen) for path in images_below(folder / part / wnid)]
             for part in ("train", "val")

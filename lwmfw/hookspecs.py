@@ -115,7 +115,8 @@ def after_step(run: Run, step: Step, model: Model, data: ImageSet, result: StepR
         run: the run.
         step: the step that ends.
         model: the trained model.
-        data: the training images of the step, not augmented.
+        data: the training images of the step, not augmented; `run.loader.evaluation_batches(data)` shows them, whether
+            they are in memory or in files.
         result: accuracies, confusion and cost of the step.
     """
 

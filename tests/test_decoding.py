@@ -14,7 +14,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from lwmfw import DataSet, ImageFiles, UserError, decode_images, decoding, unreadable_images
-from lwmfw.data import Loader
+from lwmfw.data import Loader, arrange
 from lwmfw.decoding import View, centre_box, random_box
 from lwmfw.errors import RunFailed
 
@@ -124,6 +124,15 @@ def test_sixteen_bits_of_grey_become_eight(tmp_path):
     path = save(Image.fromarray((257 * grey).numpy().astype("uint16")), tmp_path / "a.png")
     expected = as_tensor(Image.fromarray(grey.byte().numpy()))
     assert difference(shown(path), expected) <= 1
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("a.jpg", {"format": "MPO", "quality": 95}), ("a.webp", {"lossless": True}), ("a.tif", {})]
+)
+def test_of_several_pictures_in_a_file_the_first_is_shown(tmp_path, name, options):
+    first, second = noise(400, 300), noise(400, 300, seed=1)
+    path = save(first, tmp_path / name, save_all=True, append_images=[second], **options)
+    assert difference(shown(path), as_tensor(noise(400, 300).crop((50, 0, 350, 300)))) < 2
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "tif", "png"])
@@ -268,6 +277,16 @@ def test_batches_are_normalised(files):
     plain = decode_images(files).pixels.float() / 255
     for channel, (mean, std) in enumerate(zip(data.mean, data.std, strict=True)):
         torch.testing.assert_close(images[:, channel], (plain[:, channel] - mean) / std, rtol=1e-4, atol=1e-5)
+
+
+def test_files_are_put_in_class_order_and_held_out_like_images(files):
+    data = DataSet(files, files, list("abcd"), [0.0] * 3, [1.0] * 3)
+    arranged = arrange(data, [2, 0], validation=0.0, seed=0)
+    assert arranged.train.paths == files.paths[6:9] + files.paths[0:3]
+    assert arranged.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    held = arrange(data, [2, 0], validation=0.3, seed=0)
+    assert (len(held.train), len(held.test)) == (4, 2)
+    assert sorted(held.train.paths + held.test.paths) == sorted(arranged.train.paths)
 
 
 def test_files_are_chosen_like_images(files):

@@ -108,12 +108,10 @@ class Loader:
     def evaluation_batches(self, images: ImageSet) -> Iterator[tuple[Tensor, Tensor]]:
         """Images and labels in stored order, not augmented."""
         if isinstance(images, ImageFiles):
-            batches = decoded_batches(images, torch.arange(len(images)).split(CHUNK))
-            for pixels, labels in zip(batches, images.labels.split(CHUNK), strict=True):
-                yield self.normalise(pixels), labels
-            return
-        pairs = zip(images.pixels.split(EVALUATION_BATCH), images.labels.split(EVALUATION_BATCH), strict=True)
-        for pixels, labels in pairs:
+            count, shown = CHUNK, decoded_batches(images, torch.arange(len(images)).split(CHUNK))
+        else:
+            count, shown = EVALUATION_BATCH, iter(images.pixels.split(EVALUATION_BATCH))
+        for pixels, labels in zip(shown, images.labels.split(count), strict=True):
             yield self.normalise(pixels), labels
 
     def normalise(self, pixels: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ each of them; PSS counts it once. Linux only.
 """
 
 import argparse
+import io
 import subprocess
 import sys
 import tempfile
@@ -27,20 +28,26 @@ CLASSES = 4
 WIDTH, HEIGHT = 500, 400
 
 
+def photograph(seed: int) -> bytes:
+    """A JPEG of smooth noise with some grain, about as large as a photograph is."""
+    rng = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(1, 3, 12, 15, generator=rng)
+    smooth = torch.nn.functional.interpolate(coarse, (HEIGHT, WIDTH), mode="bicubic")[0]
+    grain = 0.05 * torch.randn(3, HEIGHT, WIDTH, generator=rng)
+    pixels = (smooth + grain).clamp(0, 1).mul(255).byte().permute(1, 2, 0).contiguous()
+    stream = io.BytesIO()
+    Image.fromarray(pixels.numpy()).save(stream, "JPEG", quality=90)
+    return stream.getvalue()
+
+
 def make_photographs(root: Path, count: int) -> list[str]:
-    """`count` JPEG files of smooth noise with some grain, about as large as photographs are."""
-    rng = torch.Generator().manual_seed(0)
-    paths = []
-    for n in range(count):
-        coarse = torch.rand(1, 3, 12, 15, generator=rng)
-        smooth = torch.nn.functional.interpolate(coarse, (HEIGHT, WIDTH), mode="bicubic")[0]
-        grain = 0.05 * torch.randn(3, HEIGHT, WIDTH, generator=rng)
-        pixels = (smooth + grain).clamp(0, 1).mul(255).byte().permute(1, 2, 0).contiguous()
-        path = root / f"class {n % CLASSES}" / f"{n}.jpg"
+    """`count` files, of which every 32nd has the same content."""
+    contents = [photograph(seed) for seed in range(32)]
+    paths = [root / f"class {n % CLASSES}" / f"{n}.jpg" for n in range(count)]
+    for n, path in enumerate(paths):
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels.numpy()).save(path, quality=90)
-        paths.append(str(path))
-    return paths
+        path.write_bytes(contents[n % len(contents)])
+    return [str(path) for path in paths]
 
 
 def family(pid: int) -> list[int]:

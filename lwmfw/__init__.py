@@ -29,11 +29,12 @@ from lwmfw.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from lwmfw.api import open_run, run
+    from lwmfw.decoding import decode_images, unreadable_images
     from lwmfw.metrics import Results, StepResult
     from lwmfw.model import Model, evaluating
     from lwmfw.scenario import Step
     from lwmfw.state import Run
-    from lwmfw.types import Batch, DataSet, Features, Images, Outputs, Phase, Selection
+    from lwmfw.types import Batch, DataSet, Features, ImageFiles, Images, ImageSet, Outputs, Phase, Selection
 
 __version__ = version("lwmfw")
 
@@ -48,11 +49,15 @@ _LATER = {
     "Batch": "types",
     "DataSet": "types",
     "Features": "types",
+    "ImageFiles": "types",
+    "ImageSet": "types",
     "Images": "types",
     "Outputs": "types",
     "Phase": "types",
     "Selection": "types",
     "Step": "scenario",
+    "decode_images": "decoding",
+    "unreadable_images": "decoding",
 }
 
 __all__ = [
@@ -66,6 +71,8 @@ __all__ = [
     "Field",
     "File",
     "Folder",
+    "ImageFiles",
+    "ImageSet",
     "Images",
     "LwmfwError",
     "Model",
@@ -84,11 +91,13 @@ __all__ = [
     "StepResult",
     "UserError",
     "__version__",
+    "decode_images",
     "did_you_mean",
     "evaluating",
     "hookimpl",
     "open_run",
     "run",
+    "unreadable_images",
 ]
 
 

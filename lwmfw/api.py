@@ -125,7 +125,7 @@ def open_run(path: Path | str) -> OpenedRun:
     if kept is None:
         raise UserError(f"{path}: holds no checkpoint; name a run directory that still has its checkpoints folder")
     assembly = assemble(load_recipe(path / "resolved.toml"))
-    model = new_model(assembly, kept.facts["channels"], torch.device("cpu"))
+    model = new_model(assembly, kept.facts["channels"], kept.facts["size"], torch.device("cpu"))
     for step in kept.results.steps:
         model.grow(len(step.new_classes))
     checkpoint.restore(kept.without_extras(), model, {})

@@ -60,7 +60,8 @@ def take(model: Model, components: Mapping[str, Any], results: Results, facts: M
     states: dict[str, dict[str, Any]] = {}
     for name, component in components.items():
         state = component.state() if hasattr(component, "state") else {}
-        _check_plain(name, {key: value for key, value in state.items() if not isinstance(value, Tensor)})
+        plain = {key: value for key, value in state.items() if not isinstance(value, Tensor)}
+        check_plain(f"{name}.state", plain, "return a flat dict of tensors and plain values")
         states[name] = {k: _copy(v) if isinstance(v, Tensor) else copy.deepcopy(v) for k, v in state.items()}
     weights = {name: _copy(value) for name, value in model.state_dict().items()}
     path = Path(f"step-{len(results.steps):04d}")
@@ -79,15 +80,8 @@ def save(folder: Path, kept: Checkpoint) -> None:
         # safetensors hands tensors back in any order; None keeps a tensor's place among the plain values
         plain[name] = {key: None if isinstance(value, Tensor) else value for key, value in state.items()}
         tensors |= {f"component.{name}/{key}": value for key, value in state.items() if isinstance(value, Tensor)}
-<<<<<<< HEAD
     state_json = json.dumps({"results": kept.results.to_json(), "components": plain, "facts": kept.facts})
     contents = {_TENSORS: safetensors.torch.save(tensors), _STATE: state_json.encode()}
-=======
-        check_plain(f"{name}.state", plain[name], "return a flat dict of tensors and plain values")
-    whole = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    state_json = json.dumps({"results": results.to_json(), "components": plain, "facts": dict(facts)})
-    contents = {_TENSORS: safetensors.torch.save(whole), _STATE: state_json.encode()}
->>>>>>> wt-b
     manifest = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
 
     final = folder / kept.path.name

@@ -1,7 +1,7 @@
-"""Images from memory to batches: ordered by class, cropped, flipped and normalised as tensors.
+"""Images to batches: ordered by class, cropped, flipped and normalised as tensors.
 
-The whole set is one uint8 tensor on the device. Order and augmentation of an epoch are drawn at once from a generator
-that depends on seed, step, phase and epoch only.
+A set in memory is one uint8 tensor on the device; one in files is decoded by workers (decoding.py). Order and
+augmentation of an epoch are drawn at once from a generator that depends on seed, step, phase and epoch only.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from lwmfw.decoding import CHUNK, decoded_batches
 from lwmfw.errors import UserError
 from lwmfw.rng import generator
-from lwmfw.types import Batch, DataSet, Images
+from lwmfw.types import Batch, DataSet, ImageFiles, ImageSet
 
 EVALUATION_BATCH = 250  # larger forwards are slower on a CPU
 
@@ -45,24 +46,23 @@ def arrange(data: DataSet, order: list[int], validation: float, seed: int) -> Da
     return replace(data, train=train, test=test)
 
 
-def _sorted(images: Images, order: list[int]) -> Images:
+def _sorted(images: ImageSet, order: list[int]) -> ImageSet:
     highest = max(*order, *images.labels.unique().tolist(), 0)
     position = torch.full((highest + 1,), -1)
     position[order] = torch.arange(len(order))
     labels = position[images.labels]
     chosen = labels.argsort(stable=True)[int((labels < 0).sum()) :]
-    return Images(images.pixels[chosen].contiguous(), labels[chosen].contiguous())
+    return replace(images.select(chosen), labels=labels[chosen])
 
 
-def _split(images: Images, share: float, seed: int) -> tuple[Images, Images]:
+def _split(images: ImageSet, share: float, seed: int) -> tuple[ImageSet, ImageSet]:
     """Per class, the first `1 - share` of a random order and the rest."""
     held_out = torch.zeros(len(images), dtype=torch.bool)
     for label in images.labels.unique().tolist():
         members = (images.labels == label).nonzero().flatten()
         shuffled = members[torch.randperm(len(members), generator=generator(seed, "validation", label))]
         held_out[shuffled[: max(1, round(len(members) * share))]] = True
-    kept = ~held_out
-    return Images(images.pixels[kept], images.labels[kept]), Images(images.pixels[held_out], images.labels[held_out])
+    return images.select((~held_out).nonzero().flatten()), images.select(held_out.nonzero().flatten())
 
 
 @dataclass(frozen=True)
@@ -81,12 +81,15 @@ class Loader:
         return cls(mean, std, data.padding, data.flip)
 
     def training_batches(
-        self, images: Images, batch_size: int, rng: torch.Generator, first_new: int = 0
+        self, images: ImageSet, batch_size: int, rng: torch.Generator, first_new: int = 0
     ) -> Iterator[Batch]:
         """One epoch: every image once, shuffled and augmented by numbers drawn before the first batch.
 
         Images of classes before `first_new` are exemplars.
         """
+        if isinstance(images, ImageFiles):
+            yield from self._training_batches_of_files(images, batch_size, rng)
+            return
         device, count = images.labels.device, len(images)
         order = torch.randperm(count, generator=rng).to(device)
         shifts = torch.randint(0, 2 * self.padding + 1, (2, count), generator=rng).to(device)
@@ -99,10 +102,21 @@ class Loader:
             labels = images.labels[chosen]
             yield Batch(self.normalise(pixels), labels, labels < first_new)
 
-    def evaluation_batches(self, images: Images) -> Iterator[tuple[Tensor, Tensor]]:
+    def _training_batches_of_files(self, files: ImageFiles, batch_size: int, rng: torch.Generator) -> Iterator[Batch]:
+        chosen = torch.randperm(len(files), generator=rng).split(batch_size)
+        seeds = torch.randint(2**63 - 1, (len(files),), generator=rng)
+        batches = decoded_batches(files, chosen, seeds=seeds, flip=self.flip)
+        for index, pixels in zip(chosen, batches, strict=True):
+            labels = files.labels[index.to(files.labels.device)]
+            yield Batch(self.normalise(pixels), labels, torch.zeros_like(labels, dtype=torch.bool))
+
+    def evaluation_batches(self, images: ImageSet) -> Iterator[tuple[Tensor, Tensor]]:
         """Images and labels in stored order, not augmented."""
-        pairs = zip(images.pixels.split(EVALUATION_BATCH), images.labels.split(EVALUATION_BATCH), strict=True)
-        for pixels, labels in pairs:
+        if isinstance(images, ImageFiles):
+            count, shown = CHUNK, decoded_batches(images, torch.arange(len(images)).split(CHUNK))
+        else:
+            count, shown = EVALUATION_BATCH, iter(images.pixels.split(EVALUATION_BATCH))
+        for pixels, labels in zip(shown, images.labels.split(count), strict=True):
             yield self.normalise(pixels), labels
 
     def normalise(self, pixels: Tensor) -> Tensor:

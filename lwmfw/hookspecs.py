@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lwmfw.model import Model
     from lwmfw.scenario import Step
     from lwmfw.state import Run
-    from lwmfw.types import Batch, Images, Outputs, Selection
+    from lwmfw.types import Batch, ImageSet, Outputs, Selection
 
 hookspec = pluggy.HookspecMarker("lwmfw")
 hookimpl = pluggy.HookimplMarker("lwmfw")
@@ -108,7 +108,9 @@ def after_epoch(run: Run, step: Step, epoch: int, means: Mapping[str, float], rn
 
 
 @hookspec(firstresult=True)
-def select_memory(step: Step, model: Model, candidates: Images, quota: Mapping[int, int], rng: Generator) -> Selection:
+def select_memory(
+    step: Step, model: Model, candidates: ImageSet, quota: Mapping[int, int], rng: Generator
+) -> Selection:
     """Choose the exemplars, once per step of a recipe with [memory], after training and before evaluation.
 
     Args:
@@ -124,21 +126,17 @@ def select_memory(step: Step, model: Model, candidates: Images, quota: Mapping[i
 
 
 @hookspec
-def after_step(run: Run, step: Step, model: Model, data: Images, result: StepResult, rng: Generator) -> None:
+def after_step(run: Run, step: Step, model: Model, data: ImageSet, result: StepResult, rng: Generator) -> None:
     """The step is evaluated and the old copy for the next step is taken.
 
     Args:
         run: the run.
         step: the step that ends.
         model: the trained model.
-<<<<<<< HEAD
-        data: the images the step was trained on, exemplars included, not augmented.
-        result: accuracies, confusion and cost of the step.
-=======
-        data: the training images of the step, not augmented.
+        data: the images the step was trained on, exemplars included, not augmented;
+            `run.loader.evaluation_batches(data)` shows them, whether they are in memory or in files.
         result: accuracies, confusion and cost of the step. An observer adds what it measured to `result.extra`, under
             its component's name, as plain values; results.json keeps it.
->>>>>>> wt-b
     """
 
 

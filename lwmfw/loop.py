@@ -30,7 +30,7 @@ from lwmfw.rng import generator
 from lwmfw.scenario import Step
 from lwmfw.state import Run
 from lwmfw.terms import TermMeans, backward, merge_terms
-from lwmfw.types import Batch, Images, Outputs, Phase
+from lwmfw.types import Batch, ImageSet, Outputs, Phase
 
 
 def train(run: Run) -> Results:
@@ -73,7 +73,7 @@ def learn(run: Run, step: Step, old: Model | None) -> Model | None:
     return old
 
 
-def train_phase(run: Run, step: Step, phase: Phase, images: Images, old: Model | None) -> None:
+def train_phase(run: Run, step: Step, phase: Phase, images: ImageSet, old: Model | None) -> None:
     """Train on the images of a step for the epochs of a phase."""
     hook, position, model = run.assembly.hook, run.assembly.position, run.model
     position.phase = phase.name
@@ -117,7 +117,7 @@ def compute_terms(run: Run, step: Step, batch: Batch, old_model: Model | None) -
     return merge_terms(terms, penalties, run.position)
 
 
-def select_exemplars(run: Run, step: Step, candidates: Images) -> None:
+def select_exemplars(run: Run, step: Step, candidates: ImageSet) -> None:
     """Let the selector choose what the memory keeps of the images of a step and of what it holds."""
     if run.memory is None:
         return

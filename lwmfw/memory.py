@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lwmfw.budget import Budget
 from lwmfw.errors import RunFailed
-from lwmfw.types import Images, Selection
+from lwmfw.types import Images, ImageSet, Selection
 
 
 class Memory:
@@ -17,11 +17,13 @@ class Memory:
 
     Attributes:
         budget: how many there may be.
+        image_bytes: what one of them takes.
         images: they themselves, by class, and in each class in the order in which they were selected.
     """
 
     def __init__(self, budget: Budget, like: Images) -> None:
         self.budget = budget
+        self.image_bytes = like.pixels[0].numel()
         self.images = Images(like.pixels[:0].clone(), like.labels[:0].clone())
 
     @property
@@ -29,19 +31,21 @@ class Memory:
         """Bytes of the stored pixels."""
         return self.images.pixels.numel()
 
-    def join(self, new: Images) -> Images:
+    def join(self, new: ImageSet) -> Images:
         """The exemplars and the images of new classes, which come behind theirs in the class order."""
         held = self.images
+        assert isinstance(new, Images), "checked before the memory is made"  # noqa: S101
         return Images(torch.cat([held.pixels, new.pixels]), torch.cat([held.labels, new.labels]))
 
-    def quota(self, classes: range, candidates: Images) -> dict[int, int]:
+    def quota(self, classes: range, candidates: ImageSet) -> dict[int, int]:
         """Class -> how many of its candidates may be kept when these classes share the budget."""
-        count = self.budget.quota(max(1, len(classes)), candidates.pixels[0].numel())
+        count = self.budget.quota(max(1, len(classes)), self.image_bytes)
         available = torch.bincount(candidates.labels, minlength=classes.stop).tolist()
         return {c: available[c] if count is None else min(count, available[c]) for c in classes}
 
-    def store(self, candidates: Images, selection: Selection) -> None:
+    def store(self, candidates: ImageSet, selection: Selection) -> None:
         """Keep what was selected and nothing else."""
+        assert isinstance(candidates, Images), "checked before the memory is made"  # noqa: S101
         chosen = torch.cat([selection.indices[c] for c in sorted(selection.indices)]).to(candidates.labels.device)
         self.images = Images(candidates.pixels[chosen], candidates.labels[chosen])
 
@@ -55,7 +59,7 @@ class Memory:
         self.images = Images(state["pixels"].to(device), state["labels"].to(device))
 
 
-def check_selection(selection: object, candidates: Images, quota: Mapping[int, int], who: str, place: object) -> None:
+def check_selection(selection: object, candidates: ImageSet, quota: Mapping[int, int], who: str, place: object) -> None:
     """Refuse a selection that the memory cannot keep.
 
     Raises:

@@ -26,7 +26,7 @@ from lwmfw.recipe import Recipe
 from lwmfw.record import RunDirectory
 from lwmfw.rng import Randomness, derive_seed
 from lwmfw.scenario import Step, class_order, steps_of
-from lwmfw.types import DataSet, Features, Images, Phase
+from lwmfw.types import DataSet, Features, Images, ImageSet, Phase
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 
@@ -95,7 +95,7 @@ class Run:
         settings = self.recipe.training.settings(step.index)
         return Phase("main", **settings.model_dump())
 
-    def training_images(self, step: Step) -> Images:
+    def training_images(self, step: Step) -> ImageSet:
         """The new classes' training images, behind the exemplars."""
         new = self.data.train.of_classes(step.new_classes)
         return self.memory.join(new) if self.memory else new
@@ -162,7 +162,8 @@ class Run:
         facts = {
             "threads": torch.get_num_threads(),
             "arithmetic": self.arithmetic,
-            "channels": self.data.train.pixels.shape[1],
+            "channels": self.data.train.channels,
+            "size": self.data.train.size,
         }
         return checkpoint.take(self.model, self.stateful, self.results, facts)
 
@@ -194,7 +195,7 @@ def prepare(assembly: Assembly, device_name: DeviceName = "auto") -> Run:
         data=data,
         loader=Loader.of(data, device),
         objective=_objective(assembly),
-        model=new_model(assembly, data.train.pixels.shape[1], device),
+        model=new_model(assembly, data.train.channels, data.train.size, device),
         device=device,
         results=Results(recipe.name, recipe.seed, order, names, providers),
         rng=Randomness(recipe.seed, assembly.position),
@@ -202,21 +203,23 @@ def prepare(assembly: Assembly, device_name: DeviceName = "auto") -> Run:
     )
 
 
-def new_model(assembly: Assembly, channels: int, device: torch.device) -> Model:
-    """The model before its first class; initial weights are a function of the seed."""
+def new_model(assembly: Assembly, channels: int, size: int, device: torch.device) -> Model:
+    """The model for images of a size before its first class; initial weights are a function of the seed."""
     recipe = assembly.resolved.recipe
     torch.manual_seed(derive_seed(recipe.seed, "model"))
     backbone: nn.Module = assembly.method("backbone", "build")(channels)
-    features, stages = _probe(backbone, channels)
+    features, stages = _probe(backbone, channels, size)
     classifier: nn.Module = assembly.method("classifier", "build")(features)
     precision = recipe.training.precision
     bf16 = precision == "bf16" or (precision == "auto" and computes_bf16(device))
     return build_model(backbone, classifier, device, bf16=bf16, stages=stages)
 
 
-def _memory(recipe: Recipe, images: Images, classes: int) -> Memory | None:
+def _memory(recipe: Recipe, images: ImageSet, classes: int) -> Memory | None:
     if recipe.memory is None:
         return None
+    if not isinstance(images, Images):
+        raise UserError('memory: exemplars are kept of images in memory only; set data.decode = "once"')
     budget = parse_budget(recipe.memory.budget)
     if budget.quota(classes, images.pixels[0].numel()) == 0:
         raise UserError(
@@ -231,11 +234,11 @@ def _objective(assembly: Assembly) -> ObjectiveTerm:
     return ObjectiveTerm(name, options.over, options.weight, assembly.method("objective", "loss"))
 
 
-def _probe(backbone: nn.Module, channels: int) -> tuple[int, int]:
-    """Width of the features and number of maps, found by one small forward so that no backbone has to state them."""
+def _probe(backbone: nn.Module, channels: int, size: int) -> tuple[int, int]:
+    """Width of the features and number of maps, found by one forward so that no backbone has to state them."""
     training = backbone.training
     with torch.no_grad():
-        body = cast(Features, backbone.eval()(torch.zeros(1, channels, 32, 32)))
+        body = cast(Features, backbone.eval()(torch.zeros(1, channels, size, size)))
     backbone.train(training)
     return body.features.shape[1], len(body.maps)
 
@@ -274,4 +277,5 @@ def environment(run: Run) -> dict[str, object]:
         "device": name,
         "arithmetic": run.arithmetic,
         "threads": torch.get_num_threads(),
+        "skipped_images": run.data.skipped,
     }

@@ -23,6 +23,7 @@ from torch import nn
 from lwmfw.api import execute
 from lwmfw.assemble import assemble, check_hooks
 from lwmfw.components import Component, Options
+from lwmfw.decoding import decode_images
 from lwmfw.memory import check_selection
 from lwmfw.metrics import Results
 from lwmfw.model import Model, build_model, frozen_copy
@@ -30,7 +31,7 @@ from lwmfw.plugins import Catalogue
 from lwmfw.recipe import load_recipe
 from lwmfw.scenario import Step
 from lwmfw.state import Run
-from lwmfw.types import Batch, Features, Images, Outputs
+from lwmfw.types import Batch, Features, ImageFiles, Images, Outputs
 
 CLASSES = 4
 
@@ -312,16 +313,22 @@ def check_objective(component: Any) -> None:
 
 
 def check_data(component: Any) -> None:
-    """Hold a data set's object against the contract: uint8 images, every class in both parts."""
+    """Hold a data set's object against the contract: images in memory or in files, every class in both parts."""
     data = component.load()
     assert component.class_count in (None, len(data.class_names)), "class_count is the number of classes"
     for part in (data.train, data.test):
-        assert isinstance(part, Images), "train and test are Images"
-        assert part.pixels.dtype == torch.uint8, "pixels are uint8"
-        assert part.pixels.ndim == 4, "pixels are (N, C, H, W)"
+        assert isinstance(part, Images | ImageFiles), "train and test are Images or ImageFiles"
+        if isinstance(part, ImageFiles):
+            assert len(part.paths) == len(part), "every file has a label"
+            assert part.size <= part.resize, "the part that evaluation shows fits into the image"
+            pixels = decode_images(part.select(torch.arange(min(4, len(part))))).pixels
+        else:
+            pixels = part.pixels
+        assert pixels.dtype == torch.uint8, "pixels are uint8"
+        assert pixels.ndim == 4, "pixels are (N, C, H, W)"
         assert part.labels.dtype == torch.int64, "labels are int64"
         assert set(part.labels.tolist()) == set(range(len(data.class_names))), "every class has images"
-    assert len(data.mean) == len(data.std) == data.train.pixels.shape[1], "mean and std are per channel"
+    assert len(data.mean) == len(data.std) == data.train.channels, "mean and std are per channel"
 
 
 def check_selector(component: Any) -> None:

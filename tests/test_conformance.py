@@ -1,6 +1,7 @@
 """Every shipped component passes the examination that strangers' components take."""
 
 import pytest
+from pictures import LAYOUTS
 
 from lwmfw.components import KINDS
 from lwmfw.plugins import discover
@@ -57,7 +58,8 @@ def test_objectives(record):
 
 
 @of_kind("data")
-def test_data(record):
+def test_data(record, tmp_path):
+    options = {}
     if record.name == "fashion-mnist":
         from lwmfw_plugins.data.fashion_mnist import DEBIAN
 
@@ -65,7 +67,10 @@ def test_data(record):
             pytest.skip("Debian's dataset-fashion-mnist is not installed")
     if record.name.startswith("cifar"):
         pytest.skip("not shipped; test_cifar.py examines it on made files")
-    check_data(record.factory(record.options()))
+    if record.name in LAYOUTS:
+        LAYOUTS[record.name](tmp_path)
+        options["root"] = str(tmp_path)
+    check_data(record.factory(record.options(**options)))
 
 
 @of_kind("selector")

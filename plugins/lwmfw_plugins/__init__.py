@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from lwmfw import Component, hookimpl
 from lwmfw_plugins.backbones import resnet, resnet18, timm, torchvision
 from lwmfw_plugins.classifiers import cosine, linear
-from lwmfw_plugins.data import cifar, fashion_mnist, synthetic
+from lwmfw_plugins.data import caltech101, cifar, cub200, fashion_mnist, folder, imagenet, synthetic, tiny_imagenet
 from lwmfw_plugins.memory import random
 from lwmfw_plugins.objectives import bce, cross_entropy
 from lwmfw_plugins.observers import attention_drift, console
 from lwmfw_plugins.penalties import freeze, l_ad, l_d
 
 _FILES = (
-    *(fashion_mnist, cifar, synthetic),
+    *(fashion_mnist, cifar, folder, tiny_imagenet, imagenet, caltech101, cub200, synthetic),
     *(resnet, resnet18, torchvision, timm),
     *(linear, cosine),
     *(cross_entropy, bce),

@@ -15,7 +15,7 @@ from lwmfw_plugins.attention import pooled_attention
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lwmfw import Images, Model, Run, Step, StepResult
+    from lwmfw import ImageSet, Model, Run, Step, StepResult
 
 NAME = "attention-drift"
 EPS = 1e-6  # as in L_AD
@@ -101,7 +101,7 @@ class AttentionDrift:
         return torch.cat([members[: self.options.images] for members in of_class])
 
 
-def look(run: Run, model: Model, images: Images) -> Tensor:
+def look(run: Run, model: Model, images: ImageSet) -> Tensor:
     """Attention to each image for its own class, (N, H, W) on the host; of length 1, or 0 where ReLU leaves none."""
     import torch
 

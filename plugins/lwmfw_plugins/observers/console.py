@@ -40,6 +40,8 @@ class ConsoleObserver:
             f"{recipe.name}, seed {recipe.seed}: {len(data.class_names)} classes of {recipe.data.use} in "
             f"{len(run.steps)} steps, {recipe.backbone.use}, {precision} on {run.device.type}"
         )
+        if data.skipped:
+            self._print(f"skipped {len(data.skipped)} images that cannot be read: {', '.join(data.skipped)}")
         if run.directory:
             self._print(f"recorded in {run.directory.path}")
 

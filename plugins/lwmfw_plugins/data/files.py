@@ -1,0 +1,168 @@
+"""What the data sets made of image files share: their options, where they are found, and lists of files that are
+checked before they are believed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from lwmfw import Field, Folder, Options, UserError
+
+if TYPE_CHECKING:
+    from lwmfw import DataSet, ImageSet
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
+MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+"""Of ImageNet's training images. They are used for every set, as pretrained backbones expect."""
+
+Labelled = tuple[str, int]
+"""The path of an image, and its label."""
+
+
+class FileOptions(Options):
+    """Options of every set that is made of files."""
+
+    root: Folder = Field("", description="folder of the published layout")
+    size: int = Field(224, ge=8, le=1024, description="height and width that images are given, in pixels")
+    decode: Literal["each epoch", "once"] = Field(
+        "each epoch",
+        description="each epoch: by workers, a random part resized, memory does not grow with the set; "
+        "once: into memory, the centre, then shifted by up to 1/16 of its size",
+    )
+    flip: bool = Field(True, description="whether training images are mirrored at random")
+
+
+class Entry(NamedTuple):
+    """What a line of a list file says of its key, and the line's place."""
+
+    value: str
+    place: str
+
+
+def data_set(
+    train: Iterable[Labelled],
+    test: Iterable[Labelled],
+    names: list[str],
+    options: FileOptions,
+    skipped: Sequence[str] = (),
+) -> DataSet:
+    """The data set of labelled files, held as the options say."""
+    import torch
+
+    from lwmfw import DataSet, ImageFiles, decode_images
+
+    once, size = options.decode == "once", options.size
+    # for evaluation the field shows the centre 224 of 256 pixels; images in memory keep their rim for the random shift
+    resize = size if once else round(size * 256 / 224)
+
+    def held(part: Iterable[Labelled]) -> ImageSet:
+        listed = list(part)
+        labels = torch.tensor([label for _, label in listed], dtype=torch.int64)
+        files = ImageFiles([path for path, _ in listed], labels, size, resize)
+        return decode_images(files) if once else files
+
+    padding = size // 16 if once else 0
+    return DataSet(held(train), held(test), names, MEAN, STD, padding, options.flip, list(skipped))
+
+
+def find(who: str, root: str, places: Sequence[str], marker: str, source: str) -> Path:
+    """The first place below root that holds the marker, which may be a file or a folder.
+
+    Raises:
+        UserError: none does; names the paths looked at and where the set comes from.
+    """
+    if not root:
+        raise UserError(f"{who}: the images are not shipped; set data.root to the unpacked set, {source}")
+    looked = [Path(root, place) for place in places]
+    for folder in looked:
+        if (folder / marker).exists():
+            return folder
+    listed = ", ".join(str(folder) for folder in looked)
+    raise UserError(f"{who}: not found; looked for {marker} in {listed}; set data.root to the unpacked set, {source}")
+
+
+def sub_folders(folder: Path) -> list[Path]:
+    """The folders in a folder, links to folders too, sorted by name, without hidden ones.
+
+    Raises:
+        UserError: the folder cannot be read.
+    """
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read ({error.strerror}); set data.root to another folder") from error
+
+
+def images_below(folder: Path) -> list[str]:
+    """The images in a folder and its sub-folders by suffix, sorted; hidden ones and links to folders are left out.
+
+    Raises:
+        UserError: a folder cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise UserError(f"{error.filename}: cannot be read ({error.strerror}); make it readable or remove it")
+
+    found = []
+    for path, folders, files in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        images = (name for name in files if os.path.splitext(name)[1].lower() in SUFFIXES and name[0] != ".")
+        found += [os.path.join(path, name) for name in images]
+    return sorted(found)
+
+
+def shuffled(paths: Iterable[str], folder: Path, seed: int) -> list[str]:
+    """Paths in an order that is a function of the seed and of their names below `folder`, wherever that lies."""
+
+    def digest(path: str) -> bytes:
+        name = Path(path).relative_to(folder).as_posix()
+        return hashlib.sha256(f"{seed}/{name}".encode(errors="surrogateescape")).digest()
+
+    return sorted(paths, key=digest)
+
+
+def read_list(path: Path) -> dict[str, Entry]:
+    """The lines of a list file by their first word; blank lines are passed over.
+
+    Raises:
+        UserError: no such file, not text, or a word that begins two lines.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); restore the file") from error
+    found: dict[str, Entry] = {}
+    for number, line in enumerate(lines, 1):
+        key, _, value = line.strip().replace("\t", " ").partition(" ")
+        if key in found:
+            raise UserError(f"{path}:{number}: a second line of '{key}'; restore the file")
+        if key:
+            found[key] = Entry(value.strip(), f"{path}:{number}")
+    return found
+
+
+def listed_image(folder: Path, name: str, place: str) -> str:
+    """The path of an image that a list names.
+
+    Raises:
+        UserError: it is missing, or outside the folder.
+    """
+    path = folder / name
+    if not name or Path(name).is_absolute() or ".." in Path(name).parts:
+        raise UserError(f"{place}: '{name}' names no file inside {folder}; restore the list")
+    if not path.is_file():
+        raise UserError(f"{place}: there is no {path}; restore the file")
+    return str(path)
+
+
+def check_class_count(who: str, found: int, published: int, place: Path) -> None:
+    """Refuse a set with other classes than the published ones.
+
+    Raises:
+        UserError: with both counts.
+    """
+    if found != published:
+        raise UserError(f"{who}: {place} has {found} classes, not the published {published}; restore the set")

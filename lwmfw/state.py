@@ -208,7 +208,7 @@ def new_model(assembly: Assembly, channels: int, size: int, device: torch.device
     recipe = assembly.resolved.recipe
     torch.manual_seed(derive_seed(recipe.seed, "model"))
     backbone: nn.Module = assembly.method("backbone", "build")(channels)
-    features, stages = _probe(backbone, channels, size)
+    features, stages = _probe(backbone, channels, size, assembly.provider_of("backbone"))
     classifier: nn.Module = assembly.method("classifier", "build")(features)
     precision = recipe.training.precision
     bf16 = precision == "bf16" or (precision == "auto" and computes_bf16(device))
@@ -234,11 +234,21 @@ def _objective(assembly: Assembly) -> ObjectiveTerm:
     return ObjectiveTerm(name, options.over, options.weight, assembly.method("objective", "loss"))
 
 
-def _probe(backbone: nn.Module, channels: int, size: int) -> tuple[int, int]:
-    """Width of the features and number of maps, found by one forward so that no backbone has to state them."""
+def _probe(backbone: nn.Module, channels: int, size: int, who: str) -> tuple[int, int]:
+    """Width of the features and number of maps, found by one forward so that no backbone has to state them.
+
+    Raises:
+        UserError: the backbone cannot take such images, as one with large strides or of a fixed size.
+    """
     training = backbone.training
-    with torch.no_grad():
-        body = cast(Features, backbone.eval()(torch.zeros(1, channels, size, size)))
+    try:
+        with torch.no_grad():
+            body = cast(Features, backbone.eval()(torch.zeros(1, channels, size, size)))
+    except (RuntimeError, ValueError, AssertionError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"{who} cannot take images of {channels}x{size}x{size} ({reason}); choose another backbone or image size"
+        ) from error
     backbone.train(training)
     return body.features.shape[1], len(body.maps)
 

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+import torch
 from plugin_files import ANGLES, penalty_file
 
 from lwmfw import Objective, Observer, Options, Penalty, hookimpl
@@ -204,6 +205,23 @@ def test_an_error_inside_a_strangers_network_names_the_stranger(tmp_path):
     )
     with pytest.raises(RunFailed, match=r"net.py:6: body raised ValueError: no training; the run stopped in step 1"):
         tiny_run({"plugins": ["net.py"], "backbone": {"use": "body"}}, tmp_path)
+
+
+def test_a_backbone_that_cannot_take_the_images_is_refused(tmp_path):
+    class Fixed:
+        offers = frozenset({"features"})
+
+        def __init__(self, options):
+            pass
+
+        def build(self, channels):
+            return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(224 * 224 * 3, 2))
+
+    catalogue = discover()
+    catalogue.components.append(Backbone("fixed", Fixed, provider=Provider("mine", "1.0")))
+    message = r"^mine 1.0: fixed cannot take images of 3x8x8 \(.*mat1 and mat2 .*\); choose another backbone or"
+    with pytest.raises(UserError, match=message):
+        tiny_run({"backbone": {"use": "fixed"}}, tmp_path, catalogue=catalogue)
 
 
 @pytest.mark.parametrize("installed", [False, True], ids=["by name", "as a function"])

@@ -49,8 +49,9 @@ def accepted(tables, keys, value):
 
 @pytest.fixture
 def tables():
-    """The valid recipe with every default written out."""
-    Path("recipe.toml").write_text(RECIPE)
+    """The valid recipe with a memory and every default written out."""
+    memory = '[memory]\nbudget = "20 per class"\nselect = { use = "random" }\n'
+    Path("recipe.toml").write_text(RECIPE.replace('use = "bce"', 'use = "bce"\nover = "seen"') + memory)
     return tomllib.loads(load_recipe("recipe.toml", catalogue=CATALOGUE).toml())
 
 

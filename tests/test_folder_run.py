@@ -88,7 +88,7 @@ def test_lwmfw_run_skips_and_lists_it_if_the_recipe_asks(photographs, tmp_path):
     done = command(recipe)
     assert done.returncode == 0, done.stderr
     bad = str(photographs / "bee" / "08.jpg")
-    assert f"skipped 1 images that cannot be read: {bad}" in done.stderr
+    assert f"skipped because they cannot be read: {bad}" in done.stderr
     assert json.loads((tmp_path / "run" / "env.json").read_text())["skipped_images"] == [bad]
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert sorted(results["class_names"]) == CLASSES

@@ -41,7 +41,7 @@ class ConsoleObserver:
             f"{len(run.steps)} steps, {recipe.backbone.use}, {precision} on {run.device.type}"
         )
         if data.skipped:
-            self._print(f"skipped {len(data.skipped)} images that cannot be read: {', '.join(data.skipped)}")
+            self._print(f"skipped because they cannot be read: {', '.join(data.skipped)}")
         if run.directory:
             self._print(f"recorded in {run.directory.path}")
 

@@ -1,9 +1,9 @@
-"""Draw docs/fashion-mnist-mini.svg from the measured results beside it.
+"""Draw docs/fashion-mnist-mini.svg and docs/cifar100.svg from the measured results beside them.
 
     python docs/figure.py
 
-Needs the extra `dev` (matplotlib). Reads docs/measured/fashion-mnist-mini/*.json, which are results.json of the runs
-that README names.
+Needs the extra `dev` (matplotlib). Reads docs/measured/, whose files are results.json of the runs that README and
+docs/lwm.md name.
 """
 
 from pathlib import Path
@@ -25,9 +25,9 @@ HERE = Path(__file__).parent
 COLOURS = {"finetune": "#8c8c8c", "lwf-mc": "#3b75af", "c-lad": "#c9a227", "lwm": "#c03d3e", "joint": "#2f2f2f"}
 
 
-def measured() -> dict[str, list[Results]]:
+def measured(folder: str) -> dict[str, list[Results]]:
     """Recipe -> its runs, in the order of COLOURS."""
-    runs = [read_results(path) for path in sorted((HERE / "measured" / "fashion-mnist-mini").glob("*.json"))]
+    runs = [read_results(path) for path in sorted((HERE / "measured" / folder).glob("*.json"))]
     return {name: [run for run in runs if run.recipe == name] for name in COLOURS}
 
 
@@ -37,10 +37,10 @@ def bars(axes: Axes, place: float, values: list[float], colour: str, alpha: floa
     axes.scatter([place] * len(values), values, s=14, color="black", zorder=3)
 
 
-def main() -> None:
-    """Write the figure."""
+def mini() -> None:
+    """The recipes on the shipped images: accuracy at the end, and on the classes of each step."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained", sharey=True)
-    runs = measured()
+    runs = measured("fashion-mnist-mini")
     for index, (name, colour) in enumerate(COLOURS.items()):
         last = [run.last_accuracy["cnn"] for run in runs[name]]
         bars(left, index, last, colour, 1.0, 0.7)
@@ -56,5 +56,22 @@ def main() -> None:
     figure.savefig(HERE / "fashion-mnist-mini.svg", metadata={"Date": None})
 
 
+def cifar100() -> None:
+    """Accuracy after each step on CIFAR-100: on all seen classes, and on the first ten."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained", sharey=True)
+    for name, runs in measured("cifar100").items():
+        for run in runs:
+            seen = [step.seen for step in run.steps]
+            left.plot(seen, [s.accuracy["cnn"] for s in run.steps], "o-", ms=3, color=COLOURS[name], label=name)
+            right.plot(seen, [s.accuracy_by_step["cnn"][0] for s in run.steps], "o-", ms=3, color=COLOURS[name])
+    left.set_title("accuracy on all seen classes", fontsize=11)
+    right.set_title("accuracy on the first ten", fontsize=11)
+    left.set(ylim=(0, 0.8), xlabel="seen classes")
+    right.set(xlabel="seen classes")
+    left.legend(frameon=False)
+    figure.savefig(HERE / "cifar100.svg", metadata={"Date": None})
+
+
 if __name__ == "__main__":
-    main()
+    mini()
+    cifar100()

@@ -72,7 +72,7 @@ LIGHT = {
     "help": ["--help"],
     "version": ["--version"],
     "recipes": ["recipes"],
-    "compare": ["compare", *map(str, (ROOT / "docs" / "measured").glob("**/lwm-*.json"))],
+    "compare": ["compare", *map(str, (ROOT / "docs" / "measured" / "fashion-mnist-mini").glob("lwm-*.json"))],
     "check": ["check", str(ROOT / "recipes" / "lwm.toml")],
     "show": ["show", str(ROOT / "recipes" / "lwm.toml")],
     "plugins": ["plugins", "L_AD"],

@@ -13,8 +13,10 @@ from pydantic import Field
 from lwmfw.components import (
     Backbone,
     Classifier,
+    Codec,
     Component,
     Data,
+    ExtraPhase,
     File,
     Folder,
     Objective,
@@ -22,6 +24,7 @@ from lwmfw.components import (
     Observer,
     Options,
     Penalty,
+    Rate,
     Selector,
 )
 from lwmfw.errors import LwmfwError, UserError, did_you_mean
@@ -29,6 +32,7 @@ from lwmfw.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from lwmfw.api import open_run, run
+    from lwmfw.budget import Budget
     from lwmfw.decoding import decode_images, unreadable_images
     from lwmfw.metrics import Results, StepResult
     from lwmfw.model import Model, evaluating
@@ -41,6 +45,7 @@ __version__ = version("lwmfw")
 _LATER = {
     "open_run": "api",
     "run": "api",
+    "Budget": "budget",
     "Results": "metrics",
     "StepResult": "metrics",
     "Model": "model",
@@ -63,10 +68,13 @@ _LATER = {
 __all__ = [
     "Backbone",
     "Batch",
+    "Budget",
     "Classifier",
+    "Codec",
     "Component",
     "Data",
     "DataSet",
+    "ExtraPhase",
     "Features",
     "Field",
     "File",
@@ -83,6 +91,7 @@ __all__ = [
     "Outputs",
     "Penalty",
     "Phase",
+    "Rate",
     "Results",
     "Run",
     "Selection",

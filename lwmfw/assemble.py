@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from lwmfw import hookspecs
+from lwmfw.budget import parse_budget
 from lwmfw.errors import LwmfwError, RunFailed, UserError, did_you_mean
 from lwmfw.plugins import describe
 from lwmfw.position import Position
@@ -37,9 +38,9 @@ SPECS: dict[str, tuple[str, ...]] = {
 RUN_HOOKS = tuple(name for name in SPECS if name != "register_components")
 
 OFFERS = frozenset({"features", "maps", "raw_maps", "pooled"})
-"""What a backbone can offer; a penalty can need these, "old" and "old_graph"."""
+"""What a backbone can offer; a component can need these, "old", "old_graph" and "memory"."""
 
-NEEDS = OFFERS | {"old", "old_graph"}
+NEEDS = OFFERS | {"old", "old_graph", "memory"}
 
 
 @dataclass
@@ -105,7 +106,12 @@ def assemble(resolved: Resolved) -> Assembly:
         except UserError as error:
             errors.append(str(error))
     if not errors:
-        errors = _unmet_needs(assembly) + _unfit_scenario(assembly, resolved) + _unfit_objective(assembly)
+        errors = (
+            _unmet_needs(assembly)
+            + _unfit_scenario(assembly, resolved)
+            + _unfit_objective(assembly)
+            + _unfit_memory(assembly)
+        )
     if errors:
         raise UserError("\n".join(errors))
     needs = set().union(*(_needs(component) for component in assembly.components.values()))
@@ -219,6 +225,8 @@ def _unmet_needs(assembly: Assembly) -> list[str]:
                     f"{provider}: {name} needs '{need}', but the backbone {backbone} offers {listed}; "
                     "choose another backbone"
                 )
+            elif need == "memory" and assembly.resolved.recipe.memory is None:
+                errors.append(f"{provider}: {name} needs exemplars, but the recipe keeps none; add [memory]")
     return errors
 
 
@@ -243,6 +251,23 @@ def _unfit_objective(assembly: Assembly) -> list[str]:
         return [
             f'{source.place((*chosen.keys, "over"))}: objective.over: "new" has no place for the exemplars of '
             '[memory]; set over = "seen"'
+        ]
+    return []
+
+
+def _unfit_memory(assembly: Assembly) -> list[str]:
+    """What is asked of exemplars where there are none, or of a budget that is a promise."""
+    recipe, source = assembly.resolved.recipe, assembly.resolved.source
+    if recipe.memory is None:
+        if "nme" not in recipe.evaluation.classifiers:
+            return []
+        place = source.place(("evaluation", "classifiers"))
+        return [f'{place}: evaluation.classifiers: "nme" needs exemplars, but the recipe keeps none; add [memory]']
+    rate = assembly.name_of("rate")
+    if parse_budget(recipe.memory.budget).kind == "bytes" and getattr(assembly.components[rate], "grows", False):
+        return [
+            f"{source.place(('memory', 'rate'))}: memory.rate: {rate} keeps more than the budget says, and a budget in "
+            "bytes is never exceeded; state it in exemplars"
         ]
     return []
 

@@ -22,22 +22,22 @@ class Budget:
     kind: Literal["exemplars", "per class", "bytes", "all"]
     amount: int
 
-    def quota(self, classes: int, image_bytes: int) -> int | None:
-        """Exemplars of each of so many classes, shared out evenly and rounded down; None: no limit.
+    def total(self, classes: int, cost: float) -> int | None:
+        """Exemplars of so many classes in all; None: no limit.
 
         Args:
             classes: number of classes seen so far.
-            image_bytes: what one exemplar takes in the memory.
+            cost: mean bytes of an exemplar.
         """
         match self.kind:
             case "all":
                 return None
             case "per class":
-                return self.amount
+                return self.amount * classes
             case "bytes":
-                return self.amount // image_bytes // classes
+                return int(self.amount // cost)
             case _:
-                return self.amount // classes
+                return self.amount
 
 
 def parse_budget(text: str) -> Budget:

@@ -133,10 +133,36 @@ class Penalty(Component):
     kind, table, required_hooks = "penalty", "penalties", ("compute_penalty",)
 
 
+class ExtraPhase(Component):
+    """Trains on after the main phase of a step. Its object implements the hook `plan_phases`."""
+
+    kind, table, required_hooks = "phase", "phases", ("plan_phases",)
+
+
 class Selector(Component):
     """Chooses the exemplars. Its object implements the hook `select_memory`."""
 
     kind, table, required_hooks = "selector", "memory.select", ("select_memory",)
+
+
+class Rate(Component):
+    """Shares the budget out among the classes. Its object implements the hook `allocate_memory`.
+
+    One that keeps more than the budget says sets `grows = True`.
+    """
+
+    kind, table, required_hooks = "rate", "memory.rate", ("allocate_memory",)
+
+
+class Codec(Component):
+    """Turns exemplars into the bytes that are stored and counted.
+
+    Its object has `encode(pixels) -> list[bytes]` for uint8 images (N, C, H, W), their inverse
+    `decode(encoded, shape) -> (N, C, H, W)` for a shape (C, H, W), and `shared_bytes(shape)`, what such images
+    share and the memory holds once. Decoding also happens in worker processes.
+    """
+
+    kind, table, required_methods = "codec", "memory.codec", ("encode", "decode", "shared_bytes")
 
 
 class Observer(Component):
@@ -145,5 +171,9 @@ class Observer(Component):
     kind, table = "observer", "observers"
 
 
-KINDS: tuple[type[Component], ...] = (Data, Backbone, Classifier, Objective, Penalty, Selector, Observer)
+KINDS: tuple[type[Component], ...] = (
+    *(Data, Backbone, Classifier, Objective, Penalty, ExtraPhase),
+    *(Selector, Rate, Codec),
+    Observer,
+)
 """In the order in which their hooks are called."""

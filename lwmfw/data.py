@@ -6,7 +6,8 @@ augmentation of an epoch are drawn at once from a generator that depends on seed
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,7 +17,7 @@ from torch.nn.functional import pad
 from lwmfw.decoding import CHUNK, decoded_batches
 from lwmfw.errors import UserError
 from lwmfw.rng import generator
-from lwmfw.types import Batch, DataSet, ImageFiles, ImageSet
+from lwmfw.types import Batch, DataSet, ImageFiles, Images, ImageSet
 
 EVALUATION_BATCH = 250  # larger forwards are slower on a CPU
 
@@ -66,6 +67,46 @@ def _split(images: ImageSet, share: float, seed: int) -> tuple[ImageSet, ImageSe
 
 
 @dataclass(frozen=True)
+class EpochShape:
+    """What the batches of an epoch are made of.
+
+    Attributes:
+        count: images, exemplars first.
+        held: how many are exemplars.
+        batch_size: of every batch but the last.
+        replay: above 0, the share of exemplars in every batch: new images come once, exemplars as often as that takes;
+            0: every image comes once.
+    """
+
+    count: int
+    held: int
+    batch_size: int
+    replay: float = 0.0
+
+    @property
+    def _replayed(self) -> int:
+        """Exemplars in a batch; 0: as chance has it."""
+        mixed = self.replay and 0 < self.held < self.count and self.batch_size > 1
+        return min(max(round(self.batch_size * self.replay), 1), self.batch_size - 1) if mixed else 0
+
+    @property
+    def batches(self) -> int:
+        """How many there are."""
+        new = self.count - self.held if self._replayed else self.count
+        return math.ceil(new / (self.batch_size - self._replayed))
+
+    def shuffled(self, rng: torch.Generator) -> list[Tensor]:
+        """The positions of each batch's images, in random order."""
+        replayed = self._replayed
+        if not replayed:
+            return list(torch.randperm(self.count, generator=rng).split(self.batch_size))
+        new = (self.held + torch.randperm(self.count - self.held, generator=rng)).split(self.batch_size - replayed)
+        rounds = math.ceil(len(new) * replayed / self.held)
+        old = torch.cat([torch.randperm(self.held, generator=rng) for _ in range(rounds)]).split(replayed)
+        return [torch.cat(pair) for pair in zip(new, old, strict=False)]
+
+
+@dataclass(frozen=True)
 class Loader:
     """Turns stored images into normalised batches on a device, as one data set wants it."""
 
@@ -80,35 +121,33 @@ class Loader:
         mean, std = (torch.tensor(values, device=device).mul(255).view(1, -1, 1, 1) for values in (data.mean, data.std))
         return cls(mean, std, data.padding, data.flip)
 
-    def training_batches(
-        self, images: ImageSet, batch_size: int, rng: torch.Generator, first_new: int = 0
-    ) -> Iterator[Batch]:
-        """One epoch: every image once, shuffled and augmented by numbers drawn before the first batch.
-
-        Images of classes before `first_new` are exemplars.
-        """
+    def training_batches(self, images: ImageSet, shape: EpochShape, rng: torch.Generator) -> Iterator[Batch]:
+        """One epoch, in an order and augmented by numbers that are drawn before the first batch."""
+        order = shape.shuffled(rng)
+        drawn = sum(map(len, order))
+        # an image that comes once has its own numbers, whatever batch it is in
+        once = drawn == len(images)
+        numbers = order if once else list(torch.arange(drawn).split([len(index) for index in order]))
         if isinstance(images, ImageFiles):
-            yield from self._training_batches_of_files(images, batch_size, rng)
-            return
-        device, count = images.labels.device, len(images)
-        order = torch.randperm(count, generator=rng).to(device)
-        shifts = torch.randint(0, 2 * self.padding + 1, (2, count), generator=rng).to(device)
-        mirrored = (torch.rand(count, generator=rng) < 0.5 * self.flip).to(device)
-        for first in range(0, count, batch_size):
-            chosen = order[first : first + batch_size]
-            pixels = images.pixels[chosen]
-            if self.padding or self.flip:
-                pixels = crop_and_flip(pixels, shifts[:, chosen], mirrored[chosen], self.padding)
-            labels = images.labels[chosen]
-            yield Batch(self.normalise(pixels), labels, labels < first_new)
+            seeds = torch.randint(2**63 - 1, (drawn,), generator=rng)
+            shown = decoded_batches(images, order, seeds=[seeds[number] for number in numbers], flip=self.flip)
+        else:
+            shown = self._augmented(images, order, numbers, drawn, rng)
+        for index, pixels in zip(order, shown, strict=True):
+            index = index.to(images.labels.device)
+            yield Batch(self.normalise(pixels), images.labels[index], index < shape.held)
 
-    def _training_batches_of_files(self, files: ImageFiles, batch_size: int, rng: torch.Generator) -> Iterator[Batch]:
-        chosen = torch.randperm(len(files), generator=rng).split(batch_size)
-        seeds = torch.randint(2**63 - 1, (len(files),), generator=rng)
-        batches = decoded_batches(files, chosen, seeds=seeds, flip=self.flip)
-        for index, pixels in zip(chosen, batches, strict=True):
-            labels = files.labels[index.to(files.labels.device)]
-            yield Batch(self.normalise(pixels), labels, torch.zeros_like(labels, dtype=torch.bool))
+    def _augmented(
+        self, images: Images, order: Sequence[Tensor], numbers: Sequence[Tensor], drawn: int, rng: torch.Generator
+    ) -> Iterator[Tensor]:
+        device = images.labels.device
+        shifts = torch.randint(0, 2 * self.padding + 1, (2, drawn), generator=rng).to(device)
+        mirrored = (torch.rand(drawn, generator=rng) < 0.5 * self.flip).to(device)
+        for index, number in zip(order, numbers, strict=True):
+            pixels, these = images.pixels[index.to(device)], number.to(device)
+            if self.padding or self.flip:
+                pixels = crop_and_flip(pixels, shifts[:, these], mirrored[these], self.padding)
+            yield pixels
 
     def evaluation_batches(self, images: ImageSet) -> Iterator[tuple[Tensor, Tensor]]:
         """Images and labels in stored order, not augmented."""

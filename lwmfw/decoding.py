@@ -20,14 +20,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lwmfw.errors import RunFailed, UserError, shown
-from lwmfw.types import ImageFiles, Images
+from lwmfw.types import ImageFiles, Images, StoredImage
 
 WORKERS = 8  # more rarely pay: the disk or the device is the limit by then
 CHUNK = 64  # files that a worker decodes at a time where no batch size is given
 
 Box = tuple[float, float, float, float]
-Item = tuple[str, int]
-"""A file, and the seed of how it is shown."""
+Item = tuple[str | StoredImage, int]
+"""A file or an exemplar, and the seed of how it is shown."""
 T = TypeVar("T")
 
 _ORIENTATION = 0x0112
@@ -51,25 +51,34 @@ class View:
         size: height and width of the image.
         resize: what the shorter side becomes before the centre is cut out; None: a random part is shown.
         flip: whether the image is mirrored at random; only where a random part is shown.
+        codec: decodes exemplars.
     """
 
     size: int
     resize: int | None
     flip: bool = False
+    codec: Any = None
 
-    def show(self, path: str, seed: int) -> Tensor:
-        """The image of a file, (3, size, size), uint8.
+    def show(self, source: str | StoredImage, seed: int) -> Tensor:
+        """The image of a file or an exemplar, (3, size, size), uint8.
 
         Raises:
             Exception: of any kind, as Pillow raises for damaged files.
         """
         if self.resize:
             share = self.size / self.resize
-            return _tensor(_read(path, self.size, lambda width, height: centre_box(width, height, share)))
+            return _tensor(self._part(source, lambda width, height: centre_box(width, height, share)))
         rng = torch.Generator().manual_seed(seed)
-        image = _read(path, self.size, lambda width, height: random_box(width, height, rng))
+        image = self._part(source, lambda width, height: random_box(width, height, rng))
         mirrored = self.flip and bool(torch.rand((), generator=rng) < 0.5)
         return _tensor(image.transpose(Transpose.FLIP_LEFT_RIGHT) if mirrored else image)
+
+    def _part(self, source: str | StoredImage, choose: Callable[[int, int], Box]) -> Image.Image:
+        if isinstance(source, str):
+            return _read(source, self.size, choose)
+        pixels = self.codec.decode([source.encoded], (3, source.height, source.width))[0]
+        image = Image.fromarray(pixels.permute(1, 2, 0).numpy())
+        return image.resize((self.size, self.size), Resampling.BILINEAR, choose(source.width, source.height))
 
 
 def centre_box(width: int, height: int, share: float) -> Box:
@@ -117,6 +126,20 @@ def _read(path: str, size: int, choose: Callable[[int, int], Box]) -> Image.Imag
     return square if turn is None else square.transpose(turn)
 
 
+def _whole(path: str, resize: int) -> Image.Image:
+    """An upright image whose shorter side has so many pixels; smaller ones stay as they are."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with open(path, "rb") as stream, Image.open(stream) as file:
+            share = min(1.0, resize / min(file.size))
+            width, height = (max(1, round(side * share)) for side in file.size)
+            file.draft("RGB", (width, height))
+            turn = _TURNS.get(file.getexif().get(_ORIENTATION, 1))
+            image = _rgb(file).resize((width, height), Resampling.BILINEAR)
+    return image if turn is None else image.transpose(turn)
+
+
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would clip at 255
         image = image.convert("I").point(lambda value: value * (1 / 257)).convert("L")
@@ -136,11 +159,11 @@ class _Decode:
 
     def __call__(self, items: Sequence[Item]) -> tuple[Tensor, dict[str, str]]:
         images, failures = [torch.empty(0, 3, self.view.size, self.view.size, dtype=torch.uint8)], {}
-        for path, seed in items:
+        for source, seed in items:
             try:
-                images.append(self.view.show(path, seed)[None])
+                images.append(self.view.show(source, seed)[None])
             except Exception as error:
-                failures[path] = _reason(error)
+                failures[source if isinstance(source, str) else "an exemplar"] = _reason(error)
         return torch.cat(images), failures
 
 
@@ -202,14 +225,14 @@ def _unchanged(result: T) -> T:
 
 
 def decoded_batches(
-    files: ImageFiles, chosen: Sequence[Tensor], *, seeds: Tensor | None = None, flip: bool = False
+    files: ImageFiles, chosen: Sequence[Tensor], *, seeds: Sequence[Tensor] | None = None, flip: bool = False
 ) -> Iterator[Tensor]:
     """The images of batches of files, decoded ahead of their use.
 
     Args:
         files: N files.
         chosen: positions of each batch's files.
-        seeds: (N,), int64, of the random part that is shown; None: the centre is shown.
+        seeds: for each batch (B,), int64, of the random part that is shown; None: the centre is shown.
         flip: whether they are mirrored at random.
 
     Yields:
@@ -219,11 +242,10 @@ def decoded_batches(
         UserError: a file cannot be read; names it.
     """
     device = files.labels.device
-    view = View(files.size, files.resize if seeds is None else None, flip)
-    drawn = torch.zeros(len(files), dtype=torch.int64) if seeds is None else seeds
+    view = View(files.size, files.resize if seeds is None else None, flip, files.codec)
     items = (
-        [(files.paths[i], seed) for i, seed in zip(index.tolist(), drawn[index].tolist(), strict=True)]
-        for index in chosen
+        [(files.paths[i], seed) for i, seed in zip(index.tolist(), drawn.tolist(), strict=True)]
+        for index, drawn in zip(chosen, seeds or [torch.zeros_like(index) for index in chosen], strict=True)
     )
     for pixels, failures in _in_workers(_Decode(view), items, len(chosen), pin=device.type == "cuda"):
         for path, reason in failures.items():
@@ -242,6 +264,39 @@ def decode_images(files: ImageFiles) -> Images:
     for index, part in zip(chosen, decoded_batches(files, chosen), strict=True):
         pixels[index] = part
     return Images(pixels, files.labels)
+
+
+@dataclass(frozen=True)
+class _Encode:
+    """Encodes whole upright images of files whose shorter side is resized."""
+
+    codec: Any
+    resize: int
+
+    def __call__(self, items: Sequence[Item]) -> list[StoredImage | str]:
+        done: list[StoredImage | str] = []
+        for path, _ in items:
+            try:
+                pixels = _tensor(_whole(str(path), self.resize))
+                done.append(StoredImage(self.codec.encode(pixels[None])[0], *pixels.shape[1:]))
+            except Exception as error:
+                done.append(f"{path}: cannot be kept ({_reason(error)}); replace or remove the file")
+        return done
+
+
+def encoded_files(files: ImageFiles, codec: Any) -> Iterator[StoredImage]:
+    """Files as exemplars, in their order.
+
+    Raises:
+        UserError: a file cannot be read; names it.
+    """
+    paths = list(files.paths)
+    batches = [[(path, 0) for path in paths[first : first + CHUNK]] for first in range(0, len(paths), CHUNK)]
+    for part in _in_workers(_Encode(codec, files.resize), batches, len(batches)) if batches else ():
+        for stored in part:
+            if isinstance(stored, str):
+                raise UserError(stored)
+            yield stored
 
 
 def unreadable_images(paths: Sequence[str]) -> dict[str, str]:

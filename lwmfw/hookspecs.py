@@ -10,19 +10,20 @@ loop.py.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
+    from lwmfw.budget import Budget
     from lwmfw.components import Component
     from lwmfw.metrics import Results, StepResult
     from lwmfw.model import Model
     from lwmfw.scenario import Step
     from lwmfw.state import Run
-    from lwmfw.types import Batch, ImageSet, Outputs, Selection
+    from lwmfw.types import Batch, ImageSet, Outputs, Phase, Selection
 
 hookspec = pluggy.HookspecMarker("lwmfw")
 hookimpl = pluggy.HookimplMarker("lwmfw")
@@ -61,6 +62,54 @@ def before_step(run: Run, step: Step, model: Model, rng: Generator) -> None:
         step: the step that begins.
         model: the model that will be trained, with rows for `step.seen_classes`.
     """
+
+
+@hookspec(firstresult=True)
+def choose_data(run: Run, step: Step, data: ImageSet, rng: Generator) -> ImageSet | None:
+    """Choose the training images of a step, before `before_step`. The first answer that is not None counts.
+
+    Args:
+        run: the run; `run.memory` is its memory, or None.
+        step: the step that begins.
+        data: what it would be trained on: exemplars, then the images of its new classes, sorted by class.
+
+    Returns:
+        All of the exemplars and part of the new images, in their order; or None for all of them. What is left out is
+        gone: it is no candidate for the memory either.
+    """
+    raise AssertionError("a specification, never called")
+
+
+@hookspec
+def plan_phases(run: Run, step: Step) -> list[Phase] | None:
+    """Further phases of a step after its main one, such as fine-tuning on as many images of old as of new classes.
+
+    Args:
+        run: the run; `run.phase(step)` is the main phase.
+        step: the current step.
+
+    Returns:
+        The phases in their order; or None.
+    """
+    raise AssertionError("a specification, never called")
+
+
+@hookspec
+def group_parameters(step: Step, phase: Phase, model: Model, rng: Generator) -> list[dict[str, Any]] | None:
+    """A phase begins; its optimiser is built next, from what requires gradients then.
+
+    Whether a parameter requires gradients can be changed here for this phase: afterwards it is as it was before.
+
+    Args:
+        step: the current step.
+        phase: the phase that begins.
+        model: the model that will be trained.
+
+    Returns:
+        Parameter groups as torch's optimisers take them, such as `{"params": [...], "lr": 0.01}`, of parameters that
+        need something else than the phase says; or None.
+    """
+    raise AssertionError("a specification, never called")
 
 
 @hookspec
@@ -107,16 +156,51 @@ def after_epoch(run: Run, step: Step, epoch: int, means: Mapping[str, float], rn
     """
 
 
-@hookspec(firstresult=True)
-def select_memory(
-    step: Step, model: Model, candidates: ImageSet, quota: Mapping[int, int], rng: Generator
-) -> Selection:
-    """Choose the exemplars, once per step of a recipe with [memory], after training and before evaluation.
+@hookspec
+def before_memory(run: Run, step: Step, model: Model, candidates: ImageSet, rng: Generator) -> None:
+    """A step of a recipe with [memory] has been trained; nothing has been selected, no quota is known.
 
     Args:
+        run: the run.
         step: the step that has been trained.
         model: the trained model, in training mode.
-        candidates: new training images and what the memory holds, sorted by class, not augmented.
+        candidates: as in `select_memory`.
+    """
+
+
+@hookspec(firstresult=True)
+def allocate_memory(
+    run: Run, step: Step, budget: Budget, classes: range, cost: float, rng: Generator
+) -> Mapping[int, int]:
+    """Share the budget out, once per step of a recipe with [memory].
+
+    Args:
+        run: the run.
+        step: the step that has been trained, or is planned.
+        budget: as the recipe states it.
+        classes: the classes seen so far.
+        cost: mean bytes of an exemplar as the codec stores it.
+
+    Returns:
+        Class -> how many exemplars it may have. It gets less where there are fewer images; bytes are never exceeded.
+    """
+    raise AssertionError("a specification, never called")
+
+
+@hookspec(firstresult=True)
+def select_memory(
+    run: Run, step: Step, model: Model, candidates: ImageSet, quota: Mapping[int, int], rng: Generator
+) -> Selection:
+    """Choose the exemplars of a recipe with [memory], after training and before evaluation.
+
+    Also called before a phase of balanced images, which is trained on what is selected.
+
+    Args:
+        run: the run; `run.features(images)` are the model's features of images.
+        step: the step that has been trained.
+        model: the trained model, in training mode.
+        candidates: what the memory holds, each old class in the order in which it was selected, then the new training
+            images; sorted by class, not augmented.
         quota: class -> how many may be kept, at most as many as there are.
 
     Returns:

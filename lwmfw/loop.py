@@ -2,27 +2,29 @@
 
 hook before_run                                   (then, when resumed, the checkpoint is read)
 for each step - Step(index, new classes, seen classes):
-    the classifier grows -> hook before_step
-    main phase: optimiser, schedule
+    the classifier grows -> hook choose_data -> hook before_step
+    phases: main, then those of hook plan_phases; each: hook group_parameters, optimiser, schedule
         per batch: new = model(x); old = old_model(x) if a component needs it
                    terms = {objective} + hook compute_penalty (from the second step on)
                    sum.backward() ; update ; hook after_update
         per epoch: term means to the host ; metrics.jsonl ; hook after_epoch
-    with [memory]: quota -> selection = hook select_memory -> memory.store
-    result = evaluate(model, seen classes) -> old = frozen copy
+    with [memory]: hook before_memory -> quota = hook allocate_memory -> selection = hook select_memory -> memory.store
+    result = evaluate(model, seen classes, every classifier) -> old = frozen copy
     hook after_step -> checkpoint
 hook after_run                                    (also after an exception)
 """
 
 from __future__ import annotations
 
+import itertools
 import time
 
 import torch
 from torch import Tensor
 
+from lwmfw.data import EpochShape
 from lwmfw.evaluate import evaluate
-from lwmfw.memory import check_selection
+from lwmfw.exemplars import balanced, choose_data, keep_exemplars
 from lwmfw.metrics import Results
 from lwmfw.model import Model
 from lwmfw.optimizer import build_optimizer, build_schedule
@@ -61,10 +63,12 @@ def learn(run: Run, step: Step, old: Model | None) -> Model | None:
     run.seed_global(step)
     run.model.grow(len(step.new_classes))
     run.model.to(run.device)
-    images = run.training_images(step)
+    images = choose_data(run, step)
     hook.before_step(run=run, step=step, model=run.model, rng=run.rng)
-    train_phase(run, step, run.phase(step), images, old)
-    select_exemplars(run, step, images)
+    for phase in run.phases(step):
+        position.phase = phase.name
+        train_phase(run, step, phase, balanced(run, step, images) if phase.balanced else images, old)
+    keep_exemplars(run, step, images)
     result = evaluate(run, step, train_seconds=time.perf_counter() - started)
     run.results.steps.append(result)
     old = run.old_model()
@@ -76,18 +80,21 @@ def learn(run: Run, step: Step, old: Model | None) -> Model | None:
 def train_phase(run: Run, step: Step, phase: Phase, images: ImageSet, old: Model | None) -> None:
     """Train on the images of a step for the epochs of a phase."""
     hook, position, model = run.assembly.hook, run.assembly.position, run.model
-    position.phase = phase.name
-    optimizer = build_optimizer(phase, model)
-    schedule = build_schedule(phase, optimizer, run.updates(step))
+    trainable = {p: p.requires_grad for p in model.parameters()}
+    groups = hook.group_parameters(step=step, phase=phase, model=model, rng=run.rng)
+    optimizer = build_optimizer(phase, model, list(itertools.chain.from_iterable(groups)))
+    held = int((images.labels < step.new_classes.start).sum())
+    shape = EpochShape(len(images), held, phase.batch_size, 0.0 if phase.balanced else run.replay)
+    schedule = build_schedule(phase, optimizer, phase.epochs * shape.batches)
     model.train()
     for epoch in range(1, phase.epochs + 1):
         means = TermMeans()
         position.epoch = epoch
         started, rate = time.perf_counter(), schedule.get_last_lr()[0]
-        order = generator(run.recipe.seed, "epoch", step.index, phase.name, epoch)
-        batches = run.loader.training_batches(images, phase.batch_size, order, step.new_classes.start)
+        rng = generator(run.recipe.seed, "epoch", step.index, phase.name, epoch)
+        batches = run.loader.training_batches(images, shape, rng)
         for position.batch, batch in enumerate(batches, 1):
-            terms = compute_terms(run, step, batch, old)
+            terms = compute_terms(run, step, phase, batch, old)
             optimizer.zero_grad(set_to_none=True)
             backward(terms, position)
             optimizer.step()
@@ -101,32 +108,22 @@ def train_phase(run: Run, step: Step, phase: Phase, images: ImageSet, old: Model
             run.directory.log_epoch(row | {"images_per_s": round(len(images) / seconds, 1)})
         position.batch = 0
         hook.after_epoch(run=run, step=step, epoch=epoch, means=on_host, rng=run.rng)
+    for parameter, required in trainable.items():
+        parameter.requires_grad_(required)
 
 
-def compute_terms(run: Run, step: Step, batch: Batch, old_model: Model | None) -> dict[str, Tensor]:
+def compute_terms(run: Run, step: Step, phase: Phase, batch: Batch, old_model: Model | None) -> dict[str, Tensor]:
     """The summands of the loss of one batch, by name."""
     # the old model first: what its forward pass allocates is free again when the new one's graph needs it
-    old = old_outputs(run, old_model, batch) if old_model else None
+    old = old_outputs(run, old_model, batch) if old_model and phase.penalties else None
     new = run.model(batch.images)
     terms = objective_term(run, step, batch, new)
-    if step.index == 1:
+    if step.index == 1 or not phase.penalties:
         return terms
     penalties = run.assembly.hook.compute_penalty(
         step=step, batch=batch, new=new, old=old, model=run.model, rng=run.rng
     )
     return merge_terms(terms, penalties, run.position)
-
-
-def select_exemplars(run: Run, step: Step, candidates: ImageSet) -> None:
-    """Let the selector choose what the memory keeps of the images of a step and of what it holds."""
-    if run.memory is None:
-        return
-    quota = run.memory.quota(step.seen_classes, candidates)
-    selection = run.assembly.hook.select_memory(
-        step=step, model=run.model, candidates=candidates, quota=quota, rng=run.rng
-    )
-    check_selection(selection, candidates, quota, run.assembly.provider_of("selector"), run.position)
-    run.memory.store(candidates, selection)
 
 
 def objective_term(run: Run, step: Step, batch: Batch, new: Outputs) -> dict[str, Tensor]:

@@ -1,62 +1,174 @@
-"""The exemplar memory: images of earlier steps that are trained on again."""
+"""The exemplar memory: images of earlier steps, stored as bytes, that are trained on again."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from lwmfw.budget import Budget
+from lwmfw.decoding import encoded_files
 from lwmfw.errors import RunFailed
-from lwmfw.types import Images, ImageSet, Selection
+from lwmfw.types import ImageFiles, Images, ImageSet, Selection, StoredImage
+
+_SAMPLE = 512  # images whose encoded size stands for that of all
+_SAMPLED_FILES = 64  # they have to be read first
+_SIZE_BYTES = 4  # height and width of a photograph, 16 bits each
+
+
+class CodecMethods(Protocol):
+    """What a codec's object has; see `lwmfw.Codec`."""
+
+    def encode(self, pixels: Tensor) -> list[bytes]: ...
+
+    def decode(self, encoded: Sequence[bytes], shape: tuple[int, int, int]) -> Tensor: ...
+
+    def shared_bytes(self, shape: tuple[int, int, int]) -> int: ...
 
 
 class Memory:
-    """The exemplars of the classes seen so far, as raw pixels.
+    """The exemplars of the classes seen so far, as a codec encodes them, once.
+
+    Images in memory are stored at their common size. Of photographs that stay in their files, the whole upright
+    image is stored, its shorter side resized to what evaluation resizes it to; training cuts parts out of it as out of
+    a file.
 
     Attributes:
         budget: how many there may be.
-        image_bytes: what one of them takes.
-        images: they themselves, by class, and in each class in the order in which they were selected.
+        codec: encodes and decodes them.
+        exemplars: they themselves, by class, and in each class in the order in which they were selected.
+        labels: (M,), int64, their classes.
     """
 
-    def __init__(self, budget: Budget, like: Images) -> None:
+    def __init__(self, budget: Budget, codec: CodecMethods, like: ImageSet) -> None:
         self.budget = budget
-        self.image_bytes = like.pixels[0].numel()
-        self.images = Images(like.pixels[:0].clone(), like.labels[:0].clone())
+        self.codec = codec
+        self.exemplars: list[StoredImage] = []
+        self.labels = like.labels[:0].clone()
+        self._like = like.select(torch.arange(0))
+
+    def __len__(self) -> int:
+        return len(self.exemplars)
 
     @property
     def bytes(self) -> int:
-        """Bytes of the stored pixels."""
-        return self.images.pixels.numel()
+        """Bytes of the stored images: encoded pixels, headers, tables, and the sizes of photographs."""
+        return sum(map(self._bytes_of, self.exemplars)) + self._shared_bytes
 
-    def join(self, new: ImageSet) -> Images:
+    @property
+    def _shared_bytes(self) -> int:
+        like = self._like
+        return self.codec.shared_bytes((like.channels, like.size, like.size))
+
+    def _bytes_of(self, stored: StoredImage) -> int:
+        return len(stored.encoded) + (_SIZE_BYTES if isinstance(self._like, ImageFiles) else 0)
+
+    def images(self) -> ImageSet:
+        """The exemplars as they are trained on: decoded, or photographs that are decoded whenever they are shown."""
+        like = self._like
+        if isinstance(like, ImageFiles):
+            return replace(like, paths=list(self.exemplars), labels=self.labels, codec=self.codec)
+        shape = (like.channels, like.size, like.size)
+        pixels = self.codec.decode([stored.encoded for stored in self.exemplars], shape)
+        return Images(pixels.to(self.labels.device), self.labels)
+
+    def join(self, new: ImageSet) -> ImageSet:
         """The exemplars and the images of new classes, which come behind theirs in the class order."""
-        held = self.images
-        assert isinstance(new, Images), "checked before the memory is made"  # noqa: S101
-        return Images(torch.cat([held.pixels, new.pixels]), torch.cat([held.labels, new.labels]))
+        held = self.images() if self.exemplars else self._like
+        labels = torch.cat([held.labels, new.labels])
+        if isinstance(held, ImageFiles):
+            assert isinstance(new, ImageFiles), "a data set is of one sort"  # noqa: S101
+            return replace(held, paths=[*held.paths, *new.paths], labels=labels)
+        assert isinstance(new, Images), "a data set is of one sort"  # noqa: S101
+        return Images(torch.cat([held.pixels, new.pixels]), labels)
 
-    def quota(self, classes: range, candidates: ImageSet) -> dict[int, int]:
-        """Class -> how many of its candidates may be kept when these classes share the budget."""
-        count = self.budget.quota(max(1, len(classes)), self.image_bytes)
-        available = torch.bincount(candidates.labels, minlength=classes.stop).tolist()
-        return {c: available[c] if count is None else min(count, available[c]) for c in classes}
+    def cost(self, candidates: ImageSet) -> float:
+        """Mean bytes of an exemplar, measured on what is held and on a sample of the other candidates."""
+        new = torch.arange(len(self), len(candidates))
+        wanted = _SAMPLED_FILES if isinstance(candidates, ImageFiles) else _SAMPLE
+        sample = new[:: max(1, len(new) // wanted)][:wanted]
+        sizes = [self._bytes_of(s) for s in (*self.exemplars, *self._encode(candidates.select(sample)))]
+        return sum(sizes) / len(sizes)
 
     def store(self, candidates: ImageSet, selection: Selection) -> None:
-        """Keep what was selected and nothing else."""
-        assert isinstance(candidates, Images), "checked before the memory is made"  # noqa: S101
-        chosen = torch.cat([selection.indices[c] for c in sorted(selection.indices)]).to(candidates.labels.device)
-        self.images = Images(candidates.pixels[chosen], candidates.labels[chosen])
+        """Keep what was selected and nothing else; of a budget in bytes, what fits, the most important first.
 
-    def state(self) -> dict[str, Tensor]:
-        """What a checkpoint keeps."""
-        return {"pixels": self.images.pixels, "labels": self.images.labels}
+        What is held already keeps its bytes.
+        """
+        classes = sorted(selection.indices)
+        chosen = torch.cat([selection.indices[c] for c in classes]).to(candidates.labels.device)
+        new = chosen >= len(self)
+        encoded = iter(self._encode(candidates.select(chosen[new])))
+        held = [self.exemplars[i] if i < len(self) else next(encoded) for i in chosen.tolist()]
+        ranks = torch.cat([torch.arange(len(selection.indices[c])) for c in classes])
+        kept = self._fitting(held, ranks)
+        self.exemplars = [held[i] for i in kept]
+        self.labels = candidates.labels[chosen[kept]]
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:
+    def _fitting(self, stored: list[StoredImage], ranks: Tensor) -> list[int]:
+        """The positions of images that fit into the budget when every class gives up its least important ones first."""
+        if self.budget.kind != "bytes":
+            return list(range(len(stored)))
+        order = ranks.argsort(stable=True)
+        sizes = torch.tensor([self._bytes_of(s) for s in stored])[order]
+        fits = sizes.cumsum(0) <= self.budget.amount - self._shared_bytes
+        return sorted(order[fits].tolist())
+
+    def _encode(self, images: ImageSet) -> Iterator[StoredImage]:
+        if isinstance(images, ImageFiles):
+            yield from encoded_files(images, self.codec)
+            return
+        size = (images.size, images.size)
+        for encoded in self.codec.encode(images.pixels.cpu()):
+            yield StoredImage(encoded, *size)
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps: all bytes in one tensor, and where each image's begin."""
+        blob = b"".join(stored.encoded for stored in self.exemplars)
+        return {
+            "encoded": torch.from_numpy(np.frombuffer(blob, np.uint8).copy()),
+            "lengths": torch.tensor([len(s.encoded) for s in self.exemplars], dtype=torch.int64),
+            "sizes": torch.tensor([(s.height, s.width) for s in self.exemplars], dtype=torch.int64).view(-1, 2),
+            "labels": self.labels,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state`."""
-        device = self.images.labels.device
-        self.images = Images(state["pixels"].to(device), state["labels"].to(device))
+        blob, first, self.exemplars = state["encoded"].numpy().tobytes(), 0, []
+        for length, (height, width) in zip(state["lengths"].tolist(), state["sizes"].tolist(), strict=True):
+            self.exemplars.append(StoredImage(blob[first : first + length], height, width))
+            first += length
+        self.labels = state["labels"].to(self.labels.device)
+
+
+def at_most(quota: object, candidates: ImageSet, classes: range, who: str, place: object) -> dict[int, int]:
+    """A rate's quota of each class, no more than there are candidates.
+
+    Raises:
+        RunFailed: it is none, or is of other classes.
+    """
+    if not isinstance(quota, Mapping) or quota.keys() != set(classes):
+        what = f"a quota of classes {sorted(quota)}" if isinstance(quota, Mapping) else type(quota).__name__
+        raise RunFailed(
+            f"{who} returned {what}; return a number for each class of {classes.start}..{classes.stop - 1}; "
+            f"the run stopped {place}"
+        )
+    available = torch.bincount(candidates.labels, minlength=classes.stop).tolist()
+    return {c: min(int(quota[c]), available[c]) for c in classes}
+
+
+def check_chosen_data(chosen: ImageSet, data: ImageSet, held: int, who: str, place: object) -> None:
+    """Refuse training data that lack an exemplar: the memory finds its own among the first ones.
+
+    Raises:
+        RunFailed: naming who chose.
+    """
+    if not torch.equal(chosen.labels[:held], data.labels[:held]) or (chosen.labels.diff() < 0).any():
+        raise RunFailed(f"{who} left out exemplars or changed their order; leave out new images only; stopped {place}")
 
 
 def check_selection(selection: object, candidates: ImageSet, quota: Mapping[int, int], who: str, place: object) -> None:

@@ -1,4 +1,4 @@
-"""What a run would do, said before it is done."""
+"""What a run would do, said before it is done. Exemplars are counted at their mean size as the codec is set up."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from lwmfw.state import Run
 
 
 def plan_rows(run: Run) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the plan: per step its classes, images and updates."""
+    """Header and rows of the plan: per step and phase its classes, images and updates."""
     rows = []
     for step in run.steps:
         names = ", ".join(run.results.class_names[c] for c in step.new_classes)
-        numbers = [step.index, run.image_count(step), run.phase(step).epochs, run.updates(step)]
-        rows.append([*map(str, numbers), names])
-    return ["step", "images", "epochs", "updates", "new classes"], rows
+        for phase in run.phases(step):
+            shape = run.planned_shape(step, phase)
+            numbers = map(str, (shape.count, phase.epochs, phase.epochs * shape.batches))
+            rows.append([str(step.index), phase.name, *numbers, names])
+    return ["step", "phase", "images", "epochs", "updates", "new classes"], rows

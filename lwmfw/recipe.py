@@ -64,9 +64,14 @@ class MemoryTable(Options):
     """Exemplars of earlier steps; left out, there are none."""
 
     budget: Annotated[str, AfterValidator(_budget)] = Field(
-        description='"2000 exemplars", "20 per class", "6 MB" of raw pixels, or "all"'
+        description='"2000 exemplars", "20 per class", "6 MB" as they are stored, or "all"'
     )
     select: Choice
+    rate: Choice = Choice(use="even")
+    codec: Choice = Choice(use="raw")
+    replay: Fraction = Field(
+        0.0, description="share of exemplars in every batch; 0: they come as often as the new images"
+    )
 
 
 class StepSettings(Options):
@@ -78,7 +83,13 @@ class StepSettings(Options):
     lr: float = Field(0.1, gt=0, le=1000, description="learning rate at the start of a step")
     momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
     weight_decay: float = Field(5e-4, ge=0, le=1, description="of every parameter")
-    schedule: Literal["cosine", "constant"] = Field("cosine", description="cosine falls to 0 at the step's end")
+    schedule: Literal["cosine", "steps", "constant"] = Field(
+        "cosine", description="cosine falls to 0 at the step's end; steps: times gamma at every milestone"
+    )
+    milestones: list[Fraction] = Field(
+        [0.5, 0.75], description="of schedule steps: shares of the phase after which the rate falls"
+    )
+    gamma: float = Field(0.1, gt=0, le=1, description="of schedule steps")
 
 
 class Training(StepSettings):
@@ -96,7 +107,12 @@ class Training(StepSettings):
 class Evaluation(Options):
     """What is measured after a step, on which images."""
 
-    classifiers: list[Literal["cnn"]] = Field(["cnn"], min_length=1, max_length=1, description="who decides")
+    classifiers: list[Literal["cnn", "nme"]] = Field(
+        ["cnn"],
+        min_length=1,
+        max_length=2,
+        description="who decides: the classifier, the nearest mean of exemplars, or both beside each other",
+    )
     validation: Fraction = Field(
         0.0, description="this share of the training data takes the test set's place, which is then not used"
     )
@@ -114,6 +130,7 @@ class Recipe(Options):
     classifier: Choice
     objective: Choice
     penalties: list[ListedChoice] = Field([], max_length=100)
+    phases: list[ListedChoice] = Field([], max_length=100)
     memory: MemoryTable | None = None
     training: Training
     evaluation: Evaluation = Evaluation()
@@ -220,7 +237,7 @@ def _check_tables(source: Source) -> Recipe:
             StepSettings.model_validate(first)
         except ValidationError as error:
             errors += render(source, ("training", "first"), "", error, StepSettings)
-    for table in ("penalties", "observers"):
+    for table in ("penalties", "phases", "observers"):
         listed = source.table.get(table)
         items = [item if isinstance(item, dict) else {} for item in (listed if isinstance(listed, list) else ())]
         names = [item.get("as") or str(item.get("use", "")).rpartition("/")[2] for item in items]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
+import itertools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, cast
 
 import torch
@@ -16,8 +17,9 @@ from lwmfw.assemble import Assembly
 from lwmfw.budget import parse_budget
 from lwmfw.checkpoint import Checkpoint
 from lwmfw.components import ObjectiveOptions
-from lwmfw.data import Loader, arrange
+from lwmfw.data import EpochShape, Loader, arrange
 from lwmfw.errors import CheckpointRefused, UserError
+from lwmfw.features import features_of
 from lwmfw.memory import Memory
 from lwmfw.metrics import Results
 from lwmfw.model import Model, build_model, frozen_copy
@@ -26,7 +28,7 @@ from lwmfw.recipe import Recipe
 from lwmfw.record import RunDirectory
 from lwmfw.rng import Randomness, derive_seed
 from lwmfw.scenario import Step, class_order, steps_of
-from lwmfw.types import DataSet, Features, Images, ImageSet, Phase
+from lwmfw.types import DataSet, Features, ImageSet, Phase
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 
@@ -95,20 +97,56 @@ class Run:
         settings = self.recipe.training.settings(step.index)
         return Phase("main", **settings.model_dump())
 
+    @property
+    def replay(self) -> float:
+        """The share of exemplars in every batch; 0: as chance has it."""
+        return self.recipe.memory.replay if self.recipe.memory else 0.0
+
     def training_images(self, step: Step) -> ImageSet:
         """The new classes' training images, behind the exemplars."""
         new = self.data.train.of_classes(step.new_classes)
         return self.memory.join(new) if self.memory else new
 
-    def image_count(self, step: Step) -> int:
-        """How many images a step is or will be trained on."""
-        exemplars = self.memory.quota(step.old_classes, self.data.train) if self.memory else {}
-        return len(self.data.train.of_classes(step.new_classes)) + sum(exemplars.values())
+    def quota(self, step: Step, cost: float) -> dict[int, int]:
+        """Class -> how many exemplars it may have after a step, as the rate says."""
+        assert self.memory is not None, "asked of a run with [memory]"  # noqa: S101
+        quota: dict[int, int] = self.assembly.hook.allocate_memory(
+            run=self, step=step, budget=self.memory.budget, classes=step.seen_classes, cost=cost, rng=self.rng
+        )
+        return quota
+
+    def phases(self, step: Step) -> list[Phase]:
+        """All phases of a step, the main one first."""
+        more = self.assembly.hook.plan_phases(run=self, step=step)
+        return [self.phase(step), *itertools.chain.from_iterable(more)]
+
+    def planned_exemplars(self, after: int) -> int:
+        """How many exemplars a step, by its number, will keep; their mean size is that of the codec as it is set up."""
+        if self.memory is None or after == 0:
+            return 0
+        available = torch.bincount(self.data.train.labels).tolist()
+        quota = self.quota(self.steps[after - 1], self._planned_cost)
+        return sum(min(count, available[label]) for label, count in quota.items())
+
+    @cached_property
+    def _planned_cost(self) -> float:
+        return self.memory.cost(self.data.train) if self.memory else 0.0
+
+    def planned_shape(self, step: Step, phase: Phase) -> EpochShape:
+        """An epoch of a phase, as far as it is known before the step."""
+        held = self.planned_exemplars(after=step.index - 1)
+        if phase.balanced:
+            return EpochShape(self.planned_exemplars(after=step.index), held, phase.batch_size)
+        new = len(self.data.train.of_classes(step.new_classes))
+        return EpochShape(new + held, held, phase.batch_size, self.replay)
 
     def updates(self, step: Step) -> int:
-        """Optimiser updates that a step takes."""
-        phase = self.phase(step)
-        return phase.epochs * math.ceil(self.image_count(step) / phase.batch_size)
+        """Optimiser updates that a step will take, as far as it is known before it."""
+        return sum(phase.epochs * self.planned_shape(step, phase).batches for phase in self.phases(step))
+
+    def features(self, images: ImageSet, *, mirrored: bool = False) -> Tensor:
+        """The model's features of images, (N, D), float32, in evaluation mode; mirrored left to right if wanted."""
+        return features_of(self.model, self.loader.evaluation_batches(images), mirrored=mirrored)
 
     def seed_global(self, step: Step) -> None:
         """Make what draws from torch's global generator (initial weights, dropout) a function of seed and step."""
@@ -199,7 +237,7 @@ def prepare(assembly: Assembly, device_name: DeviceName = "auto") -> Run:
         device=device,
         results=Results(recipe.name, recipe.seed, order, names, providers),
         rng=Randomness(recipe.seed, assembly.position),
-        memory=_memory(recipe, data.train, len(order)),
+        memory=_memory(assembly, data.train, len(order)),
     )
 
 
@@ -215,17 +253,17 @@ def new_model(assembly: Assembly, channels: int, size: int, device: torch.device
     return build_model(backbone, classifier, device, bf16=bf16, stages=stages)
 
 
-def _memory(recipe: Recipe, images: ImageSet, classes: int) -> Memory | None:
-    if recipe.memory is None:
+def _memory(assembly: Assembly, images: ImageSet, classes: int) -> Memory | None:
+    table = assembly.resolved.recipe.memory
+    if table is None:
         return None
-    if not isinstance(images, Images):
-        raise UserError('memory: exemplars are kept of images in memory only; set data.decode = "once"')
-    budget = parse_budget(recipe.memory.budget)
-    if budget.quota(classes, images.pixels[0].numel()) == 0:
+    memory = Memory(parse_budget(table.budget), assembly.components[assembly.name_of("codec")], images)
+    total = memory.budget.total(classes, memory.cost(images))
+    if total is not None and total < classes:
         raise UserError(
-            f"memory.budget: '{recipe.memory.budget}' is less than an exemplar for each of {classes} classes; raise it"
+            f"memory.budget: '{table.budget}' is less than an exemplar for each of {classes} classes; raise it"
         )
-    return Memory(budget, images)
+    return memory
 
 
 def _objective(assembly: Assembly) -> ObjectiveTerm:

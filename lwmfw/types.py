@@ -5,9 +5,9 @@ Shapes: B images of a batch, C channels, H and W height and width, D features, N
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,7 +15,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of training inside a step."""
+    """A stretch of training inside a step: the keys of [training], and what a phase of a component's own can change.
+
+    Attributes:
+        balanced: whether it shows as many images of new classes as the memory will keep, beside the exemplars.
+        penalties: whether the penalties' terms are part of its loss.
+    """
 
     name: str
     epochs: int
@@ -25,6 +30,10 @@ class Phase:
     momentum: float
     weight_decay: float
     schedule: str
+    milestones: list[float]
+    gamma: float
+    balanced: bool = False
+    penalties: bool = True
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,14 @@ class Images:
         return Images(self.pixels.to(device), self.labels.to(device))
 
 
+class StoredImage(NamedTuple):
+    """An image as the memory stores it, height and width in pixels."""
+
+    encoded: bytes
+    height: int
+    width: int
+
+
 @dataclass(frozen=True)
 class ImageFiles:
     """Images that stay in their files, sorted by class, and are decoded whenever they are shown.
@@ -74,16 +91,18 @@ class ImageFiles:
     evaluation resizes the shorter side to `resize` and cuts `size` out of the centre. Decoded images are uint8 RGB.
 
     Attributes:
-        paths: of N files.
+        paths: of N files; in place of a path, an exemplar.
         labels: (N,), int64.
         size: height and width of a decoded image, in pixels.
         resize: at least `size`, in pixels.
+        codec: decodes exemplars.
     """
 
-    paths: list[str]
+    paths: Sequence[str | StoredImage]
     labels: Tensor
     size: int
     resize: int
+    codec: Any = None
 
     def __len__(self) -> int:
         return len(self.labels)

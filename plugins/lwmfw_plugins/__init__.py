@@ -10,10 +10,11 @@ from lwmfw import Component, hookimpl
 from lwmfw_plugins.backbones import resnet, resnet18, timm, torchvision
 from lwmfw_plugins.classifiers import cosine, linear
 from lwmfw_plugins.data import caltech101, cifar, cub200, fashion_mnist, folder, imagenet, synthetic, tiny_imagenet
-from lwmfw_plugins.memory import random
+from lwmfw_plugins.memory import dynamic, even, random, raw
 from lwmfw_plugins.objectives import bce, cross_entropy
 from lwmfw_plugins.observers import attention_drift, console
 from lwmfw_plugins.penalties import freeze, l_ad, l_d
+from lwmfw_plugins.phases import balanced
 
 _FILES = (
     *(fashion_mnist, cifar, folder, tiny_imagenet, imagenet, caltech101, cub200, synthetic),
@@ -21,7 +22,8 @@ _FILES = (
     *(linear, cosine),
     *(cross_entropy, bce),
     *(l_d, l_ad, freeze),
-    random,
+    balanced,
+    *(random, even, dynamic, raw),
     *(console, attention_drift),
 )
 

@@ -1,0 +1,50 @@
+"""What a step does with the exemplar memory: the images it is trained on, and the exemplars that are kept of them."""
+
+from __future__ import annotations
+
+import torch
+
+from lwmfw.memory import at_most, check_chosen_data, check_selection
+from lwmfw.scenario import Step
+from lwmfw.state import Run
+from lwmfw.types import ImageSet, Selection
+
+
+def choose_data(run: Run, step: Step) -> ImageSet:
+    """The exemplars and the images of the new classes that a step is trained on."""
+    data = run.training_images(step)
+    chosen: ImageSet | None = run.assembly.hook.choose_data(run=run, step=step, data=data, rng=run.rng)
+    if chosen is None:
+        return data
+    check_chosen_data(chosen, data, len(run.memory or ()), "hook choose_data", run.position)
+    return chosen
+
+
+def balanced(run: Run, step: Step, images: ImageSet) -> ImageSet:
+    """As many images of every class as the memory will keep."""
+    selection = _select(run, step, images)
+    return images.select(torch.cat([selection.indices[c] for c in sorted(selection.indices)]))
+
+
+def keep_exemplars(run: Run, step: Step, candidates: ImageSet) -> None:
+    """Let the memory, if there is one, keep a selection of the images of a step and of what it holds."""
+    if run.memory is not None:
+        run.memory.store(candidates, _select(run, step, candidates))
+
+
+def _select(run: Run, step: Step, candidates: ImageSet) -> Selection:
+    hook, model = run.assembly.hook, run.model
+    assert run.memory is not None, "phases of balanced images need [memory], which is checked"  # noqa: S101
+    hook.before_memory(run=run, step=step, model=model, candidates=candidates, rng=run.rng)
+    quota = at_most(
+        run.quota(step, run.memory.cost(candidates)),
+        candidates,
+        step.seen_classes,
+        run.assembly.provider_of("rate"),
+        run.position,
+    )
+    selection: Selection = hook.select_memory(
+        run=run, step=step, model=model, candidates=candidates, quota=quota, rng=run.rng
+    )
+    check_selection(selection, candidates, quota, run.assembly.provider_of("selector"), run.position)
+    return selection

@@ -1,0 +1,1 @@
+"""Phases of training besides the main one."""

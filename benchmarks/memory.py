@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 
 from lwmfw import ImageFiles
-from lwmfw.data import Loader
+from lwmfw.data import EpochShape, Loader
 from lwmfw.decoding import worker_count
 from lwmfw.testing import tiny_recipe
 
@@ -89,7 +89,7 @@ def decoding_rate(paths: list[str]) -> float:
     files = ImageFiles(paths, torch.zeros(len(paths), dtype=torch.int64), 224, 256)
     loader = Loader(torch.zeros(3, 1, 1), torch.ones(3, 1, 1), 0, True)
     started = time.perf_counter()
-    for _ in loader.training_batches(files, 32, torch.Generator().manual_seed(0)):
+    for _ in loader.training_batches(files, EpochShape(len(files), 0, 32), torch.Generator().manual_seed(0)):
         pass
     return len(paths) / (time.perf_counter() - started)
 

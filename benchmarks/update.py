@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from lwmfw.assemble import assemble
+from lwmfw.data import EpochShape
 from lwmfw.loop import compute_terms
 from lwmfw.optimizer import build_optimizer
 from lwmfw.recipe import load_recipe
@@ -55,7 +56,9 @@ def main() -> None:
     bare_old = copy.deepcopy(run.model).eval().requires_grad_(False)
     run.model.grow(2)
     run.model.train()
-    batch = next(run.loader.training_batches(run.training_images(step), 128, torch.Generator().manual_seed(0)))
+    images = run.training_images(step)
+    shape = EpochShape(len(images), 0, 128)
+    batch = next(run.loader.training_batches(images, shape, torch.Generator().manual_seed(0)))
     optimizer = build_optimizer(run.phase(step), run.model)
 
     def lwm() -> None:

@@ -44,7 +44,7 @@ def evaluate(run: Run, step: Step, train_seconds: float) -> StepResult:
         confusion={w: rows[w] for w in who},
         parameters=parameter_count(model),
         model_bytes=model_bytes(model),
-        exemplars=len(run.memory) if run.memory else 0,
+        exemplars=len(run.memory.exemplars) if run.memory else 0,
         memory_bytes=run.memory.bytes if run.memory else 0,
         train_seconds=round(train_seconds, 3),
     )

@@ -16,7 +16,8 @@ def choose_data(run: Run, step: Step) -> ImageSet:
     chosen: ImageSet | None = run.assembly.hook.choose_data(run=run, step=step, data=data, rng=run.rng)
     if chosen is None:
         return data
-    check_chosen_data(chosen, data, len(run.memory or ()), "hook choose_data", run.position)
+    held = len(run.memory.exemplars) if run.memory else 0
+    check_chosen_data(chosen, data, held, "hook choose_data", run.position)
     return chosen
 
 

@@ -51,9 +51,6 @@ class Memory:
         self.labels = like.labels[:0].clone()
         self._like = like.select(torch.arange(0))
 
-    def __len__(self) -> int:
-        return len(self.exemplars)
-
     @property
     def bytes(self) -> int:
         """Bytes of the stored images: encoded pixels, headers, tables, and the sizes of photographs."""
@@ -88,7 +85,7 @@ class Memory:
 
     def cost(self, candidates: ImageSet) -> float:
         """Mean bytes of an exemplar, measured on what is held and on a sample of the other candidates."""
-        new = torch.arange(len(self), len(candidates))
+        new = torch.arange(len(self.exemplars), len(candidates))
         wanted = _SAMPLED_FILES if isinstance(candidates, ImageFiles) else _SAMPLE
         sample = new[:: max(1, len(new) // wanted)][:wanted]
         sizes = [self._bytes_of(s) for s in (*self.exemplars, *self._encode(candidates.select(sample)))]
@@ -101,9 +98,9 @@ class Memory:
         """
         classes = sorted(selection.indices)
         chosen = torch.cat([selection.indices[c] for c in classes]).to(candidates.labels.device)
-        new = chosen >= len(self)
+        new = chosen >= len(self.exemplars)
         encoded = iter(self._encode(candidates.select(chosen[new])))
-        held = [self.exemplars[i] if i < len(self) else next(encoded) for i in chosen.tolist()]
+        held = [self.exemplars[i] if i < len(self.exemplars) else next(encoded) for i in chosen.tolist()]
         ranks = torch.cat([torch.arange(len(selection.indices[c])) for c in classes])
         kept = self._fitting(held, ranks)
         self.exemplars = [held[i] for i in kept]

@@ -140,9 +140,15 @@ def test_a_component_of_any_kind_may_implement_any_hook(tmp_path):
 @pytest.mark.parametrize("hook", RUN_HOOKS)
 def test_an_exception_in_any_hook_names_file_hook_and_place(hook, tmp_path):
     kind, choice = "Observer", {"observers": [{"use": "failing"}]}
+    memory = {"budget": "1 per class", "select": {"use": "random"}}
     if hook == "select_memory":  # asked of the selector first, which answers
-        memory = {"budget": "1 per class", "select": {"use": "failing"}}
-        kind, choice = "Selector", {"memory": memory, "objective": {"over": "seen"}}
+        kind, memory = "Selector", memory | {"select": {"use": "failing"}}
+        choice = {"memory": memory, "objective": {"over": "seen"}}
+    elif hook == "allocate_memory":
+        kind, memory = "Rate", memory | {"rate": {"use": "failing"}}
+        choice = {"memory": memory, "objective": {"over": "seen"}}
+    elif hook == "before_memory":
+        choice |= {"memory": memory, "objective": {"over": "seen"}}
     file = tmp_path / "failing.py"
     file.write_text(
         f"from lwmfw import {kind}, hookimpl\n"
@@ -162,6 +168,11 @@ def test_an_exception_in_any_hook_names_file_hook_and_place(hook, tmp_path):
         "compute_penalty": "in step 2, epoch 1, batch 1",
         "after_update": "in step 1, epoch 1, batch 1",
         "after_epoch": "in step 1, epoch 1",
+        "choose_data": "in step 1",
+        "plan_phases": "in step 1",
+        "group_parameters": "in step 1",
+        "before_memory": "in step 1, epoch 1",
+        "allocate_memory": "in step 1, epoch 1",
         "select_memory": "in step 1, epoch 1",
         "after_step": "in step 1, epoch 1",
         "after_run": "in step 2, epoch 1",

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from lwmfw import DataSet, Images, UserError
-from lwmfw.data import Loader, arrange, crop_and_flip
+from lwmfw.data import EpochShape, Loader, arrange, crop_and_flip
 from lwmfw.orders import NAMED_ORDERS
 from lwmfw.recipe import OrderName, Scenario
 from lwmfw.scenario import class_order, steps_of
@@ -89,10 +89,16 @@ def test_normalise_is_the_formula():
     assert torch.equal(pixels, before)
 
 
+def whole(images, batch_size):
+    return EpochShape(len(images), 0, batch_size)
+
+
 @pytest.mark.parametrize(("padding", "flip"), [(0, False), (1, False), (0, True), (1, True)])
 def test_an_epoch_shows_every_image_exactly_once_with_its_label(padding, flip):
     images = numbered([i // 4 for i in range(22)])
-    batches = list(Loader(torch.zeros(1), torch.ones(1), padding, flip).training_batches(images, 8, rng()))
+    batches = list(
+        Loader(torch.zeros(1), torch.ones(1), padding, flip).training_batches(images, whole(images, 8), rng())
+    )
     assert [len(batch.labels) for batch in batches] == [8, 8, 6]
     # a shift of at most 1 leaves the centre of a 3x3 image of one colour inside it
     shown = torch.cat([batch.images[:, 0, 1, 1] for batch in batches]).long()
@@ -108,7 +114,7 @@ def test_an_epoch_is_a_function_of_the_generator_alone():
     loader = Loader(torch.zeros(1), torch.ones(1), 2, True)
 
     def epoch(seed):
-        return torch.cat([batch.images for batch in loader.training_batches(images, 8, rng(seed))])
+        return torch.cat([batch.images for batch in loader.training_batches(images, whole(images, 8), rng(seed))])
 
     before = torch.random.get_rng_state()
     first = epoch(1)
@@ -121,14 +127,49 @@ def test_an_epoch_is_a_function_of_the_generator_alone():
 def test_batches_of_another_size_show_the_same_augmented_images():
     images = Images(torch.randint(0, 256, (20, 1, 4, 4), dtype=torch.uint8, generator=rng()), torch.arange(20))
     loader = Loader(torch.zeros(1), torch.ones(1), 2, True)
-    epochs = [torch.cat([b.images for b in loader.training_batches(images, size, rng(1))]) for size in (3, 20)]
+    epochs = [
+        torch.cat([b.images for b in loader.training_batches(images, whole(images, size), rng(1))]) for size in (3, 20)
+    ]
     assert torch.equal(*epochs)
+
+
+@given(count=st.integers(2, 60), held=st.integers(1, 59), size=st.integers(2, 20), replay=st.floats(0.01, 0.99))
+def test_with_replay_every_batch_has_its_share_of_exemplars_and_new_images_come_once(count, held, size, replay):
+    if held >= count:
+        return
+    shape = EpochShape(count, held, size, replay)
+    batches = shape.shuffled(rng())
+    share = min(max(round(size * replay), 1), size - 1)
+    assert len(batches) == shape.batches
+    assert all((index < held).sum() == share for index in batches)
+    assert all(len(index) == size for index in batches[:-1])
+    positions = torch.cat(batches)
+    assert sorted(positions[positions >= held].tolist()) == list(range(held, count))
+    shown = positions[positions < held].bincount(minlength=held)
+    assert shown.max() - shown.min() <= 1
+
+
+def test_without_replay_every_image_comes_once():
+    for shape in (EpochShape(20, 5, 6), EpochShape(20, 0, 6, 0.5), EpochShape(20, 20, 6, 0.5)):
+        assert sorted(torch.cat(shape.shuffled(rng())).tolist()) == list(range(20))
+        assert shape.batches == 4
+
+
+def test_an_exemplar_that_comes_twice_is_augmented_twice():
+    image = torch.arange(1, 26, dtype=torch.uint8).view(1, 1, 5, 5)
+    images = Images(image.repeat(9, 1, 1, 1), torch.tensor([0] + [1] * 8))
+    batches = list(
+        Loader(torch.zeros(1), torch.ones(1), 2, True).training_batches(images, EpochShape(9, 1, 2, 0.5), rng())
+    )
+    assert len(batches) == 8
+    assert all(batch.from_memory.tolist() == [False, True] for batch in batches)
+    assert len({tuple(batch.images[1].flatten().tolist()) for batch in batches}) > 3
 
 
 def test_every_shift_occurs_mirrored_and_not_about_equally_often():
     image = torch.arange(1, 10, dtype=torch.uint8).view(1, 1, 3, 3)
     images = Images(image.repeat(3600, 1, 1, 1), torch.zeros(3600, dtype=torch.int64))
-    batches = Loader(torch.zeros(1), torch.ones(1), 1, True).training_batches(images, 600, rng())
+    batches = Loader(torch.zeros(1), torch.ones(1), 1, True).training_batches(images, whole(images, 600), rng())
     seen = Counter(tuple(x.flatten().tolist()) for batch in batches for x in batch.images)
     assert len(seen) == 3 * 3 * 2
     # each is expected 200 times, with a deviation of 14

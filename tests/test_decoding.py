@@ -14,7 +14,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from lwmfw import DataSet, ImageFiles, UserError, decode_images, decoding, unreadable_images
-from lwmfw.data import Loader, arrange
+from lwmfw.data import EpochShape, Loader, arrange
 from lwmfw.decoding import View, centre_box, random_box
 from lwmfw.errors import RunFailed
 
@@ -201,7 +201,7 @@ def test_a_missing_file_and_a_folder_are_unreadable(tmp_path):
 
 
 SHOWS = {
-    "training": lambda files: list(loader().training_batches(files, 4, rng())),
+    "training": lambda files: list(loader().training_batches(files, EpochShape(len(files), 0, 4), rng())),
     "evaluation": lambda files: list(loader().evaluation_batches(files)),
     "once": decode_images,
 }
@@ -228,7 +228,7 @@ def test_a_worker_that_dies_fails_the_run_in_words(files, monkeypatch):
 
 
 def epoch(files, batch_size=5, seed=1):
-    batches = list(loader().training_batches(files, batch_size, rng(seed)))
+    batches = list(loader().training_batches(files, EpochShape(len(files), 0, batch_size), rng(seed)))
     return torch.cat([b.images for b in batches]), torch.cat([b.labels for b in batches])
 
 

@@ -12,9 +12,9 @@ CORE = sorted((ROOT / "lwmfw").glob("*.py"))
 SHIPPED = sorted((ROOT / "plugins" / "lwmfw_plugins").glob("**/*.py"))
 LAYERS = [
     "errors", "position", "rng", "orders", "budget", "types", "hookspecs", "components", "plugins", "source",
-    "messages", "recipe", "tradeoff", "scenario", "assemble", "manual", "schema", "shipped", "model", "decoding",
-    "data", "memory", "terms", "optimizer", "metrics", "record", "compare", "checkpoint", "state", "plan", "evaluate",
-    "loop", "api", "search", "testing", "cli",
+    "messages", "recipe", "tradeoff", "scenario", "assemble", "manual", "schema", "shipped", "model", "features",
+    "decoding", "data", "memory", "terms", "optimizer", "metrics", "record", "compare", "checkpoint", "state", "plan",
+    "evaluate", "exemplars", "loop", "api", "search", "testing", "cli",
 ]  # fmt: skip
 
 

@@ -72,6 +72,26 @@ def recorder(calls):
             calls.append(f"after_epoch {step.index} {epoch} {' '.join(means)}")
 
         @hookimpl
+        def choose_data(self, step, data):
+            calls.append(f"choose_data {step.index} {len(data)}")
+
+        @hookimpl
+        def plan_phases(self, step):
+            calls.append(f"plan_phases {step.index}")
+
+        @hookimpl
+        def group_parameters(self, step, phase):
+            calls.append(f"group_parameters {step.index} {phase.name}")
+
+        @hookimpl
+        def before_memory(self, step, candidates):
+            calls.append(f"before_memory {step.index} {len(candidates)}")
+
+        @hookimpl
+        def allocate_memory(self, step, budget, classes, cost):
+            calls.append(f"allocate_memory {step.index} {budget.amount} {len(classes)} {cost:g}")
+
+        @hookimpl
         def select_memory(self, step, candidates, quota):
             calls.append(f"select_memory {step.index} {len(candidates)} {sum(quota.values())}")
 
@@ -107,9 +127,11 @@ def test_hooks_fire_in_the_stated_order(tmp_path):
     }
     expected = ["before_run"]
     for step in (1, 2):
-        expected += [f"before_step {step}"]
+        expected += [f"choose_data {step} {images[step]}", f"before_step {step}"]
+        expected += [f"plan_phases {step}", f"group_parameters {step} main"]
         for number in (1, 2):
             expected += [*epoch[step], f"after_epoch {step} {number} bce"]
+        expected += [f"before_memory {step} {images[step]}", f"allocate_memory {step} 8 {2 * step} 192"]
         expected += [f"select_memory {step} {images[step]} 8", f"after_step {step} of {2 * step}"]
     assert calls == [*expected, "after_run True"]
 
@@ -154,10 +176,13 @@ def test_components_are_called_in_recipe_order(tmp_path):
     assert order == ["c", "a", "b"]
 
 
-def test_loop_calls_each_hook_exactly_once():
-    tree = ast.parse((Path(lwmfw.__file__).parent / "loop.py").read_text())
+def test_each_hook_is_called_in_exactly_one_place():
+    files = [(Path(lwmfw.__file__).parent / name).read_text() for name in ("loop.py", "exemplars.py", "state.py")]
     called = [
-        node.func.attr for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+        node.func.attr
+        for node in ast.walk(ast.parse("\n".join(files).replace("from __future__ import annotations", "")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+        if ast.unparse(node.func.value) in ("hook", "run.assembly.hook", "self.assembly.hook")
     ]
     assert [called.count(hook) for hook in RUN_HOOKS] == [1] * len(RUN_HOOKS)
 

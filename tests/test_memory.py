@@ -12,9 +12,10 @@ from lwmfw import Images, Observer, Penalty, Selection, Selector, UserError, hoo
 from lwmfw.budget import Budget, parse_budget
 from lwmfw.components import Provider
 from lwmfw.errors import Interrupted, RunFailed
-from lwmfw.memory import Memory
+from lwmfw.memory import Memory, at_most
 from lwmfw.plugins import discover
 from lwmfw.testing import tiny_run
+from lwmfw_plugins.memory.raw import Raw
 
 SEEN = {"objective": {"use": "cross_entropy", "over": "seen"}}
 RANDOM = SEEN | {"memory": {"budget": "12 exemplars", "select": {"use": "random"}}}
@@ -57,14 +58,13 @@ def test_an_empty_budget_is_refused(text):
         parse_budget(text)
 
 
-@given(amount=st.integers(1, 10**9), classes=st.integers(1, 1000), image_bytes=st.integers(1, 10**6))
-def test_a_quota_is_even_and_within_the_budget(amount, classes, image_bytes):
-    exemplars = Budget("exemplars", amount).quota(classes, image_bytes)
-    assert exemplars * classes <= amount < (exemplars + 1) * classes
-    in_bytes = Budget("bytes", amount).quota(classes, image_bytes)
-    assert in_bytes * classes * image_bytes <= amount < (in_bytes + 1) * classes * image_bytes
-    assert Budget("per class", amount).quota(classes, image_bytes) == amount
-    assert Budget("all", 0).quota(classes, image_bytes) is None
+@given(amount=st.integers(1, 10**9), classes=st.integers(1, 1000), cost=st.floats(1, 10**6))
+def test_a_budget_is_so_many_exemplars(amount, classes, cost):
+    assert Budget("exemplars", amount).total(classes, cost) == amount
+    assert Budget("per class", amount).total(classes, cost) == amount * classes
+    in_bytes = Budget("bytes", amount).total(classes, cost)
+    assert in_bytes * cost <= amount + 1e-6 < (in_bytes + 1) * cost + 1e-3
+    assert Budget("all", 0).total(classes, cost) is None
 
 
 @pytest.mark.parametrize("budget", ["3 exemplars", "700 B"])
@@ -89,18 +89,69 @@ def numbered(counts):
 
 def test_the_memory_keeps_what_is_selected_in_its_order():
     candidates = numbered([3, 4])
-    memory = Memory(Budget("per class", 2), candidates)
-    assert (len(memory.images), memory.bytes) == (0, 0)
+    memory = Memory(Budget("per class", 2), Raw(None), candidates)
+    assert (memory.exemplars, memory.bytes) == ([], 0)
     memory.store(candidates, Selection({1: torch.tensor([6, 3]), 0: torch.tensor([1])}))
-    assert memory.images.pixels.flatten().tolist() == [1, 6, 3]
-    assert memory.images.labels.tolist() == [0, 1, 1]
+    assert memory.images().pixels.flatten().tolist() == [1, 6, 3]
+    assert memory.images().labels.tolist() == [0, 1, 1]
     assert memory.bytes == 3
 
 
+class Counting(Raw):
+    """A codec of images of so many bytes as their first pixel says, which are encoded once."""
+
+    def encode(self, pixels):
+        return [bytes([image[0, 0, 0]]) * int(image[0, 0, 0]) for image in pixels]
+
+    def decode(self, encoded, shape):
+        return torch.tensor([e[0] for e in encoded], dtype=torch.uint8).view(-1, 1, 1, 1)
+
+    def shared_bytes(self, shape):
+        return 10
+
+
+def test_what_is_held_keeps_its_bytes_and_is_never_encoded_again():
+    candidates = numbered([3, 4])
+    memory = Memory(Budget("per class", 2), Counting(None), candidates)
+    memory.store(candidates, Selection({0: torch.tensor([2]), 1: torch.tensor([4])}))
+    assert memory.bytes == 2 + 4 + 10
+    joined = memory.join(Images(torch.tensor([9, 8], dtype=torch.uint8).view(-1, 1, 1, 1), torch.tensor([2, 2])))
+    assert joined.pixels.flatten().tolist() == [2, 4, 9, 8]
+    memory.codec.encode = lambda pixels: [b"new" for _ in pixels]
+    memory.store(joined, Selection({0: torch.tensor([0]), 1: torch.tensor([1]), 2: torch.tensor([3])}))
+    assert [stored.encoded for stored in memory.exemplars] == [bytes([2]) * 2, bytes([4]) * 4, b"new"]
+
+
+@given(sizes=st.lists(st.integers(1, 50), min_size=1, max_size=12), amount=st.integers(10, 300))
+def test_bytes_are_never_exceeded_and_the_least_important_go_first(sizes, amount):
+    labels = torch.arange(len(sizes)) // 3
+    candidates = Images(torch.tensor(sizes, dtype=torch.uint8).view(-1, 1, 1, 1), labels)
+    memory = Memory(Budget("bytes", amount), Counting(None), candidates)
+    indices = {c: (labels == c).nonzero().flatten() for c in labels.unique().tolist()}
+    memory.store(candidates, Selection(indices))
+    assert memory.bytes <= max(amount, 10)
+    by_rank = sorted(range(len(sizes)), key=lambda i: (i % 3, i // 3))
+    kept, left = [], amount - 10
+    for i in by_rank:
+        if sizes[i] > left:
+            break
+        kept, left = [*kept, i], left - sizes[i]
+    assert [len(s.encoded) for s in memory.exemplars] == [sizes[i] for i in sorted(kept)]
+
+
+def test_the_cost_of_an_exemplar_is_measured():
+    candidates = numbered([3, 4])
+    assert Memory(Budget("all", 0), Counting(None), candidates).cost(candidates.select(torch.tensor([2, 4, 6]))) == 4
+
+
 def test_a_quota_is_at_most_what_there_is():
-    memory = Memory(Budget("per class", 3), numbered([2, 5]))
-    assert memory.quota(range(2), numbered([2, 5])) == {0: 2, 1: 3}
-    assert memory.quota(range(0), numbered([2, 5])) == {}
+    assert at_most({0: 3, 1: 3}, numbered([2, 5]), range(2), "a: rate", "here") == {0: 2, 1: 3}
+    with pytest.raises(
+        RunFailed, match=r"a: rate returned a quota of classes \[0\]; return a number for each.* 0\.\.1"
+    ):
+        at_most({0: 3}, numbered([2, 5]), range(2), "a: rate", "here")
+    with pytest.raises(RunFailed, match="a: rate returned NoneType; return a number for each class"):
+        at_most(None, numbered([2, 5]), range(2), "a: rate", "here")
 
 
 def chosen_by(select, tmp_path):
@@ -194,7 +245,7 @@ def test_exemplars_are_trained_on_beside_new_images_and_counted(tmp_path):
 
 def test_what_is_planned_is_what_happens(tmp_path):
     run = tiny_run(THREE_STEPS | RANDOM, tmp_path).run
-    assert [run.image_count(step) for step in run.steps] == [32, 32 + 12, 32 + 12]
+    assert [run.planned_shape(step, run.phase(step)).count for step in run.steps] == [32, 32 + 12, 32 + 12]
     assert [run.updates(step) for step in run.steps] == [2, 3, 3]
 
 
@@ -235,8 +286,8 @@ def test_a_run_resumed_with_exemplars_has_the_bits_of_an_uninterrupted_one(tmp_p
         three_steps("halved", [True])
     resumed = three_steps("halved", [False])
     a, b = whole.run, resumed.run
-    assert torch.equal(a.memory.images.pixels, b.memory.images.pixels)
-    assert torch.equal(a.memory.images.labels, b.memory.images.labels)
+    assert a.memory.exemplars == b.memory.exemplars
+    assert torch.equal(a.memory.labels, b.memory.labels)
     for name, value in a.model.state_dict().items():
         assert torch.equal(value, b.model.state_dict()[name]), name
     assert [s.accuracy for s in a.results.steps] == [s.accuracy for s in b.results.steps]
@@ -245,5 +296,6 @@ def test_a_run_resumed_with_exemplars_has_the_bits_of_an_uninterrupted_one(tmp_p
 def test_the_resolved_recipe_holds_the_memory(tmp_path):
     run = tiny_run(RANDOM, tmp_path)
     text = (run.path / "resolved.toml").read_text()
-    assert '[memory]\nbudget = "12 exemplars"\n\n[memory.select]\nuse = "random"\n' in text
+    assert '[memory]\nbudget = "12 exemplars"\nreplay = 0.0\n\n[memory.select]\nuse = "random"\n' in text
+    assert '[memory.rate]\nuse = "even"\n\n[memory.codec]\nuse = "raw"\n' in text
     assert json.loads((run.path / "results.json").read_text())["providers"]["random"].startswith("lwmfw ")

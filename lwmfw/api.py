@@ -12,6 +12,7 @@ import torch
 from lwmfw import checkpoint, loop, shipped
 from lwmfw.assemble import Assembly, assemble
 from lwmfw.errors import Interrupted, LwmfwError, RunFailed, UserError
+from lwmfw.first_step import first_step_of
 from lwmfw.metrics import Results
 from lwmfw.model import Model
 from lwmfw.recipe import load_recipe
@@ -28,6 +29,7 @@ def run(
     device: DeviceName = "auto",
     plugins: Sequence[Path | str] = (),
     resume: Resume = "auto",
+    from_run: Path | str | None = None,
 ) -> Results:
     """Run a recipe, as `lwmfw run` does.
 
@@ -39,6 +41,7 @@ def run(
         device: auto takes a GPU if there is one.
         plugins: plug-in files besides the recipe's.
         resume: what to do with an unfinished run in `out`.
+        from_run: a finished run that trained its first step in the same way; it is not trained again.
 
     Returns:
         The results of all steps.
@@ -51,13 +54,19 @@ def run(
         Interrupted: Ctrl-C; finished steps are kept.
     """
     resolved = load_recipe(shipped.locate(recipe), set, seed=seed, plugins=[Path(p) for p in plugins])
-    return execute(assemble(resolved), Path(out) if out else None, device, resume).results
+    first = Path(from_run) if from_run else None
+    return execute(assemble(resolved), Path(out) if out else None, device, resume, first).results
 
 
-def execute(assembly: Assembly, out: Path | None, device: DeviceName, resume: Resume) -> Run:
+def execute(
+    assembly: Assembly, out: Path | None, device: DeviceName, resume: Resume, from_run: Path | None = None
+) -> Run:
     """Run assembled components in a directory; raises as `run` does."""
     resolved = assembly.resolved
-    prepared = prepare(assembly, device)  # whatever can be refused is refused before a directory is made
+    # whatever can be refused is refused before a directory is made
+    first_step = first_step_of(from_run, assembly) if from_run else None
+    prepared = prepare(assembly, device)
+    prepared.first_step = first_step
     directory, known = open_directory(resolved, out, resume)
     try:
         prepared.directory = directory

@@ -64,7 +64,7 @@ def take(model: Model, components: Mapping[str, Any], results: Results, facts: M
         check_plain(f"{name}.state", plain, "return a flat dict of tensors and plain values")
         states[name] = {k: _copy(v) if isinstance(v, Tensor) else copy.deepcopy(v) for k, v in state.items()}
     weights = {name: _copy(value) for name, value in model.state_dict().items()}
-    path = Path(f"step-{len(results.steps):04d}")
+    path = Path(_name(len(results.steps)))
     return Checkpoint(path, weights, states, copy.deepcopy(results), dict(facts))
 
 
@@ -73,7 +73,7 @@ def _copy(value: Tensor) -> Tensor:
 
 
 def save(folder: Path, kept: Checkpoint) -> None:
-    """Write the checkpoint of the last finished step and remove older ones."""
+    """Write the checkpoint of the last finished step and remove older ones but the first, which other runs can use."""
     tensors = {f"model.{name}": value for name, value in kept.model.items()}
     plain: dict[str, dict[str, Any]] = {}
     for name, state in kept.components.items():
@@ -95,7 +95,7 @@ def save(folder: Path, kept: Checkpoint) -> None:
     unfinished.replace(final)
     _sync(folder)
     for other in _finished(folder):
-        if other != final:
+        if other != final and other.name != _name(1):
             remove(other)
 
 
@@ -117,13 +117,22 @@ def check_plain(place: str, values: Mapping[str, Any], advice: str) -> None:
             raise RunFailed(f"{place}: '{key}' cannot be kept ({error}); {advice}") from error
 
 
-def load(folder: Path) -> Checkpoint | None:
-    """The newest checkpoint, or None if no step was finished.
+def _name(step: int) -> str:
+    return f"step-{step:04d}"
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a checkpoint's tensors, as its manifest has it."""
+    return _read_manifest(path / _MANIFEST)[_TENSORS]
+
+
+def load(folder: Path, step: int | None = None) -> Checkpoint | None:
+    """The newest checkpoint, or that of a step; None if there is none.
 
     Raises:
         CheckpointRefused: a file is missing, damaged or not what its digest says.
     """
-    found = _finished(folder)
+    found = [path for path in _finished(folder) if step is None or path.name == _name(step)]
     if not found:
         return None
     path = found[-1]

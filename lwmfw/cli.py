@@ -108,6 +108,10 @@ def run(
     device: DeviceOption = Device.AUTO,
     plugins: PluginsOption = [],
     resume: Annotated[ResumeMode, typer.Option(help="An unfinished run in --out.")] = ResumeMode.AUTO,
+    from_: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="RUN", help="Take the first step of a finished run that trained it likewise."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and stop.")] = False,
 ) -> None:
     """Train and evaluate a recipe, step by step."""
@@ -117,7 +121,7 @@ def run(
     if dry_run:
         _print_plan(assemble(resolved), device)
         return
-    _execute(assemble(resolved), out, device, resume)
+    _execute(assemble(resolved), out, device, resume, from_)
 
 
 @app.command()
@@ -282,12 +286,14 @@ def _load(
     return load_recipe(shipped.locate(recipe), parse_settings(settings or []), seed=seed, plugins=plugins or [])
 
 
-def _execute(assembly: Assembly, out: Path | None, device: Device, resume: ResumeMode) -> None:
+def _execute(
+    assembly: Assembly, out: Path | None, device: Device, resume: ResumeMode, from_run: Path | None = None
+) -> None:
     from lwmfw.api import execute
     from lwmfw.compare import result_rows
 
     with _interruptible():
-        run = execute(assembly, out, device.value, resume.value)
+        run = execute(assembly, out, device.value, resume.value, from_run)
     _print_table(*result_rows(run.results))
 
 

@@ -36,7 +36,7 @@ class StepResult:
 
 @dataclass
 class Results:
-    """The content of results.json."""
+    """The content of results.json. `first_step`: the recipe and checkpoint that the first step was taken from."""
 
     recipe: str
     seed: int
@@ -45,6 +45,7 @@ class Results:
     providers: dict[str, str]
     complete: bool = False
     steps: list[StepResult] = field(default_factory=list)
+    first_step: dict[str, Any] | None = None
     schema: int = SCHEMA
 
     @property
@@ -67,17 +68,18 @@ class Results:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, with the measures over all steps."""
-        names = ("schema", "recipe", "seed", "classes_order", "class_names", "complete", "providers", "steps")
+        names = ["schema", "recipe", "seed", "classes_order", "class_names", "complete", "providers"]
+        names += ["first_step"] if self.first_step else []
         plain = asdict(self)
         measures = ("average_incremental_accuracy", "last_accuracy", "forgetting")
-        return {name: plain[name] for name in names} | {name: getattr(self, name) for name in measures}
+        return {name: plain[name] for name in (*names, "steps")} | {name: getattr(self, name) for name in measures}
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Results:
         """The inverse of `to_json`; raises ValueError, KeyError or TypeError where the content is another."""
         if plain["schema"] != SCHEMA:
             raise ValueError(f"schema {plain['schema']}")
-        known = {f.name: plain[f.name] for f in fields(cls)}
+        known = {f.name: plain[f.name] for f in fields(cls) if f.name in plain or f.name != "first_step"}
         known["steps"] = [StepResult(**step) for step in plain["steps"]]
         return cls(**known)
 

@@ -176,7 +176,7 @@ def _check_resumable(directory: RunDirectory, resolved: Resolved, resume: Resume
         before = tomllib.loads((path / "resolved.toml").read_text(encoding="utf-8"))
     except ValueError as error:
         raise CheckpointRefused(f"{path}/resolved.toml: unreadable ({error}); start anew in another --out") from error
-    key = _first_difference(_portable(before), _portable(resolved.tables()))
+    key = first_difference(_portable(before), _portable(resolved.tables()))
     if key:
         raise UserError(f"{path}: holds a run of another recipe ({key} differs); choose another --out")
     if resume == "never":
@@ -188,14 +188,20 @@ def _portable(tables: dict[str, Any]) -> dict[str, Any]:
     return tables | {"plugins": [entry.replace("\\", "/").rsplit("/", 1)[-1] for entry in tables["plugins"]]}
 
 
-def _first_difference(one: Any, two: Any, where: str = "") -> str:
+def first_difference(one: Any, two: Any, where: str = "") -> str:
+    """The dotted key of the first value in which two trees of tables differ; empty: in none."""
     if isinstance(one, dict) and isinstance(two, dict):
         for key in [*one, *(k for k in two if k not in one)]:
-            found = _first_difference(one.get(key), two.get(key), f"{where}.{key}".lstrip("."))
+            found = first_difference(one.get(key), two.get(key), f"{where}.{key}".lstrip("."))
             if found:
                 return found
         return ""
     return "" if one == two else where
+
+
+def is_finished(path: Path) -> bool:
+    """Whether a directory holds a run that has ended."""
+    return (path / "DONE").is_file() and (path / "resolved.toml").is_file()
 
 
 def unused(name: str, seed: int) -> Path:

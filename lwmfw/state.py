@@ -20,6 +20,7 @@ from lwmfw.components import ObjectiveOptions
 from lwmfw.data import EpochShape, Loader, arrange
 from lwmfw.errors import CheckpointRefused, UserError
 from lwmfw.features import features_of
+from lwmfw.first_step import FirstStep
 from lwmfw.memory import Memory
 from lwmfw.metrics import Results
 from lwmfw.model import Model, build_model, frozen_copy
@@ -61,6 +62,7 @@ class Run:
         memory: its exemplars; None: the recipe has no [memory].
         directory: where it is recorded; None: nowhere.
         origin: what it goes on from, where that is no checkpoint of its directory.
+        first_step: a first step that another run has trained.
     """
 
     recipe: Recipe
@@ -76,6 +78,7 @@ class Run:
     memory: Memory | None = None
     directory: RunDirectory | None = None
     origin: Checkpoint | None = None
+    first_step: FirstStep | None = None
 
     @property
     def position(self) -> Position:
@@ -169,13 +172,26 @@ class Run:
         if self.directory:
             self.directory.forget_epochs_after(len(self.results.steps))
 
-    def _restore(self, kept: Checkpoint) -> None:
+    def take_first_step(self, first: FirstStep) -> None:
+        """The model as another run has trained it in its first step.
+
+        Raises:
+            CheckpointRefused: it was computed in another way.
+        """
+        self._compute_as(first.kept)
+        checkpoint.restore(first.kept, self.model, {})
+        self.results.first_step = first.record
+
+    def _compute_as(self, kept: Checkpoint) -> None:
         if kept.facts["arithmetic"] != self.arithmetic:
             raise CheckpointRefused(
                 f"{kept.path}: was computed in {kept.facts['arithmetic']}, here it would go on in {self.arithmetic}; "
                 "resume where it was started, or start anew"
             )
         checkpoint.set_threads(kept.facts["threads"])
+
+    def _restore(self, kept: Checkpoint) -> None:
+        self._compute_as(kept)
         self.results = kept.results
         for step in self.steps[: len(kept.results.steps)]:
             self.model.grow(len(step.new_classes))

@@ -178,11 +178,13 @@ def test_no_checkpoint_is_none(tmp_path):
     assert checkpoint.load(tmp_path / "empty") is None
 
 
-def test_older_checkpoints_are_removed(tmp_path):
+def test_the_first_and_the_newest_checkpoint_are_kept(tmp_path):
     for steps in (1, 2, 3):
         save(tmp_path, steps)
-        assert [path.name for path in tmp_path.iterdir()] == [f"step-{steps:04d}"]
+        assert {path.name for path in tmp_path.iterdir()} == {"step-0001", f"step-{steps:04d}"}
         assert len(checkpoint.load(tmp_path).results.steps) == steps
+        assert len(checkpoint.load(tmp_path, step=1).results.steps) == 1
+    assert checkpoint.load(tmp_path, step=2) is None
 
 
 def test_the_newest_of_two_is_read(tmp_path):
@@ -192,14 +194,14 @@ def test_the_newest_of_two_is_read(tmp_path):
 
 
 def test_an_unfinished_folder_is_ignored_and_then_replaced(tmp_path):
-    whole = save(tmp_path, 1)
-    unfinished = tmp_path / "step-0002.tmp"
+    whole = save(tmp_path, 2)
+    unfinished = tmp_path / "step-0003.tmp"
     unfinished.mkdir()
     (unfinished / TENSORS).write_bytes((whole / TENSORS).read_bytes()[:100])
     assert checkpoint.load(tmp_path).path == whole
-    save(tmp_path, 2)
-    assert [path.name for path in tmp_path.iterdir()] == ["step-0002"]
-    (tmp_path / "step-0002").rename(tmp_path / "step-0002.tmp")
+    save(tmp_path, 3)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-0003"]
+    (tmp_path / "step-0003").rename(tmp_path / "step-0003.tmp")
     assert checkpoint.load(tmp_path) is None
 
 
@@ -210,7 +212,7 @@ class Killed(BaseException):
 # a save clears its place, writes and renames three files, clears the final place, renames, and removes the older step
 @pytest.mark.parametrize("survived", range(10))
 def test_a_run_killed_while_it_saves_keeps_a_whole_checkpoint(tmp_path, monkeypatch, survived):
-    save(tmp_path, 1)
+    save(tmp_path, 2)
     left = iter(range(survived))
 
     def mortal(function):
@@ -224,12 +226,12 @@ def test_a_run_killed_while_it_saves_keeps_a_whole_checkpoint(tmp_path, monkeypa
     for owner, name in ((checkpoint, "write_bytes"), (checkpoint, "remove"), (Path, "replace")):
         monkeypatch.setattr(owner, name, mortal(getattr(owner, name)))
     with pytest.raises(Killed):
-        save(tmp_path, 2)
+        save(tmp_path, 3)
     monkeypatch.undo()
-    assert len(checkpoint.load(tmp_path).results.steps) == (1 if survived < 9 else 2)
-    save(tmp_path, 2)
-    assert [path.name for path in tmp_path.iterdir()] == ["step-0002"]
-    assert len(checkpoint.load(tmp_path).results.steps) == 2
+    assert len(checkpoint.load(tmp_path).results.steps) == (2 if survived < 9 else 3)
+    save(tmp_path, 3)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-0003"]
+    assert len(checkpoint.load(tmp_path).results.steps) == 3
 
 
 # what is refused

@@ -38,6 +38,7 @@ class Dynamic:
     """An even share of the budget and of a part of the coming step's images; grows the memory."""
 
     grows = True
+    spares_first_step = True
 
     def __init__(self, options: DynamicOptions) -> None:
         self.options = options

@@ -24,6 +24,8 @@ class FreezeOptions(Options):
 class Freeze:
     """Backbone frozen, BatchNorm statistics included, after the first steps; adds no term."""
 
+    spares_first_step = True
+
     def __init__(self, options: FreezeOptions) -> None:
         self.after = options.after
 

@@ -31,6 +31,7 @@ class Balanced:
     """Fine-tuning of classifier or model on as many images of old as of new classes, from the second step on."""
 
     needs = frozenset({"memory"})
+    spares_first_step = True
 
     def __init__(self, options: BalancedOptions) -> None:
         self.options = options

@@ -32,7 +32,7 @@ def proxy_similarities(features: Tensor, proxies: Tensor, scaling: float) -> Ten
     from torch.nn.functional import normalize
 
     cosines = normalize(features) @ normalize(proxies.flatten(0, 1)).T
-    return scaling**2 * (2 * cosines - 2).unflatten(1, proxies.shape[:2])
+    return scaling**2 * (2 * cosines - 2).view(len(features), *proxies.shape[:2])
 
 
 def merged(similarities: Tensor, gamma: float) -> Tensor:

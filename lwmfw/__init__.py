@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from lwmfw.api import open_run, run
     from lwmfw.budget import Budget
     from lwmfw.decoding import decode_images, unreadable_images
+    from lwmfw.features import class_means
     from lwmfw.metrics import Results, StepResult
     from lwmfw.model import Model, evaluating
     from lwmfw.scenario import Step
@@ -61,6 +62,7 @@ _LATER = {
     "Phase": "types",
     "Selection": "types",
     "Step": "scenario",
+    "class_means": "features",
     "decode_images": "decoding",
     "unreadable_images": "decoding",
 }
@@ -100,6 +102,7 @@ __all__ = [
     "StepResult",
     "UserError",
     "__version__",
+    "class_means",
     "decode_images",
     "did_you_mean",
     "evaluating",

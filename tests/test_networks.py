@@ -12,11 +12,15 @@ from lwmfw import Features, ObjectiveOptions, Outputs
 from lwmfw.model import Model, build_model, evaluating, frozen_copy, model_bytes, parameter_count
 from lwmfw_plugins.backbones.resnet import ResNet20, ResNet32, ResNetOptions
 from lwmfw_plugins.backbones.resnet_network import Block, ResNet
-from lwmfw_plugins.classifiers.heads import CosineHead, LinearHead
+from lwmfw_plugins.classifiers.heads import CosineHead, LinearHead, ProxyHead
 from lwmfw_plugins.objectives.bce import BinaryCrossEntropy
 from lwmfw_plugins.objectives.cross_entropy import CrossEntropy
 
-HEADS = {"linear": lambda features: LinearHead(features), "cosine": lambda features: CosineHead(features, 2.0)}
+HEADS = {
+    "linear": lambda features: LinearHead(features),
+    "cosine": lambda features: CosineHead(features, 2.0),
+    "proxies": lambda features: ProxyHead(features, 2.0, proxies=3, scaling=1.5, gamma=0.5, learned_scale=True),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -256,7 +260,7 @@ def test_old_rows_keep_their_logits_when_a_head_grows(head):
         assert after.shape == (5, before.shape[1] + more)
         assert_close(after[:, : before.shape[1]], before)
         assert all(p.requires_grad and p.is_leaf for p in classifier.parameters())
-        assert all(row.abs().max() > 0 for row in classifier.weight)
+        assert all(row.abs().max() > 0 for p in classifier.parameters() if p.ndim > 1 for row in p)
         with torch.no_grad():
             for parameter in classifier.parameters():
                 parameter.mul_(1.5)
@@ -265,16 +269,15 @@ def test_old_rows_keep_their_logits_when_a_head_grows(head):
 
 def test_heads_are_their_formulas():
     features = torch.randn(4, 6, dtype=torch.float64)
-    for name, build in HEADS.items():
-        head = build(6).double()
-        head.grow(3)
-        for f, logits in zip(features, head(features), strict=True):
-            for c, row in enumerate(head.weight):
-                if name == "linear":
-                    expected = sum(w * x for w, x in zip(row, f, strict=True)) + head.bias[c]
-                else:
-                    expected = 2.0 * (row @ f) / (row.square().sum().sqrt() * f.square().sum().sqrt())
-                assert_close(logits[c], expected)
+    linear, cosine = (HEADS[name](6).double() for name in ("linear", "cosine"))
+    for head in (linear, cosine):
+        head.grow(2)
+        head.grow(1)
+    for f, scores, cosines in zip(features, linear(features), cosine(features), strict=True):
+        for c, (row, direction) in enumerate(zip(linear.weight, cosine.directions, strict=True)):
+            assert_close(scores[c], sum(w * x for w, x in zip(row, f, strict=True)) + linear.bias[c])
+            lengths = direction.square().sum().sqrt() * f.square().sum().sqrt()
+            assert_close(cosines[c], 2.0 * (direction @ f) / lengths)
 
 
 def test_a_model_that_grows_by_nothing_stays_as_it_is():
@@ -332,16 +335,16 @@ def test_channel_weights_are_differentiable(head):
     def score():
         return (outputs(features, classifier).channel_weights(classes) * direction).sum()
 
-    (gradient,) = torch.autograd.grad(score(), classifier.weight)
-    for row, column in ((0, 0), (2, 4)):
+    weights = next(p for p in classifier.parameters() if p.ndim > 1)
+    (gradient,) = torch.autograd.grad(score(), weights)
+    values = weights.detach().view(-1)
+    for i in (0, len(values) - 1):
         ends = []
         for shift in (1e-6, -2e-6):
-            with torch.no_grad():
-                classifier.weight[row, column] += shift
+            values[i] += shift
             ends.append(score().item())
-        with torch.no_grad():
-            classifier.weight[row, column] += 1e-6
-        assert gradient[row, column].item() == pytest.approx((ends[0] - ends[1]) / 2e-6, rel=1e-6, abs=1e-8)
+        values[i] += 1e-6
+        assert gradient.view(-1)[i].item() == pytest.approx((ends[0] - ends[1]) / 2e-6, rel=1e-6, abs=1e-8)
 
 
 # objectives

@@ -10,11 +10,15 @@ from torch.testing import assert_close
 
 from lwmfw.testing import outputs_pair, penalty_terms
 from lwmfw_plugins.attention import attention, pooled_attention
-from lwmfw_plugins.classifiers.heads import CosineHead, LinearHead
+from lwmfw_plugins.classifiers.heads import CosineHead, LinearHead, ProxyHead
 from lwmfw_plugins.penalties.l_ad import AttentionDistillation, AttentionOptions, attention_distance
 from lwmfw_plugins.penalties.l_d import Distillation, DistillationOptions, sigmoid_distillation, softmax_distillation
 
-HEADS = {"linear": lambda: LinearHead(6), "cosine": lambda: CosineHead(6, 3.0)}
+HEADS = {
+    "linear": lambda: LinearHead(6),
+    "cosine": lambda: CosineHead(6, 3.0),
+    "proxies": lambda: ProxyHead(6, 3.0, proxies=3, scaling=1.0, gamma=1.0, learned_scale=True),
+}
 
 
 def l_ad(pair, **options):

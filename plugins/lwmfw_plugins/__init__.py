@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from lwmfw import Component, hookimpl
 from lwmfw_plugins.backbones import resnet, resnet18, timm, torchvision
-from lwmfw_plugins.classifiers import cosine, linear
+from lwmfw_plugins.classifiers import cosine, linear, proxies
 from lwmfw_plugins.data import caltech101, cifar, cub200, fashion_mnist, folder, imagenet, synthetic, tiny_imagenet
 from lwmfw_plugins.memory import dynamic, even, random, raw
 from lwmfw_plugins.objectives import bce, cross_entropy
@@ -19,7 +19,7 @@ from lwmfw_plugins.phases import balanced
 _FILES = (
     *(fashion_mnist, cifar, folder, tiny_imagenet, imagenet, caltech101, cub200, synthetic),
     *(resnet, resnet18, torchvision, timm),
-    *(linear, cosine),
+    *(linear, cosine, proxies),
     *(cross_entropy, bce),
     *(l_d, l_ad, freeze),
     balanced,

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, normalize
+
+from lwmfw_plugins.classifiers.proxies import merged, proxy_similarities
 
 
 class LinearHead(nn.Module):
@@ -19,8 +22,9 @@ class LinearHead(nn.Module):
 
     def grow(self, classes: int) -> None:
         """Add rows, drawn as torch draws those of a linear layer."""
-        self.weight = _extended(self.weight, classes)
         bound = 1 / math.sqrt(self.weight.shape[1])
+        rows = self.weight.new_empty(classes, self.weight.shape[1]).uniform_(-bound, bound)
+        self.weight = nn.Parameter(torch.cat([self.weight.detach(), rows]))
         new = self.bias.new_empty(classes).uniform_(-bound, bound)
         self.bias = nn.Parameter(torch.cat([self.bias.detach(), new]))
 
@@ -29,24 +33,92 @@ class LinearHead(nn.Module):
         return linear(features, self.weight, self.bias)
 
 
-class CosineHead(nn.Module):
-    """logits = eta cos(f, W), with W (N, D) and a learned scalar eta (Hou et al., CVPR 2019, equation 4)."""
+class DirectionHead(nn.Module, ABC):
+    """logits = eta s(f, W), where the similarity s sees nothing of f and W but their directions.
 
-    def __init__(self, features: int, scale: float) -> None:
+    Attributes:
+        weights: one parameter for every growth, that is for every step, so that those of old steps can be frozen. The
+            first dimension is classes, the last one features.
+        scale: eta; a parameter if it is learned, else a buffer.
+    """
+
+    scale: Tensor
+
+    def __init__(self, features: int, scale: float, *, learned_scale: bool = True) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(0, features))
-        self.scale = nn.Parameter(torch.tensor(scale))
+        self.features = features
+        self.weights = nn.ParameterList()
+        if learned_scale:
+            self.scale = nn.Parameter(torch.tensor(scale))
+        else:
+            self.register_buffer("scale", torch.tensor(scale))
+
+    @property
+    def directions(self) -> Tensor:
+        """The weights of all classes, (N, ..., D)."""
+        return torch.cat(list(self.weights))
 
     def grow(self, classes: int) -> None:
-        """Add rows; only their direction counts."""
-        self.weight = _extended(self.weight, classes)
+        """Add rows; those that are there stay the parameters they are."""
+        self.weights.append(nn.Parameter(self.drawn(classes)))
+
+    def freeze_old(self) -> None:
+        """Take all weights but the newest out of training."""
+        for old in list(self.weights)[:-1]:
+            old.requires_grad_(False)
+
+    def imprint(self, directions: Tensor) -> None:
+        """Put directions in the place of the newest weights, scaled by the mean length of the older ones.
+
+        Beside weights of another length they would learn at another pace.
+
+        Args:
+            directions: (new classes, ..., D).
+        """
+        *old, new = self.weights
+        with torch.no_grad():
+            new.copy_(directions * torch.cat(old).norm(dim=-1).mean())
 
     def forward(self, features: Tensor) -> Tensor:
-        """(B, D) -> (B, N), each in -eta..eta."""
-        return self.scale * linear(normalize(features), normalize(self.weight))
+        """(B, D) -> (B, N)."""
+        return self.scale * self.similarities(features)
+
+    @abstractmethod
+    def drawn(self, classes: int) -> Tensor:
+        """Random weights for more classes, (classes, ..., D)."""
+
+    @abstractmethod
+    def similarities(self, features: Tensor) -> Tensor:
+        """The logits without eta, (B, D) -> (B, N)."""
 
 
-def _extended(weight: nn.Parameter, classes: int) -> nn.Parameter:
-    bound = 1 / math.sqrt(weight.shape[1])
-    new = weight.new_empty(classes, weight.shape[1]).uniform_(-bound, bound)
-    return nn.Parameter(torch.cat([weight.detach(), new]))
+class CosineHead(DirectionHead):
+    """logits = eta cos(f, W), with W (N, D) and a learned scalar eta (Hou et al., CVPR 2019, equation 4)."""
+
+    def drawn(self, classes: int) -> Tensor:
+        """(classes, D), as torch draws those of a linear layer."""
+        bound = 1 / math.sqrt(self.features)
+        return self.scale.new_empty(classes, self.features).uniform_(-bound, bound)
+
+    def similarities(self, features: Tensor) -> Tensor:
+        """(B, D) -> (B, N), each in -1..1."""
+        return linear(normalize(features), normalize(self.directions))
+
+
+class ProxyHead(DirectionHead):
+    """logits = eta s(f, W), with W (N, K, D) and the similarity of `lwmfw_plugins.classifiers.proxies`."""
+
+    def __init__(
+        self, features: int, scale: float, *, proxies: int, scaling: float, gamma: float, learned_scale: bool
+    ) -> None:
+        super().__init__(features, scale, learned_scale=learned_scale)
+        self.proxies, self.scaling, self.gamma = proxies, scaling, gamma
+
+    def drawn(self, classes: int) -> Tensor:
+        """(classes, K, D), normal with the variance 1/D that He et al. (ICCV 2015) give a layer without ReLU."""
+        shape = (classes, self.proxies, self.features)
+        return self.scale.new_empty(shape).normal_(std=1 / math.sqrt(self.features))
+
+    def similarities(self, features: Tensor) -> Tensor:
+        """(B, D) -> (B, N), each in -4..0 times scaling^2."""
+        return merged(proxy_similarities(features, self.directions, self.scaling), self.gamma)

@@ -1,4 +1,4 @@
-"""What one update of a method costs beside its floor: a plain update of the new model and a bare forward of the old one.
+"""What one update of a method costs beside its floor: a plain update of the new model and a bare old forward.
 
     python benchmarks/update.py [--method lwm|podnet] [--precision fp32|bf16] [--pairs 50] [--threads N]
 

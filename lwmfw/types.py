@@ -194,7 +194,7 @@ class Features(NamedTuple):
     Attributes:
         features: (B, D), what the classifier sees.
         maps: stage ends (B, C, H, W) as the next stage receives them.
-        raw_maps: the same before the last ReLU.
+        raw_maps: the same before their last ReLU; the maps themselves where none follows.
         pooled: the map whose spatial mean is `features`.
     """
 
@@ -212,7 +212,7 @@ class Outputs:
         logits: (B, N), float32, one per class the model has rows for.
         features: (B, D), float32, what the classifier sees.
         maps: stage ends (B, C, H, W) as the next stage receives them.
-        raw_maps: the same before the last ReLU.
+        raw_maps: the same before their last ReLU; the maps themselves where none follows.
         pooled: the map whose spatial mean is `features`, None if there is none.
         head: the classifier, features -> logits.
         graph: of outputs without gradients, the logits and maps they were detached from, if they were kept.

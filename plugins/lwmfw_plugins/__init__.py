@@ -7,7 +7,7 @@ names and options, answer at once. What has to subclass `nn.Module` stands in a 
 from collections.abc import Iterator
 
 from lwmfw import Component, hookimpl
-from lwmfw_plugins.backbones import resnet, resnet18, timm, torchvision
+from lwmfw_plugins.backbones import resnet, resnet18, resnet_cbam, timm, torchvision
 from lwmfw_plugins.classifiers import cosine, linear, proxies
 from lwmfw_plugins.data import caltech101, cifar, cub200, fashion_mnist, folder, imagenet, synthetic, tiny_imagenet
 from lwmfw_plugins.memory import dynamic, even, random, raw
@@ -18,7 +18,7 @@ from lwmfw_plugins.phases import balanced
 
 _FILES = (
     *(fashion_mnist, cifar, folder, tiny_imagenet, imagenet, caltech101, cub200, synthetic),
-    *(resnet, resnet18, torchvision, timm),
+    *(resnet, resnet18, resnet_cbam, torchvision, timm),
     *(linear, cosine, proxies),
     *(cross_entropy, bce),
     *(l_d, l_ad, freeze),

@@ -1,4 +1,4 @@
-"""resnet20 and resnet32: the residual networks for 32-pixel images that the field compares on."""
+"""resnet20, resnet32, podnet32, thesis32: the residual networks for 32-pixel images that the field compares on."""
 
 from __future__ import annotations
 
@@ -8,13 +8,21 @@ from typing import TYPE_CHECKING, ClassVar
 from lwmfw import Backbone, Component, Field, Options, hookimpl
 
 if TYPE_CHECKING:
-    from torch import nn
+    from lwmfw_plugins.backbones.resnet_network import ResidualNetwork
 
 
-class ResNetOptions(Options):
-    """Options of resnet20 and resnet32."""
+class WidthOptions(Options):
+    """Options of podnet32."""
 
     width: int = Field(16, ge=1, le=1024, description="channels of the first stage; the paper's networks have 16")
+
+
+class ResNetOptions(WidthOptions):
+    """Options of resnet20, resnet32 and thesis32."""
+
+    final_relu: bool = Field(
+        True, description="a ReLU after the last addition; UCIR's networks have none, so that features can be negative"
+    )
 
 
 class ResNet20:
@@ -26,11 +34,11 @@ class ResNet20:
     def __init__(self, options: ResNetOptions) -> None:
         self.options = options
 
-    def build(self, channels: int) -> nn.Module:
+    def build(self, channels: int) -> ResidualNetwork:
         """The network for images of so many channels."""
         from lwmfw_plugins.backbones.resnet_network import ResNet
 
-        return ResNet(channels, self.blocks, self.options.width)
+        return ResNet(channels, self.blocks, self.options.width, final_relu=self.options.final_relu)
 
 
 class ResNet32(ResNet20):
@@ -39,8 +47,45 @@ class ResNet32(ResNet20):
     blocks = 5
 
 
+class PodNet32:
+    """resnet32 without ReLU after additions, in four stages: PODNet's own (Douillard et al., ECCV 2020)."""
+
+    offers = ResNet20.offers
+
+    def __init__(self, options: WidthOptions) -> None:
+        self.options = options
+
+    def build(self, channels: int) -> ResidualNetwork:
+        """The network for images of so many channels."""
+        from lwmfw_plugins.backbones import resnet_network
+
+        return resnet_network.PodNet32(channels, self.options.width)
+
+
+class Thesis32:
+    """Residual network of four stages of 5, 4, 3 and 2 blocks, called ResNet-32 for its 30 layers.
+
+    The stem's max-pooling leaves 32-pixel images a last map of 2x2. With its 128 features and 825,296 parameters it
+    is 1.8 times as large as resnet32, with which it is not to be compared as if only gates set them apart. Its source
+    switches the ReLU after additions off inside stages by default; here it is everywhere, as He et al. have it.
+    """
+
+    offers = ResNet20.offers
+
+    def __init__(self, options: ResNetOptions) -> None:
+        self.options = options
+
+    def build(self, channels: int) -> ResidualNetwork:
+        """The network for images of so many channels."""
+        from lwmfw_plugins.backbones import resnet_network
+
+        return resnet_network.Thesis32(channels, self.options.width, final_relu=self.options.final_relu)
+
+
 @hookimpl
 def register_components() -> Iterator[Component]:
     """The components of this file."""
     yield Backbone("resnet20", ResNet20, ResNetOptions)
     yield Backbone("resnet32", ResNet32, ResNetOptions)
+    yield Backbone("podnet32", PodNet32, WidthOptions)
+    yield Backbone("thesis32", Thesis32, ResNetOptions)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from lwmfw import Backbone, Component, Field, Options, hookimpl
 
 if TYPE_CHECKING:
-    from torch import nn
+    from lwmfw_plugins.backbones.resnet_network import ResidualNetwork
 
 
 class ResNet18Options(Options):
@@ -17,6 +17,9 @@ class ResNet18Options(Options):
     stem: Literal["small", "large"] = Field(
         "small",
         description="small: 3x3, for 32-pixel images; large: 7x7 of stride 2 and max-pooling, for 224-pixel ones",
+    )
+    final_relu: bool = Field(
+        True, description="a ReLU after the last addition; UCIR's networks have none, so that features can be negative"
     )
 
 
@@ -28,11 +31,11 @@ class ResNet18:
     def __init__(self, options: ResNet18Options) -> None:
         self.options = options
 
-    def build(self, channels: int) -> nn.Module:
+    def build(self, channels: int) -> ResidualNetwork:
         """The network for images of so many channels."""
         from lwmfw_plugins.backbones import resnet_network
 
-        return resnet_network.ResNet18(channels, self.options.stem)
+        return resnet_network.ResNet18(channels, self.options.stem, final_relu=self.options.final_relu)
 
 
 @hookimpl

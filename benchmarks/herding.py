@@ -39,7 +39,9 @@ def main() -> None:
     rng = torch.Generator().manual_seed(0)
     classes = torch.rand(wanted.classes, wanted.images, wanted.features, generator=rng)
     count = wanted.exemplars // wanted.classes
-    print(f"{count} exemplars of each of {wanted.classes} classes of {wanted.images} images, {wanted.features} features")
+    print(
+        f"{count} exemplars of each of {wanted.classes} classes of {wanted.images} images, {wanted.features} features"
+    )
     for rank in (herd, herd_as_coded):
         print(f"{rank.__name__}: {seconds(rank, classes, count):.3f} s")
 

@@ -19,16 +19,21 @@ def select_ranked(run: Run, step: Step, candidates: ImageSet, quota: Mapping[int
 
     No features of exemplars are needed: a selection that is cut short is the selection of fewer (iCaRL, algorithm 5).
     """
-    import torch
-
     from lwmfw import Selection
 
-    first = torch.bincount(candidates.labels.cpu(), minlength=step.seen_classes.stop).cumsum(0).roll(1)
-    first[0] = 0
-    chosen = {label: first[label] + torch.arange(quota[label]) for label in step.old_classes}
+    positions = class_positions(candidates, step.seen_classes)
+    chosen = {label: positions[label][: quota[label]] for label in step.old_classes}
     for label, features in class_features(run, candidates, step.new_classes).items():
-        chosen[label] = first[label] + rank(features, quota[label])
+        chosen[label] = positions[label][rank(features, quota[label])]
     return Selection(chosen)
+
+
+def class_positions(images: ImageSet, classes: range) -> dict[int, Tensor]:
+    """Class -> where its images stand, int64, for the first classes of all."""
+    import torch
+
+    counts = torch.bincount(images.labels.cpu(), minlength=classes.stop)
+    return dict(zip(classes, torch.arange(len(images)).split(counts.tolist()), strict=True))
 
 
 def class_features(run: Run, images: ImageSet, classes: range) -> dict[int, Tensor]:

@@ -66,12 +66,19 @@ class Memory:
 
     def images(self) -> ImageSet:
         """The exemplars as they are trained on: decoded, or photographs that are decoded whenever they are shown."""
+        return self._shown(list(self.exemplars), self.labels)
+
+    def as_stored(self, images: ImageSet) -> ImageSet:
+        """Images as they would come out of the memory, encoded and decoded."""
+        return self._shown(list(self._encode(images)), images.labels)
+
+    def _shown(self, stored: list[StoredImage], labels: Tensor) -> ImageSet:
         like = self._like
         if isinstance(like, ImageFiles):
-            return replace(like, paths=list(self.exemplars), labels=self.labels, codec=self.codec)
+            return replace(like, paths=stored, labels=labels, codec=self.codec)
         shape = (like.channels, like.size, like.size)
-        pixels = self.codec.decode([stored.encoded for stored in self.exemplars], shape)
-        return Images(pixels.to(self.labels.device), self.labels)
+        pixels = self.codec.decode([image.encoded for image in stored], shape)
+        return Images(pixels.to(labels.device), labels)
 
     def join(self, new: ImageSet) -> ImageSet:
         """The exemplars and the images of new classes, which come behind theirs in the class order."""

@@ -11,6 +11,8 @@ from __future__ import annotations
 import copy
 import inspect
 import json
+import pickle
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,7 @@ from torch import nn
 
 from lwmfw.api import execute
 from lwmfw.assemble import assemble, check_hooks
+from lwmfw.budget import parse_budget
 from lwmfw.components import Component, Options
 from lwmfw.decoding import decode_images
 from lwmfw.memory import check_selection
@@ -30,8 +33,8 @@ from lwmfw.model import Model, build_model, frozen_copy
 from lwmfw.plugins import Catalogue
 from lwmfw.recipe import load_recipe
 from lwmfw.scenario import Step
-from lwmfw.state import Run
-from lwmfw.types import Batch, Features, ImageFiles, Images, Outputs
+from lwmfw.state import Run, prepare
+from lwmfw.types import Batch, Features, ImageFiles, Images, Outputs, Phase
 
 CLASSES = 4
 
@@ -332,24 +335,88 @@ def check_data(component: Any) -> None:
     assert len(data.mean) == len(data.std) == data.train.channels, "mean and std are per channel"
 
 
+def _prepared(tables: Mapping[str, Any]) -> Run:
+    """A run of the tiny recipe before its first step."""
+    with tempfile.TemporaryDirectory() as folder:
+        return prepare(assemble(load_recipe(tiny_recipe(tables, Path(folder)))), "cpu")
+
+
+def _asked(question: Callable[..., Any], **offered: Any) -> Any:
+    """What a hook returns, given the arguments it wants and an rng of the same seed every time."""
+    offered["rng"] = torch.Generator().manual_seed(1)
+    return question(**{name: offered[name] for name in inspect.signature(question).parameters})
+
+
 def check_selector(component: Any) -> None:
     """Hold a selector's object against the contract: it keeps the quota of each class, and is a function of rng."""
-    pair = outputs_pair()
-    rng = torch.Generator().manual_seed(0)
-    pixels = torch.randint(0, 256, (30, 3, 8, 8), dtype=torch.uint8, generator=rng)
-    candidates = Images(pixels, torch.arange(30) // 10)
-    for count in (1, 4, 10):
-        quota = dict.fromkeys(range(3), count)
-        offered = {"step": pair.step, "model": pair.model, "candidates": candidates, "quota": quota}
-        chosen = []
-        for _ in range(2):
-            seeded = offered | {"rng": torch.Generator().manual_seed(1)}
-            wanted = inspect.signature(component.select_memory).parameters
-            chosen.append(component.select_memory(**{name: seeded[name] for name in wanted}))
-            check_selection(chosen[-1], candidates, quota, type(component).__name__, "here")
+    run = _prepared({})
+    run.model.grow(CLASSES)
+    step, candidates = run.steps[-1], run.data.train
+    for count in (1, 4, 16):
+        quota = dict.fromkeys(step.seen_classes, count)
+        offered = {"run": run, "step": step, "model": run.model, "candidates": candidates, "quota": quota}
+        chosen, again = (_asked(component.select_memory, **offered) for _ in range(2))
+        check_selection(chosen, candidates, quota, type(component).__name__, "here")
         for label in quota:
-            assert len(chosen[0].indices[label]) == count, "a quota of at most what there is is filled"
-            assert torch.equal(chosen[0].indices[label], chosen[1].indices[label]), "the same rng, the same choice"
+            assert len(chosen.indices[label]) == count, "a quota of at most what there is is filled"
+            assert torch.equal(chosen.indices[label], again.indices[label]), "the same rng, the same choice"
+
+
+def check_rate(component: Any) -> None:
+    """Hold a rate's object against the contract: a number for every class, in all no more than there may be.
+
+    One that grows may keep more.
+    """
+    run = _prepared({})
+    cost = 100.0
+    for budget in map(parse_budget, ("40 exemplars", "3 per class", "2 kB", "all")):
+        for step in run.steps:
+            classes = step.seen_classes
+            offered = {"run": run, "step": step, "budget": budget, "classes": classes, "cost": cost}
+            quota, again = (_asked(component.allocate_memory, **offered) for _ in range(2))
+            assert quota.keys() == set(classes), "every class seen so far has a quota, and no other"
+            assert all(isinstance(n, int) and n >= 0 for n in quota.values()), "quotas are whole numbers, none below 0"
+            assert quota == again, "the same rng, the same quotas"
+            total = budget.total(len(classes), cost)
+            bounded = total is not None and not getattr(component, "grows", False)
+            assert not bounded or sum(quota.values()) <= (total or 0), "quotas are within the budget, unless it grows"
+
+
+def check_codec(component: Any) -> None:
+    """Hold a codec's object against the contract: an image for an image, the same bytes each time, in any process."""
+    rng = torch.Generator().manual_seed(0)
+    for shape in ((1, 28, 28), (3, 32, 32), (3, 5, 17)):
+        pixels = torch.randint(0, 256, (4, *shape), dtype=torch.uint8, generator=rng)
+        before, encoded = pixels.clone(), component.encode(pixels)
+        assert torch.equal(pixels, before), "images are not changed in place"
+        assert len(encoded) == len(pixels), "every image is encoded"
+        assert all(type(stored) is bytes for stored in encoded), "what is stored is bytes"
+        assert component.encode(pixels) == encoded, "the same image, the same bytes"
+        alone = [stored for image in pixels for stored in component.encode(image[None])]
+        assert alone == encoded, "an image's bytes do not depend on the others"
+        decoded = component.decode(encoded, shape)
+        assert decoded.dtype == torch.uint8, "decoded images are uint8"
+        assert decoded.shape == pixels.shape, "decoded images are (N, C, H, W)"
+        elsewhere = pickle.loads(pickle.dumps(component))  # noqa: S301 - our own, as worker processes get it
+        assert torch.equal(elsewhere.decode(encoded[:1], shape), decoded[:1]), "a worker process decodes the same"
+        assert component.encode(pixels[:0]) == [], "no images are no bytes"
+        assert component.decode([], shape).shape == (0, *shape), "no bytes are no images"
+        assert component.shared_bytes(shape) >= 0, "shared_bytes is a number of bytes"
+
+
+def check_phase(component: Any) -> None:
+    """Hold a phase's object against the contract: it plans the same phases each time, named apart, or none."""
+    memory = {"budget": "2 per class", "select": {"use": "random"}}
+    run = _prepared({"memory": memory, "objective": {"use": "cross_entropy", "over": "seen"}})
+    names = []
+    for step in run.steps:
+        planned, again = (_asked(component.plan_phases, run=run, step=step) for _ in range(2))
+        assert planned is None or isinstance(planned, list), "plan_phases returns a list of Phase, or None"
+        assert planned == again, "a plan does not change"
+        assert all(isinstance(phase, Phase) for phase in planned or ()), "plan_phases returns a list of Phase"
+        names.append([phase.name for phase in planned or ()])
+        assert len({"main", *names[-1]}) == 1 + len(names[-1]), "phases of a step have names of their own"
+    assert any(names), "some step has a further phase"
 
 
 def check_observer(record: Component, folder: Path) -> None:
@@ -381,11 +448,14 @@ __all__ = [
     "TinyRun",
     "check_backbone",
     "check_classifier",
+    "check_codec",
     "check_data",
     "check_objective",
     "check_observer",
     "check_options",
     "check_penalty",
+    "check_phase",
+    "check_rate",
     "check_selector",
     "outputs_pair",
     "penalty_terms",

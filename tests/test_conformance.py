@@ -8,11 +8,14 @@ from lwmfw.plugins import discover
 from lwmfw.testing import (
     check_backbone,
     check_classifier,
+    check_codec,
     check_data,
     check_objective,
     check_observer,
     check_options,
     check_penalty,
+    check_phase,
+    check_rate,
     check_selector,
 )
 
@@ -76,6 +79,21 @@ def test_data(record, tmp_path):
 @of_kind("selector")
 def test_selectors(record):
     check_selector(record.factory(record.options()))
+
+
+@of_kind("rate")
+def test_rates(record):
+    check_rate(record.factory(record.options()))
+
+
+@of_kind("codec")
+def test_codecs(record):
+    check_codec(record.factory(record.options()))
+
+
+@of_kind("phase")
+def test_phases(record):
+    check_phase(record.factory(record.options()))
 
 
 @of_kind("observer")

@@ -10,7 +10,7 @@ from lwmfw import Component, hookimpl
 from lwmfw_plugins.backbones import resnet, resnet18, resnet_cbam, timm, torchvision
 from lwmfw_plugins.classifiers import cosine, linear, proxies
 from lwmfw_plugins.data import caltech101, cifar, cub200, fashion_mnist, folder, imagenet, synthetic, tiny_imagenet
-from lwmfw_plugins.memory import dynamic, even, random, raw
+from lwmfw_plugins.memory import closest, dynamic, even, herding, jpeg, random, raw
 from lwmfw_plugins.objectives import bce, cross_entropy
 from lwmfw_plugins.observers import attention_drift, console
 from lwmfw_plugins.penalties import freeze, l_ad, l_d
@@ -23,7 +23,7 @@ _FILES = (
     *(cross_entropy, bce),
     *(l_d, l_ad, freeze),
     balanced,
-    *(random, even, dynamic, raw),
+    *(random, herding, closest, even, dynamic, raw, jpeg),
     *(console, attention_drift),
 )
 

@@ -20,6 +20,8 @@ class CosineOptions(Options):
 class Cosine:
     """A learned factor times the cosine of features and a direction per class."""
 
+    offers = frozenset({"similarities"})
+
     def __init__(self, options: CosineOptions) -> None:
         self.options = options
 

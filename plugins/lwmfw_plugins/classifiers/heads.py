@@ -43,7 +43,11 @@ class CosineHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, D) -> (B, N), each in -eta..eta."""
-        return self.scale * linear(normalize(features), normalize(self.weight))
+        return self.scale * self.similarities(features)
+
+    def similarities(self, features: Tensor) -> Tensor:
+        """(B, D) -> (B, N), each in -1..1."""
+        return linear(normalize(features), normalize(self.weight))
 
 
 def _extended(weight: nn.Parameter, classes: int) -> nn.Parameter:

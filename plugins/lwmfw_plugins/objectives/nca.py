@@ -13,23 +13,25 @@ if TYPE_CHECKING:
     from lwmfw import Model, Step
 
 
-def nca(logits: Tensor, labels: Tensor, margin: Tensor | float, *, legacy: bool = False, hinge: bool = False) -> Tensor:
-    """-log(exp(o_y - margin) / sum over i != y of exp(o_i)), averaged over the batch.
+def nca(logits: Tensor, labels: Tensor, margin: Tensor | float, *, legacy: bool = False, hinge: bool = True) -> Tensor:
+    """max(0, -log(exp(o_y - margin) / sum over i != y of exp(o_i))), averaged over the batch.
 
     In the published code the margin is subtracted from every class, so it cancels; and the positive, excluded by a
     zero after the row's maximum was subtracted, still contributes exp(0). Together that is a cross-entropy whose
     denominator has the row's maximum in the place of the positive: equal to it where the positive is the maximum.
+
+    The published code has no max(0, .) either. Its loss is never negative and needs none. Without `legacy` it is what
+    the margin works by: it alone ends the pull on an image that leads by enough, and keeps a learned scale finite.
 
     Args:
         logits: (B, N), similarities times the learned scale; N at least 2 unless `legacy`.
         labels: (B,), int64, 0..N-1.
         margin: in units of the logits; unused by `legacy`.
         legacy: the published code's form.
-        hinge: whether an image whose loss is negative counts as zero, as the paper writes it; the published code does
-            not.
+        hinge: whether the loss of an image is at least 0.
 
     Returns:
-        A scalar; without `legacy` and `hinge` it falls without bound the further positives lead.
+        A scalar; without `legacy` and `hinge` it has no lower bound.
     """
     positions = labels[:, None]
     positive = logits.gather(1, positions)
@@ -49,7 +51,9 @@ class NCAOptions(ObjectiveOptions):
     legacy_margin: bool = Field(
         False, description="as PODNet's code: the margin cancels, the positive is not excluded; its numbers need it"
     )
-    hinge: bool = Field(False, description="no reward for a lead beyond the margin; PODNet: paper true, code false")
+    hinge: bool = Field(
+        True, description="no reward for a lead beyond the margin; without it the margin only holds the scale back"
+    )
 
 
 class NCA:

@@ -33,8 +33,9 @@ def softmax_divergence(new: Tensor, old: Tensor, temperature: float, reduction: 
     from torch.nn.functional import kl_div
 
     ours, theirs = ((logits / temperature).log_softmax(1) for logits in (new, old))
-    mean = "batchmean" if reduction == "batchmean" else "mean"
-    return kl_div(ours, theirs, reduction=mean, log_target=True) * (temperature**2 if square else 1.0)
+    divisor = len(new) if reduction == "batchmean" else new.numel()
+    factor = temperature**2 if square else 1.0
+    return kl_div(ours, theirs, reduction="sum", log_target=True) * factor / divisor
 
 
 class KDOptions(Options):

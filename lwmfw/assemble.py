@@ -37,10 +37,13 @@ SPECS: dict[str, tuple[str, ...]] = {
 
 RUN_HOOKS = tuple(name for name in SPECS if name != "register_components")
 
-OFFERS = frozenset({"features", "maps", "raw_maps", "pooled"})
-"""What a backbone can offer; a component can need these, "old", "old_graph" and "memory"."""
+OFFERS = {
+    "backbone": frozenset({"features", "maps", "raw_maps", "pooled"}),
+    "classifier": frozenset({"similarities"}),
+}
+"""Kind -> what its component can offer; a component can need these, "old", "old_graph" and "memory"."""
 
-NEEDS = OFFERS | {"old", "old_graph", "memory"}
+NEEDS = frozenset({"old", "old_graph", "memory"}).union(*OFFERS.values())
 
 
 @dataclass
@@ -210,24 +213,28 @@ def _needs(instance: Any) -> set[str]:
 
 
 def _unmet_needs(assembly: Assembly) -> list[str]:
-    backbone = assembly.name_of("backbone")
-    offers = set(getattr(assembly.components[backbone], "offers", ()))
     errors = []
     for name, instance in assembly.components.items():
         provider = assembly.chosen[name].component.provider
-        for need in sorted(_needs(instance)):
-            if need not in NEEDS:
-                hint = did_you_mean(need, NEEDS) or f"; choose of {', '.join(sorted(NEEDS))}"
-                errors.append(f"{provider}: {name} needs '{need}', which nothing can offer{hint}")
-            elif need in OFFERS and need not in offers:
-                listed = ", ".join(sorted(offers)) or "nothing"
-                errors.append(
-                    f"{provider}: {name} needs '{need}', but the backbone {backbone} offers {listed}; "
-                    "choose another backbone"
-                )
-            elif need == "memory" and assembly.resolved.recipe.memory is None:
-                errors.append(f"{provider}: {name} needs exemplars, but the recipe keeps none; add [memory]")
+        faults = (_unmet(assembly, need) for need in sorted(_needs(instance)))
+        errors += [f"{provider}: {name} needs {fault}" for fault in faults if fault]
     return errors
+
+
+def _unmet(assembly: Assembly, need: str) -> str:
+    """What is wrong with a need in this recipe; empty if it is met."""
+    if need not in NEEDS:
+        hint = did_you_mean(need, NEEDS) or f"; choose of {', '.join(sorted(NEEDS))}"
+        return f"'{need}', which nothing can offer{hint}"
+    if need == "memory" and assembly.resolved.recipe.memory is None:
+        return "exemplars, but the recipe keeps none; add [memory]"
+    for kind in (kind for kind, possible in OFFERS.items() if need in possible):
+        name = assembly.name_of(kind)
+        offers = getattr(assembly.components[name], "offers", ())
+        if need not in offers:
+            listed = ", ".join(sorted(offers)) or "nothing"
+            return f"'{need}', but the {kind} {name} offers {listed}; choose another {kind}"
+    return ""
 
 
 def _unfit_scenario(assembly: Assembly, resolved: Resolved) -> list[str]:
@@ -244,9 +251,11 @@ def _unfit_scenario(assembly: Assembly, resolved: Resolved) -> list[str]:
 
 
 def _unfit_objective(assembly: Assembly) -> list[str]:
-    """With exemplars a batch has images of old classes, whose labels a loss over the new ones does not know."""
-    chosen = assembly.chosen[assembly.name_of("objective")]
-    source = assembly.resolved.source
+    """With exemplars a batch has images of old classes, and few losses over the new ones know an image of none."""
+    name = assembly.name_of("objective")
+    chosen, source = assembly.chosen[name], assembly.resolved.source
+    if getattr(assembly.components[name], "none_of_these", False):
+        return []
     if assembly.resolved.recipe.memory and getattr(chosen.options, "over", "") == "new":
         return [
             f'{source.place((*chosen.keys, "over"))}: objective.over: "new" has no place for the exemplars of '

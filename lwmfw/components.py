@@ -112,14 +112,21 @@ class Backbone(Component):
 
 
 class Classifier(Component):
-    """A head. Its object has `build(features) -> nn.Module` with `grow(classes)`."""
+    """A head. Its object has `build(features) -> nn.Module` with `grow(classes)`.
+
+    One whose module has `similarities(features)`, the logits before a learned scale, sets `offers = {"similarities"}`.
+    """
 
     kind, table, required_methods = "classifier", "classifier", ("build",)
 
 
 @dataclass(frozen=True)
 class Objective(Component):
-    """The classification loss L_C. Its object has `loss(logits, labels) -> scalar`; options extend ObjectiveOptions."""
+    """The classification loss L_C. Its object has `loss(logits, labels) -> scalar`; options extend ObjectiveOptions.
+
+    One that takes labels below 0 as none of the classes sets `none_of_these = True`: over the new classes it can then
+    be trained on exemplars too.
+    """
 
     kind, table, required_methods = "objective", "objective", ("loss",)
     required_options = ObjectiveOptions

@@ -129,6 +129,8 @@ class _Head(nn.Module):
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         return features @ self.weight.T
 
+    similarities = forward
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -136,6 +138,7 @@ class Pair:
 
     Attributes:
         step: two old classes, two new ones.
+        batch: two images of each class; those of old ones are exemplars.
     """
 
     model: Model
@@ -181,8 +184,8 @@ def outputs_pair(seed: int = 0, *, head: nn.Module | None = None, equal: bool = 
         model.grow(2)
         model.double().train(training)
         images = torch.randn(8, 3, 8, 8, dtype=torch.float64)
-        labels = torch.tensor([2, 3] * 4)
-    batch = Batch(images, labels, torch.zeros(8, dtype=torch.bool))
+        labels = torch.tensor([2, 0, 3, 1] * 2)
+    batch = Batch(images, labels, labels < 2)
     step = Step(2, range(2, 4), range(4), 2)
     return Pair(model, old_model, step, batch, model(images), _old(old_model, images))
 
@@ -304,6 +307,8 @@ def check_classifier(component: Any) -> None:
     assert after.shape == (5, 5), "grow adds classes"
     torch.testing.assert_close(after[:, :3], before)
     assert all(p.requires_grad for p in head.parameters()), "rows are trainable after growing"
+    if "similarities" in getattr(component, "offers", ()):
+        assert head.similarities(features).shape == (5, 5), "similarities are (B, classes)"
 
 
 def check_objective(component: Any) -> None:
@@ -314,6 +319,8 @@ def check_objective(component: Any) -> None:
     assert component.loss(right, labels) < component.loss(wrong, labels), "right answers cost less"
     twice = component.loss(torch.cat([wrong, wrong]), torch.cat([labels, labels]))
     torch.testing.assert_close(twice, component.loss(wrong, labels))
+    if getattr(component, "none_of_these", False):
+        assert component.loss(-right, labels - 3) < component.loss(right, labels - 3), "labels below 0 are no class"
 
 
 def check_data(component: Any) -> None:

@@ -246,6 +246,10 @@ class Outputs:
             (weights,) = torch.autograd.grad(scores, features, create_graph=differentiable)
         return weights
 
+    def similarities(self) -> Tensor:
+        """What the classifier finds alike, before its learned scale, (B, N). Only where a component needs it."""
+        return self.head.similarities(self.features)  # type: ignore[attr-defined, no-any-return]
+
     def map_weights(self, stage: int, classes: Tensor) -> Tensor:
         """Grad-CAM's channel weights at any stage: the spatial mean of the gradient of each image's logit
         `classes[i]` with respect to `maps[stage]`.

@@ -75,7 +75,7 @@ def test_a_budget_of_less_than_an_exemplar_per_class_is_refused(budget, tmp_path
 
 def test_a_loss_over_the_new_classes_is_refused_beside_exemplars(tmp_path):
     with pytest.raises(UserError, match=r'objective\.over: "new" has no place for the exemplars.*; set over = "seen"'):
-        tiny_run(RANDOM | {"objective": {"use": "bce"}}, tmp_path)
+        tiny_run(RANDOM | {"objective": {"use": "cross_entropy"}}, tmp_path)
 
 
 # what is kept

@@ -11,17 +11,17 @@ from lwmfw_plugins.backbones import resnet, resnet18, resnet_cbam, timm, torchvi
 from lwmfw_plugins.classifiers import cosine, linear, proxies
 from lwmfw_plugins.data import caltech101, cifar, cub200, fashion_mnist, folder, imagenet, synthetic, tiny_imagenet
 from lwmfw_plugins.memory import closest, dynamic, even, herding, jpeg, random, raw
-from lwmfw_plugins.objectives import bce, cross_entropy
+from lwmfw_plugins.objectives import bce, cross_entropy, nca
 from lwmfw_plugins.observers import attention_drift, console
-from lwmfw_plugins.penalties import freeze, l_ad, l_d
+from lwmfw_plugins.penalties import freeze, kd, l_ad, l_d, less_forget, margin_ranking, pod, pod_flat
 from lwmfw_plugins.phases import balanced
 
 _FILES = (
     *(fashion_mnist, cifar, folder, tiny_imagenet, imagenet, caltech101, cub200, synthetic),
     *(resnet, resnet18, resnet_cbam, torchvision, timm),
     *(linear, cosine, proxies),
-    *(cross_entropy, bce),
-    *(l_d, l_ad, freeze),
+    *(cross_entropy, bce, nca),
+    *(l_d, l_ad, kd, less_forget, margin_ranking, pod, pod_flat, freeze),
     balanced,
     *(random, herding, closest, even, dynamic, raw, jpeg),
     *(console, attention_drift),

@@ -32,6 +32,8 @@ class Cosine:
 
     offers = frozenset({"similarities"})
 
+    offers = frozenset({"similarities"})
+
     def __init__(self, options: CosineOptions) -> None:
         self.options = options
 

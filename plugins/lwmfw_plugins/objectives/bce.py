@@ -16,19 +16,25 @@ def binary_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
     Args:
         logits: (B, N).
-        labels: (B,), int64, 0..N-1.
+        labels: (B,), int64, below N; below 0: none of these classes, every decision is no.
 
     Returns:
         A scalar.
     """
     from torch.nn.functional import binary_cross_entropy_with_logits
 
-    targets = logits.new_zeros(logits.shape).scatter_(1, labels[:, None], 1.0)
+    known = (labels >= 0)[:, None].to(logits.dtype)
+    targets = logits.new_zeros(logits.shape).scatter_(1, labels.clamp(min=0)[:, None], known)
     return binary_cross_entropy_with_logits(logits, targets, reduction="sum") / len(logits)
 
 
 class BinaryCrossEntropy:
-    """Sigmoid per class, summed over classes, averaged over the batch."""
+    """Sigmoid per class, summed over classes, averaged over the batch.
+
+    Over the new classes an exemplar is none of them, as iCaRL trains it beside a distillation of the old ones.
+    """
+
+    none_of_these = True
 
     def __init__(self, options: ObjectiveOptions) -> None:
         self.loss = binary_cross_entropy

@@ -32,8 +32,6 @@ class Cosine:
 
     offers = frozenset({"similarities"})
 
-    offers = frozenset({"similarities"})
-
     def __init__(self, options: CosineOptions) -> None:
         self.options = options
 

@@ -99,6 +99,7 @@ class PooledOutputsDistillation:
     """
 
     needs = frozenset({"old", "raw_maps"})
+    spares_first_step = True
 
     def __init__(self, options: PodOptions) -> None:
         self.options = options

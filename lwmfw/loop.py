@@ -66,12 +66,12 @@ def learn(run: Run, step: Step, old: Model | None) -> Model | None:
     images = choose_data(run, step)
     hook.before_step(run=run, step=step, model=run.model, rng=run.rng)
     taken = run.first_step if step.index == 1 else None
-    for phase in run.phases(step):
-        position.phase, position.epoch = phase.name, phase.epochs
-        if not taken:
-            train_phase(run, step, phase, balanced(run, step, images) if phase.balanced else images, old)
     if taken:
         run.take_first_step(taken)
+    else:
+        for phase in run.phases(step):
+            position.phase, position.epoch = phase.name, 0
+            train_phase(run, step, phase, balanced(run, step, images) if phase.balanced else images, old)
     keep_exemplars(run, step, images)
     result = evaluate(run, step, train_seconds=taken.train_seconds if taken else time.perf_counter() - started)
     run.results.steps.append(result)

@@ -180,6 +180,8 @@ class Run:
         """
         self._compute_as(first.kept)
         checkpoint.restore(first.kept, self.model, {})
+        # where training would have ended: what comes next draws the same random numbers
+        self.position.phase = self.phases(self.steps[0])[-1].name
         self.results.first_step = first.record
 
     def _compute_as(self, kept: Checkpoint) -> None:

@@ -1,6 +1,7 @@
 """Exemplars as JPEG: what comes back, how many bytes it takes, what is refused, and how a quality is chosen."""
 
 import io
+import itertools
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import simplejpeg
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pictures import noise, save
 from PIL import Image
 from pydantic import ValidationError
 from torch.nn.functional import interpolate, normalize
@@ -248,6 +250,20 @@ def test_the_smallest_quality_within_the_tolerance_is_chosen_else_the_highest(to
     labels = exemplars.labels.tolist()
     for label, stored in zip(labels, finished.run.memory.exemplars, strict=True):
         assert stored.encoded.startswith(header_of((3, 8, 8), quality, "444")), label
+
+
+@pytest.mark.parametrize("tables", ["own", "shared"])
+def test_photographs_of_any_size_share_a_header(tables, tmp_path):
+    for label, number in itertools.product(range(4), range(8)):
+        picture = noise(20 + 3 * number, 30, 10 * label + number)
+        save(picture, tmp_path / "photographs" / str(label) / f"{number}.png")
+    data = {"use": "folder", "root": str(tmp_path / "photographs"), "size": 16, "decode": "each epoch"}
+    recipe = memory(tables=tables, choose=[30, 60], tolerance=1.0) | {"data": data}
+    kept = tiny_run(recipe, tmp_path).run.memory
+    assert len({(image.height, image.width) for image in kept.exemplars}) > 1
+    header = header_of((3, 16, 16), 30, "444")
+    shared = len(header) if tables == "shared" else 0
+    assert kept.bytes == sum(len(image.encoded) + 4 for image in kept.exemplars) + shared <= 6000
 
 
 def test_without_a_choice_nothing_is_said_of_it(tmp_path):

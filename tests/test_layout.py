@@ -14,7 +14,7 @@ LAYERS = [
     "errors", "position", "rng", "orders", "budget", "types", "hookspecs", "components", "plugins", "source",
     "messages", "recipe", "tradeoff", "scenario", "assemble", "manual", "schema", "shipped", "model", "features",
     "decoding", "data", "memory", "terms", "optimizer", "metrics", "record", "compare", "checkpoint", "first_step",
-    "state", "plan", "evaluate", "exemplars", "loop", "api", "search", "testing", "cli",
+    "state", "plan", "evaluate", "exemplars", "loop", "api", "search", "pair", "testing", "cli",
 ]  # fmt: skip
 
 

@@ -53,17 +53,6 @@ def before_run(run: Run, rng: Generator) -> None:
     """
 
 
-@hookspec
-def before_step(run: Run, step: Step, model: Model, rng: Generator) -> None:
-    """The classifier has grown for the new classes; the first batch has not been seen.
-
-    Args:
-        run: the run.
-        step: the step that begins.
-        model: the model that will be trained, with rows for `step.seen_classes`.
-    """
-
-
 @hookspec(firstresult=True)
 def choose_data(run: Run, step: Step, data: ImageSet, rng: Generator) -> ImageSet | None:
     """Choose the training images of a step, before `before_step`. The first answer that is not None counts.
@@ -78,6 +67,17 @@ def choose_data(run: Run, step: Step, data: ImageSet, rng: Generator) -> ImageSe
         gone: it is no candidate for the memory either.
     """
     raise AssertionError("a specification, never called")
+
+
+@hookspec
+def before_step(run: Run, step: Step, model: Model, rng: Generator) -> None:
+    """The classifier has grown for the new classes; the first batch has not been seen.
+
+    Args:
+        run: the run.
+        step: the step that begins.
+        model: the model that will be trained, with rows for `step.seen_classes`.
+    """
 
 
 @hookspec

@@ -116,16 +116,23 @@ class JpegOptions(Options):
         description="qualities of which step 1 takes the smallest that keeps the volume of features; empty: `quality`",
     )
     tolerance: float = Field(
-        0.05, ge=0, le=1, description="by how much of it a class's mean log-volume may change; the value is ours"
+        0.005,
+        ge=0,
+        le=1,
+        description="by which share of itself the classes' mean log-volume may change; a value of ours",
     )
 
 
 class Jpeg:
     """JPEG of a given quality, or of the lowest that keeps what the model sees.
 
-    With `choose`, the images of step 1 that would be kept are compressed with every quality, and the smallest one that
-    changes the log-volume of their features by at most `tolerance` is used from then on (MRDC). What is planned before
-    step 1 supposes `quality`.
+    With `choose`, step 1 tries the qualities from the smallest on: as many images as the budget then allows are herded
+    and compressed, and the first quality that changes the log-volume of their features by at most `tolerance` is used
+    from then on, else the highest (MRDC). What is planned before step 1 supposes `quality`.
+
+    The paper wants the ratio of volumes near 1; the tolerance is ours. Measured once, on 10 classes of CIFAR-100 with
+    20 exemplars each and a ResNet-20 of width 8 after 4 epochs, the change is 1.6 % at quality 10, 0.5 % at 20, 0.6 %
+    at 30, 0.2 % at 50 and 0.1 % at 75.
 
     Attributes:
         quality: in use.

@@ -1,9 +1,9 @@
-"""Draw docs/fashion-mnist-mini.svg and docs/cifar100.svg from the measured results beside them.
+"""Draw docs/fashion-mnist-mini.svg, docs/cifar100.svg and docs/cifar100-b50.svg from the measured results beside them.
 
     python docs/figure.py
 
 Needs the extra `dev` (matplotlib). Reads docs/measured/, whose files are results.json of the runs that README and
-docs/lwm.md name.
+docs/lwm.md and docs/exemplars.md name.
 """
 
 from pathlib import Path
@@ -24,11 +24,13 @@ from lwmfw.record import read_results  # noqa: E402
 HERE = Path(__file__).parent
 COLOURS = {"finetune": "#8c8c8c", "lwf-mc": "#3b75af", "c-lad": "#c9a227", "lwm": "#c03d3e", "joint": "#2f2f2f"}
 
+WITH_EXEMPLARS = {"icarl": "#8c8c8c", "ucir": "#3b75af", "podnet": "#c9a227", "podnet-cbam-mem": "#c03d3e"}
 
-def measured(folder: str) -> dict[str, list[Results]]:
-    """Recipe -> its runs, in the order of COLOURS."""
+
+def measured(folder: str, names: dict[str, str] = COLOURS) -> dict[str, list[Results]]:
+    """Recipe -> its runs, in the order of names."""
     runs = [read_results(path) for path in sorted((HERE / "measured" / folder).glob("*.json"))]
-    return {name: [run for run in runs if run.recipe == name] for name in COLOURS}
+    return {name: [run for run in runs if run.recipe == name] for name in names}
 
 
 def bars(axes: Axes, place: float, values: list[float], colour: str, alpha: float, width: float) -> None:
@@ -72,6 +74,24 @@ def cifar100() -> None:
     figure.savefig(HERE / "cifar100.svg", metadata={"Date": None})
 
 
+def cifar100_b50() -> None:
+    """Accuracy after each step of 50 + 5 x 10 with exemplars, by the classifier and by the nearest mean."""
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained", sharey=True)
+    for name, runs in measured("cifar100-b50", WITH_EXEMPLARS).items():
+        for run in runs:
+            seen = [step.seen for step in run.steps]
+            for axis, who in zip(axes, ("cnn", "nme"), strict=True):
+                values = [step.accuracy[who] for step in run.steps]
+                axis.plot(seen, values, "o-", ms=3, color=WITH_EXEMPLARS[name], label=name)
+    axes[0].set_title("accuracy on all seen classes, by the classifier", fontsize=11)
+    axes[1].set_title("by the nearest mean of exemplars", fontsize=11)
+    axes[0].set(ylim=(0, 0.8), xlabel="seen classes")
+    axes[1].set(xlabel="seen classes")
+    axes[0].legend(frameon=False)
+    figure.savefig(HERE / "cifar100-b50.svg", metadata={"Date": None})
+
+
 if __name__ == "__main__":
     mini()
     cifar100()
+    cifar100_b50()

@@ -158,7 +158,9 @@ def after_epoch(run: Run, step: Step, epoch: int, means: Mapping[str, float], rn
 
 @hookspec
 def before_memory(run: Run, step: Step, model: Model, candidates: ImageSet, rng: Generator) -> None:
-    """A step of a recipe with [memory] has been trained; nothing has been selected, no quota is known.
+    """Exemplars of a step of a recipe with [memory] are selected next; no quota is known.
+
+    Called after training, and before a phase of balanced images, which are selected likewise.
 
     Args:
         run: the run.
@@ -172,7 +174,7 @@ def before_memory(run: Run, step: Step, model: Model, candidates: ImageSet, rng:
 def allocate_memory(
     run: Run, step: Step, budget: Budget, classes: range, cost: float, rng: Generator
 ) -> Mapping[int, int]:
-    """Share the budget out, once per step of a recipe with [memory].
+    """Share the budget out, whenever exemplars of a recipe with [memory] are selected, or planned with.
 
     Args:
         run: the run.

@@ -65,8 +65,10 @@ def execute(
     resolved = assembly.resolved
     # whatever can be refused is refused before a directory is made
     first_step = first_step_of(from_run, assembly) if from_run else None
-    prepared = prepare(assembly, device)
-    prepared.first_step = first_step
+    with told_in_words(assembly, out or Path.cwd()):
+        prepared = prepare(assembly, device)
+    if first_step:
+        prepared.share_first_step(first_step)
     directory, known = open_directory(resolved, out, resume)
     try:
         prepared.directory = directory

@@ -272,8 +272,15 @@ def _unfit_memory(assembly: Assembly) -> list[str]:
             return []
         place = source.place(("evaluation", "classifiers"))
         return [f'{place}: evaluation.classifiers: "nme" needs exemplars, but the recipe keeps none; add [memory]']
-    rate = assembly.name_of("rate")
-    if parse_budget(recipe.memory.budget).kind == "bytes" and getattr(assembly.components[rate], "grows", False):
+    rate, budget = assembly.name_of("rate"), parse_budget(recipe.memory.budget)
+    count = getattr(assembly.components[assembly.name_of("data")], "class_count", None)
+    classes = count and (recipe.scenario.classes or count)
+    if budget.kind == "exemplars" and classes and budget.amount < classes:
+        return [
+            f"{source.place(('memory', 'budget'))}: memory.budget: '{recipe.memory.budget}' is less than an exemplar "
+            f"for each of {classes} classes; raise it"
+        ]
+    if budget.kind == "bytes" and getattr(assembly.components[rate], "grows", False):
         return [
             f"{source.place(('memory', 'rate'))}: memory.rate: {rate} keeps more than the budget says, and a budget in "
             "bytes is never exceeded; state it in exemplars"

@@ -95,6 +95,11 @@ class EpochShape:
         new = self.count - self.held if self._replayed else self.count
         return math.ceil(new / (self.batch_size - self._replayed))
 
+    @property
+    def shown(self) -> int:
+        """Images in all of them."""
+        return self.count - self.held + self.batches * self._replayed if self._replayed else self.count
+
     def shuffled(self, rng: torch.Generator) -> list[Tensor]:
         """The positions of each batch's images, in random order."""
         replayed = self._replayed

@@ -23,6 +23,7 @@ from lwmfw.errors import RunFailed, UserError, shown
 from lwmfw.types import ImageFiles, Images, StoredImage
 
 WORKERS = 8  # more rarely pay: the disk or the device is the limit by then
+_EXEMPLAR = ""  # in the place of a path
 CHUNK = 64  # files that a worker decodes at a time where no batch size is given
 
 Box = tuple[float, float, float, float]
@@ -163,7 +164,7 @@ class _Decode:
             try:
                 images.append(self.view.show(source, seed)[None])
             except Exception as error:
-                failures[source if isinstance(source, str) else "an exemplar"] = _reason(error)
+                failures[source if isinstance(source, str) else _EXEMPLAR] = _reason(error)
         return torch.cat(images), failures
 
 
@@ -249,6 +250,8 @@ def decoded_batches(
     )
     for pixels, failures in _in_workers(_Decode(view), items, len(chosen), pin=device.type == "cuda"):
         for path, reason in failures.items():
+            if path == _EXEMPLAR:
+                raise RunFailed(f"memory: an exemplar cannot be decoded ({reason}); start the run anew")
             raise UserError(f"{path}: cannot be read ({reason}); replace or remove the file")
         yield pixels.to(device, non_blocking=True)
 

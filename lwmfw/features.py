@@ -32,10 +32,10 @@ def class_means(features: Tensor, labels: Tensor, classes: int) -> Tensor:
     Args:
         features: (N, D).
         labels: (N,), int64, 0..classes-1.
-        classes: at least one image of each.
+        classes: how many.
 
     Returns:
-        (classes, D), of length 1.
+        (classes, D), of length 1; zero for a class without images.
     """
     sums = features.new_zeros(classes, features.shape[1]).index_add_(0, labels, normalize(features))
     return normalize(sums)
@@ -45,6 +45,7 @@ def nearest_mean_scores(features: Tensor, means: Tensor) -> Tensor:
     """How close normalised features are to class means of length 1: their cosine, which orders as the distance does.
 
     Returns:
-        (B, classes).
+        (B, classes); minus infinity for a class without images, whose mean is zero.
     """
-    return normalize(features) @ means.T
+    absent = (means == 0).all(1)
+    return (normalize(features) @ means.T).masked_fill(absent, -torch.inf)

@@ -15,11 +15,15 @@ from lwmfw import checkpoint
 from lwmfw.assemble import Assembly, assemble, check_hooks
 from lwmfw.checkpoint import Checkpoint
 from lwmfw.errors import UserError
-from lwmfw.recipe import load_recipe
+from lwmfw.recipe import Chosen, load_recipe
 from lwmfw.record import first_difference, is_finished
 
-_AFTER_TRAINING = frozenset({"compute_penalty", "before_memory", "allocate_memory", "select_memory", "after_run"})
-"""Hooks that are not called before the first step is trained, or not in it at all, and change no model."""
+_AFTER_TRAINING = frozenset(
+    {"compute_penalty", "before_memory", "allocate_memory", "select_memory", "after_step", "after_run"}
+)
+"""Hooks that have no part in the training of a first step; those after it are called anyway."""
+
+_ALWAYS = ("data", "backbone", "classifier", "objective")
 
 
 @dataclass(frozen=True)
@@ -70,26 +74,33 @@ def _what_trains(assembly: Assembly) -> dict[str, Any]:
     tables = assembly.resolved.tables()
     scenario = {key: tables["scenario"][key] for key in ("classes", "first", "order")}
     training = {**recipe.training.settings(1).model_dump(), "precision": recipe.training.precision}
-    named = {key: tables[key] for key in ("seed", "data", "backbone", "classifier", "objective")}
     validation = {"validation": recipe.evaluation.validation}
     acting = {
-        name: {
-            "use": assembly.chosen[name].component.name,
-            "provider": assembly.chosen[name].component.provider.record,
-            **assembly.chosen[name].options.model_dump(),
+        _address(chosen): {
+            "use": chosen.component.name,
+            "provider": chosen.component.provider.record,
+            **chosen.options.model_dump(),
         }
-        for name in _acting(assembly)
+        for chosen in map(assembly.chosen.__getitem__, _acting(assembly))
     }
-    return {**named, "scenario": scenario, "training": training, "evaluation": validation, **acting}
+    return {"seed": recipe.seed, "scenario": scenario, "training": training, "evaluation": validation, **acting}
+
+
+def _address(chosen: Chosen) -> str:
+    """A component's place in a recipe, as behind `--set`."""
+    *table, last = chosen.keys
+    return ".".join(map(str, (*table, chosen.name if isinstance(last, int) else last)))
 
 
 def _acting(assembly: Assembly) -> list[str]:
-    """Components, besides those that are compared anyway, whose hooks could change how the first step is trained."""
-    compared = ("data", "backbone", "classifier", "objective", "observer")
+    """The components that have a part in the training of a first step."""
     return [
         name
         for name, instance in assembly.components.items()
-        if assembly.chosen[name].component.kind not in compared
-        and not getattr(instance, "spares_first_step", False)
-        and not check_hooks(instance, "").keys() <= _AFTER_TRAINING
+        if assembly.chosen[name].component.kind in _ALWAYS
+        or (
+            assembly.chosen[name].component.kind != "observer"
+            and not getattr(instance, "spares_first_step", False)
+            and not check_hooks(instance, "").keys() <= _AFTER_TRAINING
+        )
     ]

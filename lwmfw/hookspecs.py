@@ -70,18 +70,19 @@ def choose_data(run: Run, step: Step, data: ImageSet, rng: Generator) -> ImageSe
 
 
 @hookspec
-def before_step(run: Run, step: Step, model: Model, rng: Generator) -> None:
+def before_step(run: Run, step: Step, model: Model, data: ImageSet, rng: Generator) -> None:
     """The classifier has grown for the new classes; the first batch has not been seen.
 
     Args:
         run: the run.
         step: the step that begins.
         model: the model that will be trained, with rows for `step.seen_classes`.
+        data: the images it will be trained on, exemplars first, not augmented.
     """
 
 
 @hookspec
-def plan_phases(run: Run, step: Step) -> list[Phase] | None:
+def plan_phases(run: Run, step: Step, rng: Generator) -> list[Phase] | None:
     """Further phases of a step after its main one, such as fine-tuning on as many images of old as of new classes.
 
     Args:
@@ -89,7 +90,7 @@ def plan_phases(run: Run, step: Step) -> list[Phase] | None:
         step: the current step.
 
     Returns:
-        The phases in their order; or None.
+        The phases in their order, no two of a step of one name; or None.
     """
     raise AssertionError("a specification, never called")
 
@@ -179,7 +180,7 @@ def allocate_memory(
     Args:
         run: the run.
         step: the step that has been trained, or is planned.
-        budget: as the recipe states it.
+        budget: as the recipe states it, without bytes that all exemplars share.
         classes: the classes seen so far.
         cost: mean bytes of an exemplar as the codec stores it.
 
@@ -213,7 +214,7 @@ def select_memory(
 
 @hookspec
 def after_step(run: Run, step: Step, model: Model, data: ImageSet, result: StepResult, rng: Generator) -> None:
-    """The step is evaluated and the old copy for the next step is taken.
+    """The step is evaluated and the old copy for the next step is taken: the model is not changed here any more.
 
     Args:
         run: the run.

@@ -64,7 +64,7 @@ def learn(run: Run, step: Step, old: Model | None) -> Model | None:
     run.model.grow(len(step.new_classes))
     run.model.to(run.device)
     images = choose_data(run, step)
-    hook.before_step(run=run, step=step, model=run.model, rng=run.rng)
+    hook.before_step(run=run, step=step, model=run.model, data=images, rng=run.rng)
     taken = run.first_step if step.index == 1 else None
     if taken:
         run.take_first_step(taken)
@@ -109,7 +109,7 @@ def train_phase(run: Run, step: Step, phase: Phase, images: ImageSet, old: Model
         seconds = time.perf_counter() - started
         if run.directory:
             row = {"step": step.index, "phase": phase.name, "epoch": epoch, "terms": on_host, "lr": rate}
-            run.directory.log_epoch(row | {"images_per_s": round(len(images) / seconds, 1)})
+            run.directory.log_epoch(row | {"images_per_s": round(shape.shown / seconds, 1)})
         position.batch = 0
         hook.after_epoch(run=run, step=step, epoch=epoch, means=on_host, rng=run.rng)
     for parameter, required in trainable.items():
@@ -120,7 +120,7 @@ def compute_terms(run: Run, step: Step, phase: Phase, batch: Batch, old_model: M
     """The summands of the loss of one batch, by name."""
     # the old model first: what its forward pass allocates is free again when the new one's graph needs it
     old = old_outputs(run, old_model, batch) if old_model and phase.penalties else None
-    new = run.model(batch.images)
+    new = new_outputs(run, batch)
     terms = objective_term(run, step, batch, new)
     if step.index == 1 or not phase.penalties:
         return terms
@@ -135,6 +135,12 @@ def objective_term(run: Run, step: Step, batch: Batch, new: Outputs) -> dict[str
     objective = run.objective
     first = step.new_classes.start if objective.over == "new" else 0
     return {objective.name: objective.weight * objective.loss(new.logits[:, first:], batch.labels - first)}
+
+
+def new_outputs(run: Run, batch: Batch) -> Outputs:
+    """What the model says of a batch; maps of a frozen backbone are differentiable too where a component needs it."""
+    frozen = run.assembly.needs_old_graph and not any(p.requires_grad for p in run.model.backbone.parameters())
+    return run.model(batch.images.detach().requires_grad_() if frozen else batch.images)  # type: ignore[no-any-return]
 
 
 def old_outputs(run: Run, old: Model, batch: Batch) -> Outputs:

@@ -57,6 +57,13 @@ class Memory:
         return sum(map(self._bytes_of, self.exemplars)) + self._shared_bytes
 
     @property
+    def spendable(self) -> Budget:
+        """The budget without the bytes that exemplars share."""
+        if self.budget.kind != "bytes":
+            return self.budget
+        return Budget("bytes", max(0, self.budget.amount - self._shared_bytes))
+
+    @property
     def _shared_bytes(self) -> int:
         like = self._like
         return self.codec.shared_bytes((like.channels, like.size, like.size))
@@ -92,9 +99,9 @@ class Memory:
 
     def cost(self, candidates: ImageSet) -> float:
         """Mean bytes of an exemplar, measured on what is held and on a sample of the other candidates."""
-        new = torch.arange(len(self.exemplars), len(candidates))
+        held, count = len(self.exemplars), len(candidates)
         wanted = _SAMPLED_FILES if isinstance(candidates, ImageFiles) else _SAMPLE
-        sample = new[:: max(1, len(new) // wanted)][:wanted]
+        sample = torch.linspace(held, count - 1, min(wanted, count - held), dtype=torch.float64).long()
         sizes = [self._bytes_of(s) for s in (*self.exemplars, *self._encode(candidates.select(sample)))]
         return sum(sizes) / len(sizes)
 
@@ -119,16 +126,17 @@ class Memory:
             return list(range(len(stored)))
         order = ranks.argsort(stable=True)
         sizes = torch.tensor([self._bytes_of(s) for s in stored])[order]
-        fits = sizes.cumsum(0) <= self.budget.amount - self._shared_bytes
+        fits = sizes.cumsum(0) <= self.spendable.amount
         return sorted(order[fits].tolist())
 
     def _encode(self, images: ImageSet) -> Iterator[StoredImage]:
         if isinstance(images, ImageFiles):
             yield from encoded_files(images, self.codec)
             return
-        size = (images.size, images.size)
-        for encoded in self.codec.encode(images.pixels.cpu()):
-            yield StoredImage(encoded, *size)
+        encoded = self.codec.encode(images.pixels.cpu())
+        if len(encoded) != len(images):
+            raise RunFailed(f"the codec encoded {len(images)} images as {len(encoded)}; return the bytes of each")
+        yield from (StoredImage(each, images.size, images.size) for each in encoded)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps: all bytes in one tensor, and where each image's begin."""
@@ -161,6 +169,8 @@ def at_most(quota: object, candidates: ImageSet, classes: range, who: str, place
             f"{who} returned {what}; return a number for each class of {classes.start}..{classes.stop - 1}; "
             f"the run stopped {place}"
         )
+    if any(count < 0 for count in quota.values()):
+        raise RunFailed(f"{who} returned a quota below 0; the run stopped {place}")
     available = torch.bincount(candidates.labels, minlength=classes.stop).tolist()
     return {c: min(int(quota[c]), available[c]) for c in classes}
 

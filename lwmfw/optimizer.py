@@ -9,6 +9,7 @@ from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler, MultiStepLR
 
+from lwmfw.errors import RunFailed
 from lwmfw.types import Phase
 
 
@@ -20,7 +21,10 @@ def build_optimizer(phase: Phase, model: nn.Module, groups: Sequence[Mapping[str
         model: what is trained.
         groups: parameters that have other settings, as torch's optimisers take them.
     """
-    apart = {id(p) for group in groups for p in group["params"]}
+    listed = [id(p) for group in groups for p in group["params"]]
+    apart = set(listed)
+    if len(apart) < len(listed):
+        raise RunFailed("two components group one parameter in group_parameters; leave one of them out")
     rest = [p for p in model.parameters() if p.requires_grad and id(p) not in apart]
     parameters: list[dict[str, Any]] = [{"params": rest}, *map(dict, groups)]
     match phase.optimizer:

@@ -1,4 +1,7 @@
-"""What a run would do, said before it is done. Exemplars are counted at their mean size as the codec is set up."""
+"""What a run would do, said before it is done.
+
+Exemplars are counted at their mean size as the codec is set up, new images before `choose_data` leaves any out.
+"""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def used_classes(scenario: Scenario, classes: int) -> int:
             fault = f"{wrong[0]} is no class" if wrong else "a class stands twice"
             raise UserError(f"scenario.order: {fault}; list each of 0..{classes - 1} at most once")
         classes = len(scenario.order)
-    elif scenario.order != "seed" and classes != len(NAMED_ORDERS[scenario.order]):
+    elif scenario.order not in ("seed", "seed1993") and classes != len(NAMED_ORDERS[scenario.order]):
         raise UserError(
             f"scenario.order: '{scenario.order}' is an order of {len(NAMED_ORDERS[scenario.order])} classes, but there "
             f'are {classes}; write "seed" or a list'
@@ -65,6 +65,7 @@ def class_order(scenario: Scenario, classes: int, seed: int) -> list[int]:
     Raises:
         UserError: as `used_classes`.
     """
+    import numpy as np
     import torch
 
     from lwmfw.rng import generator
@@ -72,6 +73,8 @@ def class_order(scenario: Scenario, classes: int, seed: int) -> list[int]:
     used = used_classes(scenario, classes)
     if isinstance(scenario.order, list):
         return scenario.order[:used]
+    if scenario.order == "seed1993":
+        return [int(label) for label in np.random.RandomState(1993).permutation(classes)][:used]
     if scenario.order != "seed":
         return NAMED_ORDERS[scenario.order][:used]
     return torch.randperm(classes, generator=generator(seed, "order")).tolist()[:used]

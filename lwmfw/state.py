@@ -110,25 +110,31 @@ class Run:
         new = self.data.train.of_classes(step.new_classes)
         return self.memory.join(new) if self.memory else new
 
-    def quota(self, step: Step, cost: float) -> dict[int, int]:
+    def quota(self, step: Step, cost: float, rng: Randomness | None = None) -> dict[int, int]:
         """Class -> how many exemplars it may have after a step, as the rate says."""
         assert self.memory is not None, "asked of a run with [memory]"  # noqa: S101
         quota: dict[int, int] = self.assembly.hook.allocate_memory(
-            run=self, step=step, budget=self.memory.budget, classes=step.seen_classes, cost=cost, rng=self.rng
+            run=self, step=step, budget=self.memory.spendable, classes=step.seen_classes, cost=cost, rng=rng or self.rng
         )
         return quota
 
     def phases(self, step: Step) -> list[Phase]:
         """All phases of a step, the main one first."""
-        more = self.assembly.hook.plan_phases(run=self, step=step)
-        return [self.phase(step), *itertools.chain.from_iterable(more)]
+        more = self.assembly.hook.plan_phases(run=self, step=step, rng=self.rng)
+        phases = [self.phase(step), *itertools.chain.from_iterable(more)]
+        names = [phase.name for phase in phases]
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise UserError(f"phases: step {step.index} has two phases named '{twice[0]}'; leave one out")
+        return phases
 
     def planned_exemplars(self, after: int) -> int:
         """How many exemplars a step, by its number, will keep; their mean size is that of the codec as it is set up."""
         if self.memory is None or after == 0:
             return 0
         available = torch.bincount(self.data.train.labels).tolist()
-        quota = self.quota(self.steps[after - 1], self._planned_cost)
+        planning = Randomness(self.recipe.seed, Position())  # a plan draws nothing that the run would draw
+        quota = self.quota(self.steps[after - 1], self._planned_cost, planning)
         return sum(min(count, available[label]) for label, count in quota.items())
 
     @cached_property
@@ -172,28 +178,35 @@ class Run:
         if self.directory:
             self.directory.forget_epochs_after(len(self.results.steps))
 
-    def take_first_step(self, first: FirstStep) -> None:
-        """The model as another run has trained it in its first step.
+    def share_first_step(self, first: FirstStep) -> None:
+        """Have the first step taken from another run.
 
         Raises:
-            CheckpointRefused: it was computed in another way.
+            UserError: it was computed in another way.
         """
-        self._compute_as(first.kept)
+        computed = first.kept.facts["arithmetic"]
+        if computed != self.arithmetic:
+            raise UserError(
+                f"{first.kept.path}: was computed in {computed}, here it would go on in {self.arithmetic}; "
+                "leave --from out, or set training.precision and --device alike"
+            )
+        checkpoint.set_threads(first.kept.facts["threads"])
+        self.first_step = first
+
+    def take_first_step(self, first: FirstStep) -> None:
+        """The model as another run has trained it in its first step."""
         checkpoint.restore(first.kept, self.model, {})
         # where training would have ended: what comes next draws the same random numbers
         self.position.phase = self.phases(self.steps[0])[-1].name
         self.results.first_step = first.record
 
-    def _compute_as(self, kept: Checkpoint) -> None:
+    def _restore(self, kept: Checkpoint) -> None:
         if kept.facts["arithmetic"] != self.arithmetic:
             raise CheckpointRefused(
                 f"{kept.path}: was computed in {kept.facts['arithmetic']}, here it would go on in {self.arithmetic}; "
                 "resume where it was started, or start anew"
             )
         checkpoint.set_threads(kept.facts["threads"])
-
-    def _restore(self, kept: Checkpoint) -> None:
-        self._compute_as(kept)
         self.results = kept.results
         for step in self.steps[: len(kept.results.steps)]:
             self.model.grow(len(step.new_classes))
@@ -244,7 +257,7 @@ def prepare(assembly: Assembly, device_name: DeviceName = "auto") -> Run:
     data = DataSet(**vars(data) | {"train": data.train.to(device), "test": data.test.to(device)})
     providers = {name: chosen.component.provider.record for name, chosen in assembly.chosen.items()}
     names = [loaded.class_names[label] for label in order]
-    return Run(
+    run = Run(
         recipe=recipe,
         assembly=assembly,
         steps=steps,
@@ -257,6 +270,9 @@ def prepare(assembly: Assembly, device_name: DeviceName = "auto") -> Run:
         rng=Randomness(recipe.seed, assembly.position),
         memory=_memory(assembly, data.train, len(order)),
     )
+    for step in steps:
+        run.phases(step)
+    return run
 
 
 def new_model(assembly: Assembly, channels: int, size: int, device: torch.device) -> Model:
@@ -276,7 +292,7 @@ def _memory(assembly: Assembly, images: ImageSet, classes: int) -> Memory | None
     if table is None:
         return None
     memory = Memory(parse_budget(table.budget), assembly.components[assembly.name_of("codec")], images)
-    total = memory.budget.total(classes, memory.cost(images))
+    total = memory.spendable.total(classes, memory.cost(images))
     if total is not None and total < classes:
         raise UserError(
             f"memory.budget: '{table.budget}' is less than an exemplar for each of {classes} classes; raise it"

@@ -106,7 +106,7 @@ def test_a_component_that_acts_in_the_first_step_has_to_be_the_same(finished, tm
     catalogue.components.append(Penalty("acting", Acting, provider=Provider("test")))
     monkeypatch.setattr("lwmfw.recipe.discover", lambda plugins: catalogue)
     acting = BASE | {"penalties": [{"use": "acting"}]}
-    with pytest.raises(UserError, match=r"in another way \(acting differs\)"):
+    with pytest.raises(UserError, match=r"in another way \(penalties\.acting differs\)"):
         taken_from(finished, acting, tmp_path / "taken")
     (tmp_path / "acting").mkdir()
     again = tiny_run(acting, tmp_path / "acting").path
@@ -114,6 +114,42 @@ def test_a_component_that_acts_in_the_first_step_has_to_be_the_same(finished, tm
     Acting.state = lambda self: {}
     with pytest.raises(UserError, match="acting gathers its state while the first step is trained"):
         taken_from(again, acting, tmp_path / "stateful")
+
+
+def test_exemplars_may_be_stored_in_another_way(finished, tmp_path):
+    codec = {"use": "jpeg", "choose": [30, 90], "tolerance": 1.0}
+    other = BASE | {"memory": MEMORY | {"codec": codec, "select": {"use": "herding"}}}
+    full = tiny_run(other, tmp_path).path
+    for name, source in (("from raw", finished), ("from jpeg", full)):
+        taken = results(taken_from(source, other, tmp_path / name))
+        assert {key: value for key, value in taken.items() if key != "first_step"} == results(full)
+
+
+def test_a_plug_in_file_that_was_edited_is_another(tmp_path):
+    file = """
+from lwmfw import Objective, ObjectiveOptions, hookimpl
+
+class Scaled:
+    def __init__(self, options): pass
+    def loss(self, logits, labels): return FACTOR * logits.logsumexp(1).mean()
+
+@hookimpl
+def register_components(): yield Objective("scaled", Scaled, ObjectiveOptions)
+"""
+    recipe = {"data": BASE["data"], "plugins": ["scaled.py"], "objective": {"use": "scaled"}}
+    (tmp_path / "scaled.py").write_text(file.replace("FACTOR", "1"))
+    before = tiny_run(recipe, tmp_path).path
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "scaled.py").write_text(file.replace("FACTOR", "5"))
+    with pytest.raises(UserError, match=r"in another way \(objective\.provider differs\)"):
+        taken_from(before, recipe, tmp_path / "taken")
+
+
+def test_a_first_step_in_another_precision_is_refused_before_a_directory_is_made(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr("lwmfw.state.Run.arithmetic", property(lambda run: "bf16 on tpu"))
+    with pytest.raises(UserError, match="computed in fp32 on cpu, here it would go on in bf16 on tpu; leave"):
+        taken_from(finished, BASE, tmp_path / "taken")
+    assert not (tmp_path / "taken" / "run").exists()
 
 
 def test_observers_may_differ(finished, tmp_path, monkeypatch):

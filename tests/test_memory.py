@@ -150,6 +150,8 @@ def test_a_quota_is_at_most_what_there_is():
         RunFailed, match=r"a: rate returned a quota of classes \[0\]; return a number for each.* 0\.\.1"
     ):
         at_most({0: 3}, numbered([2, 5]), range(2), "a: rate", "here")
+    with pytest.raises(RunFailed, match="a: rate returned a quota below 0"):
+        at_most({0: 3, 1: -1}, numbered([2, 5]), range(2), "a: rate", "here")
     with pytest.raises(RunFailed, match="a: rate returned NoneType; return a number for each class"):
         at_most(None, numbered([2, 5]), range(2), "a: rate", "here")
 

@@ -14,7 +14,6 @@ from lwmfw_plugins.classifiers.heads import CosineHead
 from lwmfw_plugins.objectives.bce import binary_cross_entropy
 from lwmfw_plugins.objectives.nca import NCA, NCAOptions, nca
 
-FIRST = Step(1, range(4), range(4), 2)
 LABELS = torch.tensor([0, 1, 3, 2, 2, 0])
 
 
@@ -88,7 +87,7 @@ def test_the_margin_is_one_of_similarities():
     rng = torch.Generator().manual_seed(0)
     features = torch.randn(len(LABELS), 6, generator=rng, dtype=torch.float64)
     objective = NCA(NCAOptions(margin=0.4))
-    objective.before_step(FIRST, SimpleNamespace(classifier=head))
+    objective.before_step(SimpleNamespace(classifier=head))
     loss = objective.loss(head(features), LABELS)
     # eta (s_y - delta) in the numerator, eta s_i in the denominator
     similarities, eta = head.similarities(features), head.scale
@@ -102,21 +101,20 @@ def test_the_margin_is_one_of_similarities():
 
 def test_a_classifier_without_a_scale_has_the_margin_as_it_is():
     objective = NCA(NCAOptions(margin=0.4))
-    objective.before_step(FIRST, SimpleNamespace(classifier=torch.nn.Linear(6, 4)))
+    objective.before_step(SimpleNamespace(classifier=torch.nn.Linear(6, 4)))
     assert_close(objective.loss(random_logits(), LABELS), nca(random_logits(), LABELS, 0.4))
 
 
 def test_a_class_alone_is_refused_unless_the_loss_is_defined():
     alone = Step(3, range(4, 5), range(5), 9)
-    model = SimpleNamespace(classifier=torch.nn.Linear(6, 5))
+    run = SimpleNamespace(steps=[alone])
     with pytest.raises(UserError) as refused:
-        NCA(NCAOptions(over="new")).before_step(alone, model)
+        NCA(NCAOptions(over="new")).before_run(run)
     assert str(refused.value) == (
-        "nca (from lwmfw): step 3 has one class, which no other can be told from; "
-        "begin with two, or set legacy_margin = true"
+        "nca (from lwmfw): step 3 has one class, which no other can be told from; have two, or set legacy_margin = true"
     )
-    NCA(NCAOptions()).before_step(alone, model)
-    NCA(NCAOptions(over="new", legacy_margin=True)).before_step(alone, model)
+    NCA(NCAOptions()).before_run(run)
+    NCA(NCAOptions(over="new", legacy_margin=True)).before_run(run)
     assert nca(torch.ones(2, 1), torch.tensor([0, 0]), 0.6, legacy=True) == 0
 
 

@@ -5,11 +5,12 @@ import torch
 from PIL import Image
 from torch.nn.functional import normalize
 
-from lwmfw import LwmfwError, Penalty, UserError, hookimpl
+from lwmfw import Codec, LwmfwError, Penalty, UserError, hookimpl
 from lwmfw.components import Provider
 from lwmfw.features import class_means, nearest_mean_scores
 from lwmfw.plugins import discover
 from lwmfw.testing import tiny_run
+from lwmfw_plugins.memory.raw import Raw
 
 MEMORY = {"budget": "12 exemplars", "select": {"use": "random"}}
 SEEN = {
@@ -96,6 +97,28 @@ def test_a_balanced_phase_needs_exemplars(tmp_path):
         tiny_run({"phases": [{"use": "balanced"}]}, tmp_path)
 
 
+def test_two_phases_of_one_name_are_refused_before_training(tmp_path):
+    phases = [{"use": "balanced", "as": "a"}, {"use": "balanced", "as": "b"}]
+    with pytest.raises(UserError, match="step 2 has two phases named 'balanced'; leave one out"):
+        tiny_run(SEEN | {"phases": phases}, tmp_path)
+    assert not (tmp_path / "run").exists()
+
+
+def test_attention_of_an_inner_stage_is_distilled_beside_a_frozen_backbone(tmp_path):
+    recipe = SEEN | {"penalties": [{"use": "L_AD", "layer": 1}], "phases": [{"use": "balanced", "epochs": 1}]}
+    assert "L_AD" in tiny_run(recipe, tmp_path).terms[2]
+
+
+def test_a_parameter_in_two_groups_is_refused(tmp_path):
+    class Twice(Probe):
+        @hookimpl
+        def group_parameters(self, model):
+            return [{"params": list(model.classifier.parameters())}] * 2
+
+    with pytest.raises(LwmfwError, match="two components group one parameter in group_parameters; leave one"):
+        with_penalty(Twice, SEEN, tmp_path)
+
+
 def test_groups_of_parameters_have_their_own_settings(tmp_path):
     class Slow(Probe):
         @hookimpl
@@ -167,6 +190,36 @@ def test_class_means_are_those_of_normalised_features():
     tests = torch.randn(20, 5, dtype=torch.float64, generator=rng)
     nearest = [min(range(3), key=lambda c: float((f / f.norm() - means[c]).square().sum())) for f in tests]
     assert nearest_mean_scores(tests, means).argmax(1).tolist() == nearest
+
+
+def test_a_class_without_exemplars_is_never_the_nearest():
+    features = -torch.eye(3)
+    means = class_means(torch.eye(3)[:2], torch.tensor([0, 1]), 3)
+    assert nearest_mean_scores(features, means).argmax(1).tolist() == [1, 0, 0]
+
+
+def test_exemplars_that_turn_out_larger_leave_one_to_a_class(tmp_path):
+    class Growing(Raw):
+        size = 10
+
+        def encode(self, pixels):
+            return [bytes(self.size)] * len(pixels)
+
+        def decode(self, encoded, shape):
+            self.size = 100  # from the second step on
+            return torch.zeros(len(encoded), *shape, dtype=torch.uint8)
+
+    catalogue = discover()
+    catalogue.components.append(Codec("growing", Growing, provider=Provider("test")))
+    memory = MEMORY | {"budget": "400 B", "codec": {"use": "growing"}}
+    run = tiny_run(SEEN | {"memory": memory}, tmp_path, catalogue=catalogue)
+    assert [(s.exemplars, s.memory_bytes) for s in run.results.steps] == [(32, 320), (4, 220), (5, 320)]
+
+
+def test_a_budget_of_less_than_what_exemplars_share_is_refused(tmp_path):
+    memory = MEMORY | {"budget": "600 B", "codec": {"use": "jpeg", "tables": "shared"}}
+    with pytest.raises(UserError, match=r"memory\.budget: '600 B' is less than an exemplar for each of 6 classes"):
+        tiny_run(SEEN | {"memory": memory}, tmp_path)
 
 
 def test_nme_stands_beside_cnn_and_takes_mirrored_exemplars_too(tmp_path):

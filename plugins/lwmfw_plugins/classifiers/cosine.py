@@ -10,7 +10,7 @@ from lwmfw import Classifier, Component, Field, Options, hookimpl
 if TYPE_CHECKING:
     from torch import nn
 
-    from lwmfw import Model, Phase, Run, Step
+    from lwmfw import ImageSet, Model, Phase, Run, Step
     from lwmfw_plugins.classifiers.heads import CosineHead
 
 
@@ -42,13 +42,13 @@ class Cosine:
         return CosineHead(features, self.options.scale)
 
     @hookimpl
-    def before_step(self, run: Run, step: Step, model: Model) -> None:
+    def before_step(self, run: Run, step: Step, model: Model, data: ImageSet) -> None:
         """Imprint the new classes."""
         from lwmfw import class_means
 
         if not self.options.imprint or step.index == 1:
             return
-        images, head = run.data.train.of_classes(step.new_classes), cast("CosineHead", model.classifier)
+        images, head = data.of_classes(step.new_classes), cast("CosineHead", model.classifier)
         labels = images.labels - step.new_classes.start
         head.imprint(class_means(run.features(images), labels, len(step.new_classes)))
 

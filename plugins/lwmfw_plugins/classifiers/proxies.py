@@ -10,7 +10,7 @@ from lwmfw import Classifier, Component, Field, Options, hookimpl
 if TYPE_CHECKING:
     from torch import Generator, Tensor, nn
 
-    from lwmfw import Model, Phase, Run, Step
+    from lwmfw import ImageSet, Model, Phase, Run, Step
     from lwmfw_plugins.classifiers.heads import ProxyHead
 
 
@@ -85,7 +85,7 @@ class Proxies:
         return ProxyHead(features, **self.options.model_dump(exclude={"imprint", "freeze_old"}))
 
     @hookimpl
-    def before_step(self, run: Run, step: Step, model: Model, rng: Generator) -> None:
+    def before_step(self, run: Run, step: Step, model: Model, data: ImageSet, rng: Generator) -> None:
         """Imprint the new classes."""
         import torch
         from torch.nn.functional import normalize
@@ -95,7 +95,7 @@ class Proxies:
         if self.options.imprint == "none" or step.index == 1:
             return
         head = cast("ProxyHead", model.classifier)
-        images = run.data.train.of_classes(step.new_classes)
+        images = data.of_classes(step.new_classes)
         features = normalize(run.features(images)).cpu()
         counts = torch.bincount(images.labels - step.new_classes.start, minlength=len(step.new_classes)).tolist()
         centres = [k_means(own, self.options.proxies, rng) for own in features.split(counts)]

@@ -22,7 +22,8 @@ class Even:
     def allocate_memory(self, budget: Budget, classes: range, cost: float) -> dict[int, int]:
         """The same number for every class."""
         total = budget.total(len(classes), cost)
-        return dict.fromkeys(classes, sys.maxsize if total is None else total // len(classes))
+        # one at least: exemplars that turn out larger than planned must not empty a memory of bytes
+        return dict.fromkeys(classes, sys.maxsize if total is None else max(1, total // len(classes)))
 
 
 @hookimpl

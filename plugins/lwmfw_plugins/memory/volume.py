@@ -39,5 +39,5 @@ def volume_change(originals: Sequence[Tensor], compressed: Sequence[Tensor]) -> 
         originals: features of each class, as `log_volume` takes them.
         compressed: of the same images, compressed.
     """
-    before, after = (sum(map(log_volume, features)) for features in (originals, compressed))
+    before, after = (sum(log_volume(own) for own in features if len(own)) for features in (originals, compressed))
     return abs(after - before) / max(abs(before), 1e-12)  # one image to a class spans the same, compressed or not

@@ -10,7 +10,7 @@ from lwmfw import Component, Field, Objective, ObjectiveOptions, UserError, hook
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lwmfw import Model, Step
+    from lwmfw import Model, Run
 
 
 def nca(logits: Tensor, labels: Tensor, margin: Tensor | float, *, legacy: bool = False, hinge: bool = True) -> Tensor:
@@ -67,14 +67,19 @@ class NCA:
         self.scale: Tensor | float = 1.0
 
     @hookimpl
-    def before_step(self, step: Step, model: Model) -> None:
-        """Take the classifier's scale, and refuse a class that has nothing to be told from."""
-        classes = step.new_classes if self.options.over == "new" else step.seen_classes
-        if len(classes) < 2 and not self.options.legacy_margin:
-            raise UserError(
-                f"nca (from lwmfw): step {step.index} has one class, which no other can be told from; "
-                "begin with two, or set legacy_margin = true"
-            )
+    def before_run(self, run: Run) -> None:
+        """Refuse a class that has nothing to be told from."""
+        for step in run.steps:
+            classes = step.new_classes if self.options.over == "new" else step.seen_classes
+            if len(classes) < 2 and not self.options.legacy_margin:
+                raise UserError(
+                    f"nca (from lwmfw): step {step.index} has one class, which no other can be told from; "
+                    "have two, or set legacy_margin = true"
+                )
+
+    @hookimpl
+    def before_step(self, model: Model) -> None:
+        """Take the classifier's scale."""
         self.scale = getattr(model.classifier, "scale", 1.0)
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:

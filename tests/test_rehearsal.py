@@ -285,3 +285,17 @@ def test_photographs_are_kept_whole_at_their_size_and_counted(photographs, tmp_p
     assert len({(s.height, s.width) for s in memory.exemplars}) > 1
     assert run.results.steps[-1].memory_bytes == sum(3 * s.height * s.width + 4 for s in memory.exemplars)
     assert sum(old for step, old, _ in batches if step == 2) == 4
+
+
+def test_the_console_names_the_phase_and_every_classifier(tmp_path, capsys):
+    recipe = SEEN | {"phases": [{"use": "balanced", "epochs": 2}], "observers": [{"use": "console"}]}
+    tiny_run(recipe | {"evaluation": {"classifiers": ["nme", "cnn"]}}, tmp_path)
+    shown = capsys.readouterr().err
+    for line in (
+        "step 1/3  main  epoch 1/1  ",
+        "step 2/3  balanced  epoch 2/2  ",
+        "accuracy by nme ",
+        "accuracy by cnn ",
+    ):
+        assert line in shown
+    assert "epoch 2/1" not in shown

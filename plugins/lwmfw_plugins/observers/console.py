@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from lwmfw import Component, Observer, Options, hookimpl
 
 if TYPE_CHECKING:
-    from lwmfw import Batch, Results, Run, Step, StepResult
+    from lwmfw import Batch, Phase, Results, Run, Step, StepResult
 
 
 class ConsoleObserver:
@@ -54,9 +54,15 @@ class ConsoleObserver:
         self.updates = run.updates(step)
         self.updates_left = sum(run.updates(later) for later in run.remaining_steps)
         self.numbers, self.images, self.epoch_began = "", 0, time.perf_counter()
+        self.phase = run.phase(step)
         if self.live:
-            self.task = self.progress.add_task(self._where(run, step, 1), total=self.updates, numbers="")
+            self.task = self.progress.add_task(self._where(step, 1), total=self.updates, numbers="")
             self.progress.start()
+
+    @hookimpl
+    def group_parameters(self, phase: Phase) -> None:
+        """Note the phase that begins."""
+        self.phase = phase
 
     @hookimpl
     def after_update(self, batch: Batch) -> None:
@@ -68,41 +74,41 @@ class ConsoleObserver:
             self.progress.update(self.task, advance=1, numbers=self.numbers + left)
 
     @hookimpl
-    def after_epoch(self, run: Run, step: Step, epoch: int, means: Mapping[str, float]) -> None:
+    def after_epoch(self, step: Step, epoch: int, means: Mapping[str, float]) -> None:
         """Show the means of the terms, which are on the host by now."""
         now = time.perf_counter()
         seconds, self.epoch_began = now - self.epoch_began, now
-        phase = run.phase(step)
-        updates = -(-self.images // phase.batch_size)
+        updates = -(-self.images // self.phase.batch_size)
         self.seconds_per_update = seconds / max(1, updates)
         terms = "  ".join(f"{name} {value:.4g}" for name, value in means.items())
         self.numbers = f"{terms}  {self.images / seconds:,.0f} images/s"
         self.images = 0
         if self.live:
-            self.progress.update(self.task, description=self._where(run, step, min(epoch + 1, phase.epochs)))
+            self.progress.update(self.task, description=self._where(step, min(epoch + 1, self.phase.epochs)))
         else:
             left = _duration(self.updates_left * self.seconds_per_update)
-            self._print(f"{self._where(run, step, epoch)}  {self.numbers}  {left} left")
+            self._print(f"{self._where(step, epoch)}  {self.numbers}  {left} left")
 
     @hookimpl
     def after_step(self, step: Step, result: StepResult) -> None:
         """Show what the step came to."""
         if self.live:
             self.progress.remove_task(self.task)
-        groups = " ".join(f"{value:.3f}" for value in result.accuracy_by_step["cnn"])
-        self._print(
-            f"step {step.index}/{step.total}: accuracy {result.accuracy['cnn']:.3f} on {result.seen} classes "
-            f"(by step {groups}), {result.train_seconds:.1f} s"
-        )
+        for who, accuracy in result.accuracy.items():
+            groups = " ".join(f"{value:.3f}" for value in result.accuracy_by_step[who])
+            named = f" by {who}" if len(result.accuracy) > 1 else ""
+            self._print(
+                f"step {step.index}/{step.total}: accuracy{named} {accuracy:.3f} on {result.seen} classes "
+                f"(by step {groups}), {result.train_seconds:.1f} s"
+            )
 
     @hookimpl
     def after_run(self, results: Results) -> None:
         """Leave the terminal as it was."""
         self.progress.stop()
 
-    def _where(self, run: Run, step: Step, epoch: int) -> str:
-        phase = run.phase(step)
-        return f"step {step.index}/{step.total}  {phase.name}  epoch {epoch}/{phase.epochs}"
+    def _where(self, step: Step, epoch: int) -> str:
+        return f"step {step.index}/{step.total}  {self.phase.name}  epoch {epoch}/{self.phase.epochs}"
 
     def _print(self, line: str) -> None:
         self.console.print(line, markup=False, soft_wrap=True)

@@ -169,7 +169,7 @@ def test_an_exception_in_any_hook_names_file_hook_and_place(hook, tmp_path):
         "after_update": "in step 1, epoch 1, batch 1",
         "after_epoch": "in step 1, epoch 1",
         "choose_data": "in step 1",
-        "plan_phases": "in step 1",
+        "plan_phases": "before the first step",
         "group_parameters": "in step 1",
         "before_memory": "in step 1, epoch 1",
         "allocate_memory": "in step 1, epoch 1",

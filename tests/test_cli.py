@@ -56,9 +56,9 @@ def test_dry_run_says_what_would_run_and_writes_nothing(tmp_path):
     recipe = tiny_recipe({}, tmp_path)
     done = lwmfw("run", recipe, "--dry-run", "--set", "training.epochs=7")
     assert done.returncode == 0
-    assert [line.split()[:4] for line in done.stdout.splitlines()[1:]] == [
-        ["1", "32", "7", "14"],
-        ["2", "32", "7", "14"],
+    assert [line.split()[:5] for line in done.stdout.splitlines()[1:]] == [
+        ["1", "main", "32", "7", "14"],
+        ["2", "main", "32", "7", "14"],
     ]
     assert list(tmp_path.iterdir()) == [recipe]
 

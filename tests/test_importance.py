@@ -21,7 +21,7 @@ from lwmfw_plugins.backbones.torchvision import Torchvision, TorchvisionOptions
 from lwmfw_plugins.classifiers.heads import CosineHead, LinearHead
 from lwmfw_plugins.penalties import importance
 from lwmfw_plugins.penalties.ewc import drawn_class, fisher_diagonal, joined
-from lwmfw_plugins.penalties.importance import flat, placed, some_of, weighted_square
+from lwmfw_plugins.penalties.importance import flat, placed, some_of, spring_energy
 from lwmfw_plugins.penalties.mas import sensitivity
 from lwmfw_plugins.penalties.si import Si, SiOptions, path_importance
 
@@ -173,14 +173,14 @@ def test_some_images_are_drawn_at_random_and_all_of_them_where_there_are_fewer()
 # what holds the parameters
 
 
-def test_the_penalty_is_the_sum_of_squared_distances_by_importance():
+def test_the_penalty_is_half_the_sum_of_squared_distances_by_stiffness():
     values, anchors, weights = torch.randn(3, 5, dtype=torch.float64).unbind()
     values.requires_grad_()
-    loss = weighted_square(values, anchors, weights)
+    loss = spring_energy(values, anchors, weights)
     pairs = zip(values.tolist(), anchors.tolist(), weights.tolist(), strict=True)
-    assert loss.item() == pytest.approx(sum(w * (x - a) ** 2 for x, a, w in pairs))
+    assert loss.item() == pytest.approx(sum(w / 2 * (x - a) ** 2 for x, a, w in pairs))
     loss.backward()
-    assert_close(values.grad, 2 * weights * (values.detach() - anchors))
+    assert_close(values.grad, weights * (values.detach() - anchors))
 
 
 def test_penalties_of_several_steps_are_one_up_to_a_constant():
@@ -193,8 +193,8 @@ def test_penalties_of_several_steps_are_one_up_to_a_constant():
         held = joined(*held, *more)
 
     def difference(values):
-        apart = sum(weighted_square(values, a, w) for a, w in zip(anchors, weights, strict=True))
-        return apart - weighted_square(values, *held)
+        apart = sum(spring_energy(values, a, w) for a, w in zip(anchors, weights, strict=True))
+        return apart - spring_energy(values, *held)
 
     places = 3 * torch.randn(5, 6, dtype=torch.float64)
     assert_close(torch.stack([difference(x) for x in places]), difference(places[0]).expand(5))
@@ -227,6 +227,15 @@ def test_rows_of_new_classes_are_free(head, heads):
     gradient = torch.cat(rows)
     assert gradient[:2].abs().min() > 0
     assert gradient[2:].abs().max() == 0
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(10.0, [-4.0, 2.0, 10.0]), (0.0, [-4.0, 2.0, 60.0])])
+def test_no_spring_is_stiffer_than_the_limit(limit, expected):
+    model = Model(nn.Linear(3, 1, bias=False), LinearHead(1))
+    penalty = Si(SiOptions(weight=1.0, limit=limit))
+    penalty.hold(model, torch.zeros(3), torch.tensor([-2.0, 1.0, 30.0]))
+    penalty.before_step(model)
+    assert penalty.stiffness.tolist() == expected
 
 
 # si's way
@@ -266,26 +275,20 @@ def test_si_gathers_what_every_update_gained_for_the_loss_without_the_penalty():
         assert_close(penalty.held.anchors, flat(anchors.values()))
 
 
-def test_si_counts_a_phase_without_penalties_as_it_is():
-    model = small_model()
-    penalty = Si(SiOptions(weight=100.0))
+def test_si_takes_its_own_pull_out_of_the_gradient_of_those_batches_only_that_have_the_term():
+    model, penalty = small_model(), Si(SiOptions(weight=5.0))
     values = flat(penalty.parameters(model).values()).detach()
-    penalty.hold(model, values, torch.ones_like(values))
-    gathered = []
-    for pulled in (False, True):
-        penalty.before_step(model)
-        for p in model.parameters():
-            p.data.add_(0.1)
-            p.grad = torch.ones_like(p)
-        penalty.after_update(model)  # leaves the anchors
-        if pulled:
+    penalty.hold(model, values - 0.3, torch.ones_like(values))
+    penalty.before_step(model)
+    for with_term in (True, False):
+        if with_term:
             penalty.compute_penalty(model)
         for p in model.parameters():
-            p.data.add_(0.1)
+            p.grad = torch.full_like(p, 4.0)
+            p.data.sub_(0.1)
         penalty.after_update(model)
-        gathered.append(penalty._gained)
-    assert_close(gathered[0], torch.full_like(gathered[0], -0.2))
-    assert gathered[1].min() > 1
+    # the springs of stiffness 2 * 5 pulled with 3 of the 4 at first; a phase without penalties has no springs
+    assert_close(penalty._gained, torch.full_like(values, 0.1 * (4 - 3) + 0.1 * 4))
 
 
 def test_what_is_frozen_gains_nothing():
@@ -351,7 +354,7 @@ def test_a_penalty_has_its_term_from_the_second_step_on_and_keeps_important_para
     for weight in (0.0, penalty["weight"]):
         run, seen = watched_run(tmp_path / str(weight), penalty | {"weight": weight})
         assert [sorted(terms) for terms in run.terms.values()] == [["bce"], *[["bce", penalty["use"]]] * 2]
-        distances.append(float(weighted_square(seen[2][1], *seen[1][0][:2])))
+        distances.append(float(spring_energy(seen[2][1], *seen[1][0][:2])))
     assert distances[1] < 0.8 * distances[0]
 
 

@@ -96,15 +96,14 @@ class Ewc(Holding):
     """Hold parameters by the Fisher information of the steps before (elastic weight consolidation).
 
     With "separate" the penalties of all finished steps are one, as `joined` has it, and the term is their sum less a
-    constant. Like every stiff spring it bursts where learning rate * weight * importance exceeds 2 (4 with much
-    momentum): a term that is not finite asks for less of one of them.
+    constant.
     """
 
     term = "ewc"
     spares_first_step = True
 
     def __init__(self, options: EwcOptions) -> None:
-        super().__init__(options.weight / 2, heads=options.heads)
+        super().__init__(options, options.weight)
         self.options = options
 
     @hookimpl

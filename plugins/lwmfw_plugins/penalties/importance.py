@@ -32,19 +32,19 @@ def flat(tensors: Iterable[Tensor]) -> Tensor:
     return torch.cat([tensor.flatten() for tensor in tensors])
 
 
-def weighted_square(values: Tensor, anchors: Tensor, importance: Tensor) -> Tensor:
-    """sum_i importance_i (values_i - anchors_i)^2.
+def spring_energy(values: Tensor, anchors: Tensor, stiffness: Tensor) -> Tensor:
+    """1/2 sum_i stiffness_i (values_i - anchors_i)^2.
 
     Args:
         values: (P,), the parameters.
         anchors: (P,), where they are drawn to.
-        importance: (P,), how strongly.
+        stiffness: (P,), how strongly.
 
     Returns:
         A scalar, zero at the anchors.
     """
     difference = values - anchors
-    return difference @ (importance * difference)
+    return difference @ (stiffness * difference) / 2
 
 
 def placed(vector: Tensor, shapes: Mapping[str, list[int]], parameters: Mapping[str, Tensor]) -> Tensor:
@@ -136,6 +136,13 @@ class Held(NamedTuple):
 class HeldOptions(Options):
     """Options of ewc, si and mas."""
 
+    limit: float = Field(
+        10.0,
+        ge=0,
+        le=1e9,
+        description="what weight * importance of a parameter may come to; above 1 / learning rate a spring holds no "
+        "firmer and soon bursts. PyCIL's limits come to 0.1; 0: none, as in the papers",
+    )
     heads: bool = Field(
         False,
         description="whether the classifier's rows of old classes are held too (PyCIL, Mammoth), or the backbone alone "
@@ -157,24 +164,27 @@ class ImagesOptions(HeldOptions):
 class Holding:
     """A penalty on the distance of parameters from where earlier steps left them; no term before a step has ended.
 
+    Its gradient is stiffness times distance, and stiffness is weight times importance, within its limit.
+
     Attributes:
         term: its name.
-        factor: of the weighted square.
         held: what holds the parameters; None: nothing yet.
     """
 
     term: ClassVar[str]
 
-    def __init__(self, factor: float, *, heads: bool) -> None:
-        self.factor, self.held = factor, None  # type: float, Held | None
-        self._kept = ("backbone.", "classifier.") if heads else ("backbone.",)
+    def __init__(self, options: HeldOptions, weight: float) -> None:
+        self.held: Held | None = None
+        self.stiffness: Tensor | None = None
+        self._weight, self._limit = weight, options.limit or math.inf
+        self._kept = ("backbone.", "classifier.") if options.heads else ("backbone.",)
 
     def parameters(self, model: Model) -> dict[str, Tensor]:
         """The parameters that are held, by name."""
         return {name: p for name, p in model.named_parameters() if name.startswith(self._kept)}
 
     def hold(self, model: Model, anchors: Tensor, importance: Tensor) -> None:
-        """Hold the parameters from now on."""
+        """Hold the parameters, from the next step on."""
         shapes = {name: list(p.shape) for name, p in self.parameters(model).items()}
         self.held = Held(anchors, importance, shapes)
 
@@ -185,14 +195,15 @@ class Holding:
             parameters = self.parameters(model)
             anchors, importance = (placed(v, self.held.shapes, parameters) for v in self.held[:2])
             self.hold(model, anchors, importance)
+            self.stiffness = (self._weight * importance).clamp(max=self._limit)
 
     @hookimpl
     def compute_penalty(self, model: Model) -> dict[str, Tensor] | None:
-        """The term: factor times the weighted square of the distance."""
-        if self.held is None:
+        """The term: the energy of the springs."""
+        if self.held is None or self.stiffness is None:
             return None
         values = flat(self.parameters(model).values())
-        return {self.term: self.factor * weighted_square(values, self.held.anchors, self.held.importance)}
+        return {self.term: spring_energy(values, self.held.anchors, self.stiffness)}
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps."""

@@ -55,7 +55,7 @@ class Mas(Holding):
     spares_first_step = True
 
     def __init__(self, options: MasOptions) -> None:
-        super().__init__(options.weight / 2, heads=options.heads)
+        super().__init__(options, options.weight)
         self.options = options
 
     @hookimpl

@@ -64,7 +64,7 @@ class Si(Holding):
     term = "si"
 
     def __init__(self, options: SiOptions) -> None:
-        super().__init__(options.weight, heads=options.heads)
+        super().__init__(options, 2 * options.weight)
         self.options, self._pulled = options, False
 
     @hookimpl
@@ -77,15 +77,15 @@ class Si(Holding):
     @hookimpl
     def compute_penalty(self, model: Model) -> dict[str, Tensor] | None:
         """The term."""
-        self._pulled = self.held is not None
+        self._pulled = True
         return super().compute_penalty(model)
 
     @hookimpl
     def after_update(self, model: Model) -> None:
         """Go on: what the update gained."""
         gradient, after = self._gradient(model), self._values(model)
-        if self.held and self._pulled:
-            gradient -= 2 * self.factor * self.held.importance * (self._before - self.held.anchors)
+        if self._pulled and self.held and self.stiffness is not None:
+            gradient -= self.stiffness * (self._before - self.held.anchors)
         self._gained += gains(gradient, self._before, after)
         self._before, self._pulled = after, False
 

@@ -372,6 +372,17 @@ def test_what_the_fusions_make_of_three_steps(tmp_path):
     assert not torch.equal(separate[3][0].anchors, separate[3][1])
 
 
+def test_mas_takes_the_mean_of_what_was_held_and_of_the_newest_step(tmp_path):
+    held = {}
+    for alpha in (0.0, 0.25, 1.0):
+        seen = watched_run(tmp_path / str(alpha), {"use": "mas", "alpha": alpha, "weight": 0.0, "images": 20})[1]
+        held[alpha] = [seen[step][0].importance for step in (1, 2, 3)]
+    newest = held[0.0]
+    assert torch.equal(held[1.0][2], newest[0])
+    second = 0.25 * newest[0] + 0.75 * newest[1]
+    assert_close(held[0.25], [newest[0], second, 0.25 * second + 0.75 * newest[2]])
+
+
 @pytest.mark.parametrize("heads", [False, True], ids=["backbone", "heads"])
 @pytest.mark.parametrize("use", METHODS)
 def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(use, heads, tmp_path):

@@ -64,7 +64,7 @@ class Si(Holding):
     term = "si"
 
     def __init__(self, options: SiOptions) -> None:
-        super().__init__(options, 2 * options.weight)
+        super().__init__(options, 2 * options.weight)  # the energy of springs is halved, c is not
         self.options, self._pulled = options, False
 
     @hookimpl

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from lwmfw.decoding import decode_images, unreadable_images
     from lwmfw.features import class_means
     from lwmfw.metrics import Results, StepResult
-    from lwmfw.model import Model, evaluating
+    from lwmfw.model import Model, evaluating, full_precision
     from lwmfw.scenario import Step
     from lwmfw.state import Run
     from lwmfw.types import Batch, DataSet, Features, ImageFiles, Images, ImageSet, Outputs, Phase, Selection
@@ -51,6 +51,7 @@ _LATER = {
     "StepResult": "metrics",
     "Model": "model",
     "evaluating": "model",
+    "full_precision": "model",
     "Run": "state",
     "Batch": "types",
     "DataSet": "types",
@@ -106,6 +107,7 @@ __all__ = [
     "decode_images",
     "did_you_mean",
     "evaluating",
+    "full_precision",
     "hookimpl",
     "open_run",
     "run",

@@ -102,6 +102,16 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         model.train(training)
 
 
+@contextlib.contextmanager
+def full_precision(model: Model) -> Iterator[None]:
+    """Forward passes in float32 throughout; afterwards the precision is what it was."""
+    bf16, model.bf16 = model.bf16, False
+    try:
+        yield
+    finally:
+        model.bf16 = bf16
+
+
 def _fold(sequential: nn.Sequential) -> None:
     """Fold each BatchNorm2d into the convolution right before it, which a Sequential guarantees to feed it alone.
 

@@ -13,7 +13,7 @@ from lwmfw_plugins.data import caltech101, cifar, cub200, fashion_mnist, folder,
 from lwmfw_plugins.memory import closest, dynamic, even, herding, jpeg, random, raw
 from lwmfw_plugins.objectives import bce, cross_entropy, nca
 from lwmfw_plugins.observers import attention_drift, console
-from lwmfw_plugins.penalties import freeze, kd, l_ad, l_d, less_forget, margin_ranking, pod, pod_flat
+from lwmfw_plugins.penalties import ewc, freeze, kd, l_ad, l_d, less_forget, margin_ranking, mas, pod, pod_flat, si
 from lwmfw_plugins.phases import balanced
 
 _FILES = (
@@ -22,6 +22,7 @@ _FILES = (
     *(linear, cosine, proxies),
     *(cross_entropy, bce, nca),
     *(l_d, l_ad, kd, less_forget, margin_ranking, pod, pod_flat, freeze),
+    *(ewc, si, mas),
     balanced,
     *(random, herding, closest, even, dynamic, raw, jpeg),
     *(console, attention_drift),

@@ -1,0 +1,112 @@
+"""si: parameters held by what they did for the loss on their way (synaptic intelligence, Zenke et al., ICML 2017)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from lwmfw import Component, Field, Penalty, hookimpl
+from lwmfw_plugins.penalties.importance import HeldOptions, Holding, flat
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lwmfw import Model
+
+
+def gains(gradient: Tensor, before: Tensor, after: Tensor) -> Tensor:
+    """By how much an update lowered the loss, to first order, and each parameter's part in it.
+
+    Args:
+        gradient: (P,), of the loss, before the update.
+        before: (P,), the parameters.
+        after: (P,), as the optimiser left them: with its momentum and weight decay.
+
+    Returns:
+        (P,); negative where a parameter moved against its gradient's advice.
+    """
+    return gradient * (before - after)
+
+
+def path_importance(gained: Tensor, moved: Tensor, damping: float, *, clamp: bool) -> Tensor:
+    """What a step adds to the importance: the gains on the way, by the square of the way (equation 5).
+
+    Args:
+        gained: (P,), the sum of a step's `gains`.
+        moved: (P,), end minus beginning.
+        damping: xi, above 0.
+        clamp: whether what made the loss worse counts as nothing, as the authors' code has it; else it is negative.
+
+    Returns:
+        (P,).
+    """
+    return (gained.clamp(min=0) if clamp else gained) / (moved.square() + damping)
+
+
+class SiOptions(HeldOptions):
+    """Options of si."""
+
+    weight: float = Field(0.1, ge=0, le=1e9, description="factor of the term (c; it is not halved); FACIL's is 0.1")
+    damping: float = Field(0.1, gt=0, le=1e6, description="xi, added to the square of the way; the paper's and FACIL's")
+    clamp: bool = Field(
+        True, description="importance below 0 counts as 0 (the authors' code); FACIL and Mammoth leave it"
+    )
+
+
+class Si(Holding):
+    """Hold parameters by their part in lowering the loss of the steps before (synaptic intelligence).
+
+    The gradient is the one that the optimiser saw, less that of this term, which is known in closed form: as in the
+    paper, what the spring does earns no importance. Other penalties count as part of the loss. The way is the one that
+    was really gone: weight decay and momentum are in it, and only without them does its gain sum up to the loss's fall.
+    """
+
+    term = "si"
+
+    def __init__(self, options: SiOptions) -> None:
+        super().__init__(options, 2 * options.weight)  # the energy of springs is halved, c is not
+        self.options, self._pulled = options, False
+
+    @hookimpl
+    def before_step(self, model: Model) -> None:
+        """Begin a way."""
+        super().before_step(model)
+        self._start = self._before = self._values(model)
+        self._gained = self._start.new_zeros(self._start.shape)
+
+    @hookimpl
+    def compute_penalty(self, model: Model) -> dict[str, Tensor] | None:
+        """The term."""
+        self._pulled = True
+        return super().compute_penalty(model)
+
+    @hookimpl
+    def after_update(self, model: Model) -> None:
+        """Go on: what the update gained."""
+        gradient, after = self._gradient(model), self._values(model)
+        if self._pulled and self.held and self.stiffness is not None:
+            gradient -= self.stiffness * (self._before - self.held.anchors)
+        self._gained += gains(gradient, self._before, after)
+        self._before, self._pulled = after, False
+
+    @hookimpl
+    def after_step(self, model: Model) -> None:
+        """The way has ended: add what it says of importance."""
+        end = self._values(model)
+        importance = path_importance(self._gained, end - self._start, self.options.damping, clamp=self.options.clamp)
+        self.hold(model, end, self.held.importance + importance if self.held else importance)
+
+    def _values(self, model: Model) -> Tensor:
+        return flat(p.detach() for p in self.parameters(model).values())
+
+    def _gradient(self, model: Model) -> Tensor:
+        """Zero where there is none, as for what is frozen."""
+        import torch
+
+        return flat(torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters(model).values())
+
+
+@hookimpl
+def register_components() -> Iterator[Component]:
+    """The component of this file."""
+    yield Penalty("si", Si, SiOptions)

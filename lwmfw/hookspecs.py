@@ -85,6 +85,8 @@ def before_step(run: Run, step: Step, model: Model, data: ImageSet, rng: Generat
 def plan_phases(run: Run, step: Step, rng: Generator) -> list[Phase] | None:
     """Further phases of a step after its main one, such as fine-tuning on as many images of old as of new classes.
 
+    Also called while a run is planned: the answer depends on the recipe and the step alone.
+
     Args:
         run: the run; `run.phase(step)` is the main phase.
         step: the current step.

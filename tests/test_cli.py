@@ -165,7 +165,7 @@ def test_a_damaged_checkpoint_exits_4(tmp_path):
     recipe = tiny_recipe({}, tmp_path)
     assert lwmfw("run", recipe, "--out", "run").returncode == 0
     (tmp_path / "run" / "DONE").unlink()
-    (tensors,) = (tmp_path / "run" / "checkpoints").glob("*/tensors.safetensors")
+    (tensors,) = (tmp_path / "run" / "checkpoints").glob("step-0002/tensors.safetensors")
     content = bytearray(tensors.read_bytes())
     content[len(content) // 2] ^= 1
     tensors.write_bytes(content)

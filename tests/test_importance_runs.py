@@ -118,5 +118,5 @@ def test_a_first_step_can_be_taken_over_unless_its_way_counts(tmp_path):
 
     assert taken("ewc").complete
     assert taken("mas").complete
-    with pytest.raises(UserError, match=r"\(si differs\)"):
+    with pytest.raises(UserError, match=r"\(penalties\.si differs\)"):
         taken("si")

@@ -125,7 +125,7 @@ def test_hooks_fire_in_the_stated_order(tmp_path):
         1: ["after_update 1"] * 2,
         2: ["compute_penalty 2 20", "after_update 2", "compute_penalty 2 20", "after_update 2"],
     }
-    expected = ["before_run"]
+    expected = ["plan_phases 1", "plan_phases 2", "before_run"]
     for step in (1, 2):
         expected += [f"choose_data {step} {images[step]}", f"before_step {step}"]
         expected += [f"plan_phases {step}", f"group_parameters {step} main"]

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from types import SimpleNamespace
 from typing import Any, Literal, cast
 
 import torch
@@ -16,7 +17,7 @@ from lwmfw import checkpoint
 from lwmfw.assemble import Assembly
 from lwmfw.budget import parse_budget
 from lwmfw.checkpoint import Checkpoint
-from lwmfw.components import ObjectiveOptions
+from lwmfw.components import Codec, ObjectiveOptions
 from lwmfw.data import EpochShape, Loader, arrange
 from lwmfw.errors import CheckpointRefused, UserError
 from lwmfw.features import features_of
@@ -291,7 +292,9 @@ def _memory(assembly: Assembly, images: ImageSet, classes: int) -> Memory | None
     table = assembly.resolved.recipe.memory
     if table is None:
         return None
-    memory = Memory(parse_budget(table.budget), assembly.components[assembly.name_of("codec")], images)
+    # through assembly.method an error names the codec and its provider
+    codec = SimpleNamespace(**{name: assembly.method("codec", name) for name in Codec.required_methods})
+    memory = Memory(parse_budget(table.budget), codec, images)
     total = memory.spendable.total(classes, memory.cost(images))
     if total is not None and total < classes:
         raise UserError(

@@ -216,6 +216,18 @@ def test_exemplars_that_turn_out_larger_leave_one_to_a_class(tmp_path):
     assert [(s.exemplars, s.memory_bytes) for s in run.results.steps] == [(32, 320), (4, 220), (5, 320)]
 
 
+@pytest.mark.parametrize("method", ["encode", "decode"])
+def test_a_codec_that_fails_is_named(method, tmp_path):
+    def fail(self, *given):
+        raise ValueError("no bits left")
+
+    catalogue = discover()
+    failing = type("Failing", (Raw,), {method: fail})
+    catalogue.components.append(Codec("failing", failing, provider=Provider("shop", "1")))
+    with pytest.raises(LwmfwError, match=rf"shop 1: .*Failing\.{method} raised ValueError: no bits left"):
+        tiny_run(SEEN | {"memory": MEMORY | {"codec": {"use": "failing"}}}, tmp_path, catalogue=catalogue)
+
+
 def test_a_budget_of_less_than_what_exemplars_share_is_refused(tmp_path):
     memory = MEMORY | {"budget": "600 B", "codec": {"use": "jpeg", "tables": "shared"}}
     with pytest.raises(UserError, match=r"memory\.budget: '600 B' is less than an exemplar for each of 6 classes"):

@@ -83,7 +83,9 @@ class EwcOptions(ImagesOptions):
         5000.0, ge=0, le=1e9, description="factor of the term (lambda; it is halved); FACIL's is 5000"
     )
     form: Literal["true", "empirical"] = Field(
-        "true", description="of the Fisher information. true: labels drawn from the model; empirical: the images' own"
+        "true",
+        description="of the Fisher information. true: labels drawn from the model, one an image, which for a confident "
+        "model makes a noisy scale; empirical: the images' own",
     )
     fusion: Literal["separate", "online"] = Field(
         "separate",
@@ -95,8 +97,8 @@ class EwcOptions(ImagesOptions):
 class Ewc(Holding):
     """Hold parameters by the Fisher information of the steps before (elastic weight consolidation).
 
-    With "separate" the penalties of all finished steps are one, as `joined` has it, and the term is their sum less a
-    constant.
+    With "separate" the penalties of all finished steps are one, as `joined` has it: where no stiffness reaches its
+    limit, the term is their sum less a constant. A step's images include its exemplars, whose classes thus count again.
     """
 
     term = "ewc"

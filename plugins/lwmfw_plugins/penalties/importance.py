@@ -2,7 +2,11 @@
 
 All parameters are one vector, so that the penalty is a few operations whatever their number. The vector follows the
 order of the model's named parameters; where a parameter grows, what is held keeps its leading rows, and new rows are
-free.
+free. BatchNorm's running statistics are no parameters: they follow the new classes, however firmly the rest is held.
+Importance is measured with the statistics as they are and does not move them; FACIL measures in training mode.
+
+Above a stiffness of 1 / learning rate a spring holds no firmer, and a little higher it makes SGD diverge. PyCIL limits
+the Fisher information to 1e-4, which at its weight of 1000 is a stiffness of 0.1; the papers have no limit.
 """
 
 from __future__ import annotations
@@ -140,8 +144,8 @@ class HeldOptions(Options):
         10.0,
         ge=0,
         le=1e9,
-        description="what weight * importance of a parameter may come to; above 1 / learning rate a spring holds no "
-        "firmer and soon bursts. PyCIL's limits come to 0.1; 0: none, as in the papers",
+        description="largest stiffness of a parameter, the term's gradient per distance: weight * importance, twice "
+        "that for si; SGD needs it below 2 (1 + momentum) / learning rate; 0: no limit, as in the papers",
     )
     heads: bool = Field(
         False,
@@ -186,7 +190,7 @@ class Holding:
     def hold(self, model: Model, anchors: Tensor, importance: Tensor) -> None:
         """Hold the parameters, from the next step on."""
         shapes = {name: list(p.shape) for name, p in self.parameters(model).items()}
-        self.held = Held(anchors, importance, shapes)
+        self.held, self.stiffness = Held(anchors, importance, shapes), None
 
     @hookimpl
     def before_step(self, model: Model) -> None:

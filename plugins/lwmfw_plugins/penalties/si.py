@@ -23,24 +23,23 @@ def gains(gradient: Tensor, before: Tensor, after: Tensor) -> Tensor:
         after: (P,), as the optimiser left them: with its momentum and weight decay.
 
     Returns:
-        (P,); negative where a parameter moved against its gradient's advice.
+        (P,); negative where a parameter moved up the gradient.
     """
     return gradient * (before - after)
 
 
-def path_importance(gained: Tensor, moved: Tensor, damping: float, *, clamp: bool) -> Tensor:
+def path_importance(gained: Tensor, moved: Tensor, damping: float) -> Tensor:
     """What a step adds to the importance: the gains on the way, by the square of the way (equation 5).
 
     Args:
         gained: (P,), the sum of a step's `gains`.
         moved: (P,), end minus beginning.
         damping: xi, above 0.
-        clamp: whether what made the loss worse counts as nothing, as the authors' code has it; else it is negative.
 
     Returns:
-        (P,).
+        (P,); negative where a parameter's way made the loss worse.
     """
-    return (gained.clamp(min=0) if clamp else gained) / (moved.square() + damping)
+    return gained / (moved.square() + damping)
 
 
 class SiOptions(HeldOptions):
@@ -48,9 +47,6 @@ class SiOptions(HeldOptions):
 
     weight: float = Field(0.1, ge=0, le=1e9, description="factor of the term (c; it is not halved); FACIL's is 0.1")
     damping: float = Field(0.1, gt=0, le=1e6, description="xi, added to the square of the way; the paper's and FACIL's")
-    clamp: bool = Field(
-        True, description="importance below 0 counts as 0 (the authors' code); FACIL and Mammoth leave it"
-    )
 
 
 class Si(Holding):
@@ -58,7 +54,9 @@ class Si(Holding):
 
     The gradient is the one that the optimiser saw, less that of this term, which is known in closed form: as in the
     paper, what the spring does earns no importance. Other penalties count as part of the loss. The way is the one that
-    was really gone: weight decay and momentum are in it, and only without them does its gain sum up to the loss's fall.
+    was really gone. With weight decay, momentum and the noise of batches in it, the gains come to more than the loss's
+    fall. What all steps together add is never below 0, as in the authors' code: FACIL and Mammoth leave it negative,
+    which pushes parameters away.
     """
 
     term = "si"
@@ -77,14 +75,15 @@ class Si(Holding):
     @hookimpl
     def compute_penalty(self, model: Model) -> dict[str, Tensor] | None:
         """The term."""
-        self._pulled = True
-        return super().compute_penalty(model)
+        terms = super().compute_penalty(model)
+        self._pulled = terms is not None
+        return terms
 
     @hookimpl
     def after_update(self, model: Model) -> None:
         """Go on: what the update gained."""
         gradient, after = self._gradient(model), self._values(model)
-        if self._pulled and self.held and self.stiffness is not None:
+        if self._pulled and self.held and self.stiffness is not None:  # the last two for the type checker
             gradient -= self.stiffness * (self._before - self.held.anchors)
         self._gained += gains(gradient, self._before, after)
         self._before, self._pulled = after, False
@@ -93,8 +92,10 @@ class Si(Holding):
     def after_step(self, model: Model) -> None:
         """The way has ended: add what it says of importance."""
         end = self._values(model)
-        importance = path_importance(self._gained, end - self._start, self.options.damping, clamp=self.options.clamp)
-        self.hold(model, end, self.held.importance + importance if self.held else importance)
+        importance = path_importance(self._gained, end - self._start, self.options.damping)
+        if self.held:
+            importance += self.held.importance
+        self.hold(model, end, importance.clamp(min=0))
 
     def _values(self, model: Model) -> Tensor:
         return flat(p.detach() for p in self.parameters(model).values())

@@ -3,6 +3,8 @@
 average incremental accuracy: mean over steps, step 1 included, of the top-1 accuracy on all seen classes.
 forgetting: mean over the steps before the last of (best accuracy on that step's classes at any step before the last,
 minus their accuracy at the end); None with a single step.
+first-step forgetting: the fall of the accuracy on the first step's classes from that step to the last (Mnemonics,
+Liu et al., CVPR 2020); None with a single step.
 """
 
 from __future__ import annotations
@@ -63,6 +65,12 @@ class Results:
         """Per classifier; None with fewer than two steps."""
         return {who: forgetting([s.accuracy_by_step[who] for s in self.steps]) for who in self._classifiers()}
 
+    @property
+    def first_step_forgetting(self) -> dict[str, float | None]:
+        """Likewise."""
+        names = self._classifiers()
+        return {name: first_step_forgetting([s.accuracy_by_step[name] for s in self.steps]) for name in names}
+
     def _classifiers(self) -> list[str]:
         return list(self.steps[-1].accuracy) if self.steps else []
 
@@ -71,7 +79,7 @@ class Results:
         names = ["schema", "recipe", "seed", "classes_order", "class_names", "complete", "providers"]
         names += ["first_step"] if self.first_step else []
         plain = asdict(self)
-        measures = ("average_incremental_accuracy", "last_accuracy", "forgetting")
+        measures = ("average_incremental_accuracy", "last_accuracy", "forgetting", "first_step_forgetting")
         return {name: plain[name] for name in (*names, "steps")} | {name: getattr(self, name) for name in measures}
 
     @classmethod
@@ -106,3 +114,12 @@ def forgetting(by_step: Sequence[Sequence[float]]) -> float | None:
         return None
     drops = [max(by_step[t][group] for t in range(group, last)) - by_step[last][group] for group in range(last)]
     return average(drops)
+
+
+def first_step_forgetting(by_step: Sequence[Sequence[float]]) -> float | None:
+    """Fall of the accuracy on the first step's classes.
+
+    Args:
+        by_step: as in `forgetting`.
+    """
+    return by_step[0][0] - by_step[-1][0] if len(by_step) > 1 else None

@@ -250,7 +250,7 @@ def test_results_json_holds_what_the_contract_lists(tmp_path):
     results = json.loads((run.path / "results.json").read_text())
     assert list(results) == [
         "schema", "recipe", "seed", "classes_order", "class_names", "complete", "providers", "steps",
-        "average_incremental_accuracy", "last_accuracy", "forgetting",
+        "average_incremental_accuracy", "last_accuracy", "forgetting", "first_step_forgetting",
     ]  # fmt: skip
     first, last = results["steps"]
     assert list(last) == [

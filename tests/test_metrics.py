@@ -11,7 +11,7 @@ import torch
 from lwmfw import UserError
 from lwmfw.compare import NamedRun, comparison_rows, result_rows
 from lwmfw.errors import RunFailed
-from lwmfw.metrics import Results, StepResult, accuracy, average, forgetting
+from lwmfw.metrics import Results, StepResult, accuracy, average, first_step_forgetting, forgetting
 from lwmfw.position import Position
 from lwmfw.record import accuracy_csv, read_results
 from lwmfw.terms import TermMeans, merge_terms
@@ -72,6 +72,12 @@ def test_one_step_forgets_nothing_that_could_be_measured():
     assert forgetting([[0.9]]) is None
     assert forgetting([]) is None
     assert results_of([[0.9]]).forgetting == {"cnn": None}
+
+
+def test_first_step_forgetting_is_the_fall_of_the_first_classes_since_their_step():
+    assert first_step_forgetting([[0.5], [0.8, 0.9], [0.3, 0.9, 1.0]]) == pytest.approx(0.2)
+    assert results_of([[0.9]]).first_step_forgetting == {"cnn": None}
+    assert results_of(THREE).to_json()["first_step_forgetting"] == {"cnn": pytest.approx(THREE[0][0] - THREE[-1][0])}
 
 
 def test_results_before_the_first_step_are_empty():

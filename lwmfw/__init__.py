@@ -25,6 +25,7 @@ from lwmfw.components import (
     Options,
     Penalty,
     Rate,
+    Refiner,
     Selector,
 )
 from lwmfw.errors import LwmfwError, UserError, did_you_mean
@@ -33,10 +34,11 @@ from lwmfw.hookspecs import hookimpl
 if TYPE_CHECKING:
     from lwmfw.api import open_run, run
     from lwmfw.budget import Budget
+    from lwmfw.data import Loader
     from lwmfw.decoding import decode_images, unreadable_images
     from lwmfw.features import class_means
     from lwmfw.metrics import Results, StepResult
-    from lwmfw.model import Model, evaluating, full_precision
+    from lwmfw.model import Model, evaluating, frozen_copy, full_precision
     from lwmfw.scenario import Step
     from lwmfw.state import Run
     from lwmfw.types import Batch, DataSet, Features, ImageFiles, Images, ImageSet, Outputs, Phase, Selection
@@ -49,8 +51,10 @@ _LATER = {
     "Budget": "budget",
     "Results": "metrics",
     "StepResult": "metrics",
+    "Loader": "data",
     "Model": "model",
     "evaluating": "model",
+    "frozen_copy": "model",
     "full_precision": "model",
     "Run": "state",
     "Batch": "types",
@@ -85,6 +89,7 @@ __all__ = [
     "ImageFiles",
     "ImageSet",
     "Images",
+    "Loader",
     "LwmfwError",
     "Model",
     "Objective",
@@ -95,6 +100,7 @@ __all__ = [
     "Penalty",
     "Phase",
     "Rate",
+    "Refiner",
     "Results",
     "Run",
     "Selection",
@@ -107,6 +113,7 @@ __all__ = [
     "decode_images",
     "did_you_mean",
     "evaluating",
+    "frozen_copy",
     "full_precision",
     "hookimpl",
     "open_run",

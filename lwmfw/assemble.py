@@ -6,27 +6,21 @@ provider and what is offered.
 
 from __future__ import annotations
 
-import functools
 import inspect
-import sys
-import traceback
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pluggy
 
 from lwmfw import hookspecs
 from lwmfw.budget import parse_budget
-from lwmfw.errors import LwmfwError, RunFailed, UserError, did_you_mean
+from lwmfw.errors import RunFailed, UserError, did_you_mean
+from lwmfw.guard import Adapter, guarded, place_in
 from lwmfw.plugins import describe
 from lwmfw.position import Position
 from lwmfw.recipe import Chosen, Resolved
 from lwmfw.scenario import steps_of, used_classes
-
-if TYPE_CHECKING:
-    from lwmfw.rng import Randomness
 
 SPECS: dict[str, tuple[str, ...]] = {
     name: tuple(inspect.signature(function).parameters)
@@ -55,6 +49,7 @@ class Assembly:
         components: name within the recipe -> instance, in hook order.
         chosen: name within the recipe -> the choice it was built from.
         hook: pluggy's relay; `hook.before_step(...)` calls every implementation in recipe order.
+        select_unrefined: the hook select_memory without the refiners.
         position: shared with the loop, which keeps it up to date.
         needs_old: whether the old model has to run.
         needs_old_graph: whether its outputs must be differentiable with respect to its maps.
@@ -64,6 +59,7 @@ class Assembly:
     components: dict[str, Any]
     chosen: dict[str, Chosen]
     hook: pluggy.HookRelay
+    select_unrefined: pluggy.HookCaller
     position: Position = field(default_factory=Position)
     needs_old: bool = False
     needs_old_graph: bool = False
@@ -72,20 +68,20 @@ class Assembly:
         """The name of the component of a kind of which a recipe has exactly one."""
         return next(name for name, c in self.chosen.items() if c.component.kind == kind)
 
-    def provider_of(self, kind: str) -> str:
-        """Provider and name of that component, for messages."""
-        name = self.name_of(kind)
-        return f"{self.chosen[name].component.provider}: {name}"
+    def provider_of(self, *kinds: str) -> str:
+        """Provider and name of the components of some kinds, for messages."""
+        of_kinds = [(name, c.component) for name, c in self.chosen.items() if c.component.kind in kinds]
+        return " and ".join(f"{component.provider}: {name}" for name, component in of_kinds)
 
     def method(self, kind: str, method: str) -> Callable[..., Any]:
         """A method of the only component of a kind; an error in it names its provider, as in hooks."""
-        return _guarded(self, self.name_of(kind), method)
+        return guarded(self, self.name_of(kind), method)
 
     def blame(self, error: Exception) -> RunFailed | None:
         """The failure to report for an exception that came out of a component's own modules, such as a network."""
         for name, instance in self.components.items():
             provider = str(self.chosen[name].component.provider)
-            place = _place(error, provider, instance)
+            place = place_in(error, provider, instance)
             if place and not provider.startswith("lwmfw "):
                 return RunFailed(f"{place}: {name} raised {describe(error)}; the run stopped {self.position}")
         return None
@@ -99,7 +95,7 @@ def assemble(resolved: Resolved) -> Assembly:
     """
     manager = pluggy.PluginManager("lwmfw")
     manager.add_hookspecs(hookspecs)
-    assembly = Assembly(resolved, {}, {}, manager.hook)
+    assembly = Assembly(resolved, {}, {}, manager.hook, manager.hook.select_memory)
     errors: list[str] = []
     for chosen in resolved.chosen:
         name = _free_name(chosen, assembly.chosen)
@@ -121,11 +117,14 @@ def assemble(resolved: Resolved) -> Assembly:
     assembly.needs_old_graph = "old_graph" in needs
     assembly.needs_old = "old" in needs or assembly.needs_old_graph
     twice = _used_twice(resolved)
-    # pluggy calls the implementation registered last first
-    for name in reversed(assembly.components):
-        adapter = _Adapter(assembly, name, twice)
-        manager.register(adapter, name)
+    refiners = [name for name, chosen in assembly.chosen.items() if chosen.component.kind == "refiner"]
+    others = [name for name in assembly.components if name not in refiners]
+    adapters = {name: _adapter(assembly, name, twice) for name in assembly.components}
+    # pluggy calls the implementation registered last first, but of wrappers it ends the one registered first first
+    for name in (*reversed(others), *refiners):
+        manager.register(adapters[name], name)
     manager.check_pending()
+    assembly.select_unrefined = manager.subset_hook_caller("select_memory", [adapters[name] for name in refiners])
     return assembly
 
 
@@ -148,7 +147,7 @@ def _build(chosen: Chosen) -> Any:
         ) from error
     if inspect.isclass(instance):
         raise UserError(f"{component.provider}: {component.name}: the factory returned a class; return an instance")
-    hooks = check_hooks(instance, str(component.provider))
+    hooks = check_hooks(instance, str(component.provider), component.kind)
     who = f"{component.provider}: {type(instance).__name__}"
     for method in component.required_methods:
         if not callable(getattr(instance, method, None)):
@@ -161,12 +160,12 @@ def _build(chosen: Chosen) -> Any:
     return instance
 
 
-def check_hooks(instance: Any, provider: str) -> dict[str, Callable[..., Any]]:
+def check_hooks(instance: Any, provider: str, kind: str = "") -> dict[str, Callable[..., Any]]:
     """The hook implementations of an instance, each checked against its specification.
 
     Raises:
         UserError: an unknown hook, a hook's name without the marker, an argument that is not offered or has a
-            default, or a call-order option.
+            default, a call-order option, or a refiner's select_memory that is no wrapper.
     """
     found = {}
     for name in dir(type(instance)):
@@ -183,7 +182,13 @@ def check_hooks(instance: Any, provider: str) -> dict[str, Callable[..., Any]]:
             hint = did_you_mean(name, RUN_HOOKS) or f"; hooks are {', '.join(RUN_HOOKS)}"
             raise UserError(f"{who} is marked @hookimpl, but the loop has no such hook{hint}")
         used = [option for option, value in options.items() if value]
-        if used:
+        if kind == "refiner" and name == "select_memory":
+            if used != ["wrapper"] or not inspect.isgeneratorfunction(function):
+                raise UserError(
+                    f"{who} of a refiner has to wrap the selector's; mark it @hookimpl(wrapper=True) and begin it with "
+                    "`selection = yield`"
+                )
+        elif used:
             raise UserError(f"{who}: @hookimpl({used[0]}=...) is refused; the order is that of the recipe")
         method = getattr(instance, name)
         _check_arguments(who, method, SPECS[name], "old" in _needs(instance))
@@ -293,77 +298,7 @@ def _used_twice(resolved: Resolved) -> set[tuple[str, str]]:
     return {key for key in keys if keys.count(key) > 1}
 
 
-class _Adapter:
-    """What pluggy sees of a component: its hooks, each of which gives the component its own rng and, when it fails,
-    says where. Registering this object rather than the component spares pluggy comparing components by `==`.
-    """
-
-    def __init__(self, assembly: Assembly, name: str, twice: set[tuple[str, str]]) -> None:
-        chosen = assembly.chosen[name]
-        prefix = f"{name}." if (chosen.component.kind, chosen.component.name) in twice else ""
-        for hook in check_hooks(assembly.components[name], str(chosen.component.provider)):
-            setattr(self, hook, _guarded(assembly, name, hook, prefix))
-
-
-def _guarded(assembly: Assembly, name: str, method_name: str, prefix: str = "") -> Callable[..., Any]:
-    """A component's method that is given its own rng and whose failure names provider, method and position."""
-    instance, position = assembly.components[name], assembly.position
-    provider = str(assembly.chosen[name].component.provider)
-    method = getattr(instance, method_name)
-    arguments = list(inspect.signature(method).parameters)
-    rng = arguments.index("rng") if "rng" in arguments else None
-
-    @functools.wraps(method)  # pluggy reads the argument names through it
-    def call(*values: Any) -> Any:
-        if rng is not None:
-            source: Randomness = values[rng]
-            values = (*values[:rng], source.of_component(name), *values[rng + 1 :])
-        underway = sys.exception()
-        try:
-            returned = method(*values)
-        except LwmfwError:
-            raise
-        except Exception as error:
-            place = _place(error, provider, instance) or provider
-            failure = f"{place}: {type(instance).__name__}.{method_name} raised {describe(error)}"
-            if underway is not None:  # after_run after an exception must not hide it
-                underway.add_note(failure)
-                return None
-            raise RunFailed(f"{failure}; the run stopped {position}") from error
-        if method_name == "compute_penalty" and returned is not None:
-            return _checked_terms(returned, prefix, f"{provider}: {name}.{method_name}", position)
-        return returned
-
-    return call
-
-
-def _place(error: BaseException, provider: str, instance: Any) -> str:
-    """Provider and line of the innermost frame in the file, or the package, that an instance's class comes from."""
-    root = type(instance).__module__.partition(".")[0]
-    source = getattr(sys.modules.get(root), "__file__", None)
-    if source is None:
-        return ""
-    home = Path(source).resolve()
-    home = home.parent if home.name == "__init__.py" else home
-    place = ""
-    for frame, line in traceback.walk_tb(error.__traceback__):
-        code = Path(frame.f_code.co_filename).resolve()
-        if code == home or home in code.parents:
-            place = f"{provider}:{line}" if provider.endswith(".py") else f"{provider}: {code.name}:{line}"
-    return place
-
-
-def _checked_terms(returned: object, prefix: str, who: str, position: Position) -> dict[str, Any]:
-    if not isinstance(returned, Mapping):
-        raise RunFailed(
-            f"{who} returned {type(returned).__name__}; return a dict of name -> scalar; the run stopped {position}"
-        )
-    for term, value in returned.items():
-        if not isinstance(term, str):
-            raise RunFailed(f"{who}: a term is named {term!r}; name it by a string; the run stopped {position}")
-        if getattr(value, "shape", None) != () or not value.is_floating_point():
-            what = f"{value.dtype} of shape {tuple(value.shape)}" if hasattr(value, "shape") else type(value).__name__
-            raise RunFailed(
-                f"{who}: term {term!r} is no scalar tensor but {what}; reduce it; the run stopped {position}"
-            )
-    return {prefix + term: value for term, value in returned.items()}
+def _adapter(assembly: Assembly, name: str, twice: set[tuple[str, str]]) -> Adapter:
+    component = assembly.chosen[name].component
+    hooks = check_hooks(assembly.components[name], str(component.provider), component.kind)
+    return Adapter(assembly, name, hooks, f"{name}." if (component.kind, component.name) in twice else "")

@@ -161,6 +161,12 @@ class Rate(Component):
     kind, table, required_hooks = "rate", "memory.rate", ("allocate_memory",)
 
 
+class Refiner(Component):
+    """Changes exemplars that were selected. Its object implements the hook `select_memory` as a wrapper."""
+
+    kind, table, required_hooks = "refiner", "memory.refine", ("select_memory",)
+
+
 class Codec(Component):
     """Turns exemplars into the bytes that are stored and counted.
 
@@ -180,7 +186,7 @@ class Observer(Component):
 
 KINDS: tuple[type[Component], ...] = (
     *(Data, Backbone, Classifier, Objective, Penalty, ExtraPhase),
-    *(Selector, Rate, Codec),
+    *(Selector, Rate, Refiner, Codec),
     Observer,
 )
 """In the order in which their hooks are called."""

@@ -146,13 +146,20 @@ class Loader:
         self, images: Images, order: Sequence[Tensor], numbers: Sequence[Tensor], drawn: int, rng: torch.Generator
     ) -> Iterator[Tensor]:
         device = images.labels.device
-        shifts = torch.randint(0, 2 * self.padding + 1, (2, drawn), generator=rng).to(device)
-        mirrored = (torch.rand(drawn, generator=rng) < 0.5 * self.flip).to(device)
+        shifts, mirrored = self.draw(drawn, rng)
         for index, number in zip(order, numbers, strict=True):
-            pixels, these = images.pixels[index.to(device)], number.to(device)
-            if self.padding or self.flip:
-                pixels = crop_and_flip(pixels, shifts[:, these], mirrored[these], self.padding)
-            yield pixels
+            yield self.augment(images.pixels[index.to(device)], shifts[:, number], mirrored[number])
+
+    def draw(self, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """How so many images in memory are augmented: offsets (2, count) of the cut, and (count,), whether mirrored."""
+        shifts = torch.randint(0, 2 * self.padding + 1, (2, count), generator=rng)
+        return shifts, torch.rand(count, generator=rng) < 0.5 * self.flip
+
+    def augment(self, pixels: Tensor, shifts: Tensor, mirrored: Tensor) -> Tensor:
+        """Images (B, C, H, W) of any dtype, cropped and mirrored as drawn; differentiable."""
+        if not self.padding and not self.flip:
+            return pixels
+        return crop_and_flip(pixels, shifts.to(pixels.device), mirrored.to(pixels.device), self.padding)
 
     def evaluation_batches(self, images: ImageSet) -> Iterator[tuple[Tensor, Tensor]]:
         """Images and labels in stored order, not augmented."""
@@ -164,9 +171,9 @@ class Loader:
             yield self.normalise(pixels), labels
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """float32 pixels of mean 0 and deviation 1, in the memory format of the model."""
+        """float32 pixels of mean 0 and deviation 1, in the memory format of the model; differentiable."""
         images = pixels.to(torch.float32, memory_format=torch.channels_last)
-        return images.sub_(self.mean).div_(self.std)
+        return images.sub(self.mean).div_(self.std)
 
 
 def crop_and_flip(pixels: Tensor, shifts: Tensor, mirrored: Tensor, padding: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import torch
+from pluggy import HookCaller
 
 from lwmfw.memory import at_most, check_chosen_data, check_selection
 from lwmfw.scenario import Step
@@ -22,18 +22,17 @@ def choose_data(run: Run, step: Step) -> ImageSet:
 
 
 def balanced(run: Run, step: Step, images: ImageSet) -> ImageSet:
-    """As many images of every class as the memory will keep."""
-    selection = _select(run, step, images)
-    return images.select(torch.cat([selection.indices[c] for c in sorted(selection.indices)]))
+    """As many images of every class as the memory will keep, before refiners change any."""
+    return _select(run, step, images, run.assembly.select_unrefined).images(images)
 
 
 def keep_exemplars(run: Run, step: Step, candidates: ImageSet) -> None:
     """Let the memory, if there is one, keep a selection of the images of a step and of what it holds."""
     if run.memory is not None:
-        run.memory.store(candidates, _select(run, step, candidates))
+        run.memory.store(candidates, _select(run, step, candidates, run.assembly.hook.select_memory))
 
 
-def _select(run: Run, step: Step, candidates: ImageSet) -> Selection:
+def _select(run: Run, step: Step, candidates: ImageSet, select_memory: HookCaller) -> Selection:
     hook, model = run.assembly.hook, run.model
     assert run.memory is not None, "phases of balanced images need [memory], which is checked"  # noqa: S101
     hook.before_memory(run=run, step=step, model=model, candidates=candidates, rng=run.rng)
@@ -44,8 +43,9 @@ def _select(run: Run, step: Step, candidates: ImageSet) -> Selection:
         run.assembly.provider_of("rate"),
         run.position,
     )
-    selection: Selection = hook.select_memory(
+    selection: Selection = select_memory(
         run=run, step=step, model=model, candidates=candidates, quota=quota, rng=run.rng
     )
-    check_selection(selection, candidates, quota, run.assembly.provider_of("selector"), run.position)
+    who = run.assembly.provider_of("selector", "refiner")
+    check_selection(selection, candidates, quota, who, run.position)
     return selection

@@ -101,6 +101,6 @@ def _acting(assembly: Assembly) -> list[str]:
         or (
             assembly.chosen[name].component.kind != "observer"
             and not getattr(instance, "spares_first_step", False)
-            and not check_hooks(instance, "").keys() <= _AFTER_TRAINING
+            and not check_hooks(instance, "", assembly.chosen[name].component.kind).keys() <= _AFTER_TRAINING
         )
     ]

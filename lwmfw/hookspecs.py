@@ -210,6 +210,10 @@ def select_memory(
 
     Returns:
         For each class of the quota, indices into the candidates, the most important first. Other images are gone.
+
+    A refiner wraps it: marked `@hookimpl(wrapper=True)`, it begins with `selection = yield`, what the selector and the
+    refiners before it chose, and returns a Selection, of which `pixels` are stored in the place of what was chosen. A
+    phase of balanced images is trained on what was chosen, unrefined.
     """
     raise AssertionError("a specification, never called")
 

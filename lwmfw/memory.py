@@ -108,17 +108,17 @@ class Memory:
     def store(self, candidates: ImageSet, selection: Selection) -> None:
         """Keep what was selected and nothing else; of a budget in bytes, what fits, the most important first.
 
-        What is held already keeps its bytes.
+        What is held already and was not changed keeps its bytes.
         """
-        classes = sorted(selection.indices)
-        chosen = torch.cat([selection.indices[c] for c in classes]).to(candidates.labels.device)
-        new = chosen >= len(self.exemplars)
-        encoded = iter(self._encode(candidates.select(chosen[new])))
-        held = [self.exemplars[i] if i < len(self.exemplars) else next(encoded) for i in chosen.tolist()]
-        ranks = torch.cat([torch.arange(len(selection.indices[c])) for c in classes])
-        kept = self._fitting(held, ranks)
-        self.exemplars = [held[i] for i in kept]
-        self.labels = candidates.labels[chosen[kept]]
+        images, chosen = selection.images(candidates), selection.order.tolist()
+        anew = torch.tensor([c in selection.pixels for c in images.labels.tolist()], dtype=torch.bool)
+        anew |= selection.order.cpu() >= len(self.exemplars)
+        encoded = iter(self._encode(images.select(anew.nonzero().flatten().to(images.labels.device))))
+        stored = [next(encoded) if new else self.exemplars[i] for i, new in zip(chosen, anew.tolist(), strict=True)]
+        ranks = torch.cat([torch.arange(len(selection.indices[c])) for c in sorted(selection.indices)])
+        kept = self._fitting(stored, ranks)
+        self.exemplars = [stored[i] for i in kept]
+        self.labels = images.labels[kept]
 
     def _fitting(self, stored: list[StoredImage], ranks: Tensor) -> list[int]:
         """The positions of images that fit into the budget when every class gives up its least important ones first."""
@@ -205,5 +205,13 @@ def check_selection(selection: object, candidates: ImageSet, quota: Mapping[int,
             fault = f"selects an image of class {label} twice"
         elif not ((indices >= 0) & (indices < len(labels))).all() or (labels[indices] != label).any():
             fault = f"selects for class {label} what is no image of it"
+    for label, pixels in () if fault else selection.pixels.items():
+        if isinstance(candidates, ImageFiles):
+            fault = 'changes pixels of photographs that stay in their files; set data.decode = "once"'
+        elif label not in selection.indices:
+            fault = f"changes pixels of class {label}, of which it selects nothing"
+        elif pixels.dtype != torch.uint8 or pixels.shape != candidates.pixels[selection.indices[label]].shape:
+            wanted = tuple(candidates.pixels[selection.indices[label]].shape)
+            fault = f"has {pixels.dtype} of shape {tuple(pixels.shape)} for class {label}; give uint8 of shape {wanted}"
     if fault:
         raise RunFailed(f"{who} {fault}; the run stopped {place}")

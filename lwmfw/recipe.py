@@ -19,7 +19,7 @@ from lwmfw.components import KINDS, Component, Options
 from lwmfw.errors import UserError, shown
 from lwmfw.messages import dotted, render
 from lwmfw.plugins import Catalogue, discover
-from lwmfw.source import Keys, Source, apply, read_source
+from lwmfw.source import LISTED, Keys, Source, apply, read_source
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=100)]
 OrderName = Literal["seed", "seed1993", "podnet1", "podnet2", "podnet3", "icarl"]
@@ -69,6 +69,7 @@ class MemoryTable(Options):
     select: Choice
     rate: Choice = Choice(use="even")
     codec: Choice = Choice(use="raw")
+    refine: list[ListedChoice] = Field([], max_length=100)
     replay: Fraction = Field(
         0.0, description="share of exemplars in every batch; 0: they come as often as the new images"
     )
@@ -237,13 +238,16 @@ def _check_tables(source: Source) -> Recipe:
             StepSettings.model_validate(first)
         except ValidationError as error:
             errors += render(source, ("training", "first"), "", error, StepSettings)
-    for table in ("penalties", "phases", "observers"):
-        listed = source.table.get(table)
+    for table in LISTED:
+        keys = tuple(table.split("."))
+        listed: Any = source.table
+        for key in keys:
+            listed = listed.get(key) if isinstance(listed, dict) else None
         items = [item if isinstance(item, dict) else {} for item in (listed if isinstance(listed, list) else ())]
         names = [item.get("as") or str(item.get("use", "")).rpartition("/")[2] for item in items]
         for index, name in enumerate(names):
             if name and name in names[:index]:
-                place = source.place((table, index))
+                place = source.place((*keys, index))
                 errors.append(
                     f"{place}: {table}[{index}]: a second '{shown(str(name))}'; give it another name with as = \"...\""
                 )

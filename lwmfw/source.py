@@ -22,7 +22,7 @@ _PART = r"(?:[\w-]++|\"(?:[^\"\\\n]|\\.)*+\"|'[^'\n]*+')"
 _DEEP_KEY = re.compile(rf"(?<![\w-])(?:{_PART}[ \t]*+\.[ \t]*+){{{MAX_DEPTH}}}")
 _HEADER = re.compile(r"[ \t]*+\[(\[)?([^\[\]#]++)\]")
 _TOKEN = re.compile(r"\"\"\"|'''|\"(?:[^\"\\]|\\.)*+\"|'[^']*+'|[#\[\]{}]")
-LISTED = ("penalties", "observers")
+LISTED = ("penalties", "phases", "memory.refine", "observers")
 _ASSIGNMENT = re.compile(r"\s*((?:[\w-]+|\"[^\"]*\"|'[^']*')(?:\s*\.\s*(?:[\w-]+|\"[^\"]*\"|'[^']*'))*)\s*=")
 
 
@@ -227,7 +227,7 @@ def apply(source: Source, key: str, value: object) -> None:
         else:
             keys = (*keys, name)
             if name not in table:
-                table[name] = [] if keys[0] in LISTED and len(keys) == 1 else {}
+                table[name] = [] if ".".join(map(str, keys)) in LISTED else {}
                 source.places[keys] = f"--set {shown(key)}"
             table = table[name]
         if not isinstance(table, dict | list):

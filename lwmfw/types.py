@@ -139,13 +139,31 @@ def _bounds(labels: Tensor, classes: range) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Selection:
-    """The exemplars that a selector chose.
+    """The exemplars that a selector chose, and that refiners changed.
 
     Attributes:
         indices: class -> positions among the candidates (K,), int64, the most important first.
+        pixels: class -> what is stored in the place of those candidates (K, C, H, W), uint8; a class that is not here
+            is stored as it is. Images in memory only.
     """
 
     indices: dict[int, Tensor]
+    pixels: dict[int, Tensor] = field(default_factory=dict)
+
+    @property
+    def order(self) -> Tensor:
+        """Positions among the candidates (N,), class by class."""
+        return torch.cat([self.indices[label] for label in sorted(self.indices)])
+
+    def images(self, candidates: ImageSet) -> ImageSet:
+        """What was selected, class by class, as refiners left it."""
+        chosen = candidates.select(self.order.to(candidates.labels.device))
+        if not self.pixels or isinstance(chosen, ImageFiles):
+            return chosen
+        pixels = chosen.pixels.clone()
+        for label, changed in self.pixels.items():
+            pixels[chosen.labels == label] = changed.to(pixels)
+        return Images(pixels, chosen.labels)
 
 
 @dataclass(frozen=True)

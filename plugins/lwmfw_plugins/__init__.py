@@ -10,7 +10,7 @@ from lwmfw import Component, hookimpl
 from lwmfw_plugins.backbones import resnet, resnet18, resnet_cbam, timm, torchvision
 from lwmfw_plugins.classifiers import cosine, linear, proxies
 from lwmfw_plugins.data import caltech101, cifar, cub200, fashion_mnist, folder, imagenet, synthetic, tiny_imagenet
-from lwmfw_plugins.memory import closest, dynamic, even, herding, jpeg, random, raw
+from lwmfw_plugins.memory import closest, dynamic, even, herding, jpeg, mnemonics, random, raw
 from lwmfw_plugins.objectives import bce, cross_entropy, nca
 from lwmfw_plugins.observers import attention_drift, console
 from lwmfw_plugins.penalties import ewc, freeze, kd, l_ad, l_d, less_forget, margin_ranking, mas, pod, pod_flat, si
@@ -24,7 +24,7 @@ _FILES = (
     *(l_d, l_ad, kd, less_forget, margin_ranking, pod, pod_flat, freeze),
     *(ewc, si, mas),
     balanced,
-    *(random, herding, closest, even, dynamic, raw, jpeg),
+    *(random, herding, closest, even, dynamic, mnemonics, raw, jpeg),
     *(console, attention_drift),
 )
 

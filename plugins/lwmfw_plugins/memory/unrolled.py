@@ -1,0 +1,82 @@
+"""The gradient of what a model does after some updates, with respect to the images it was updated on.
+
+A model of parameters theta_0 takes T steps of gradient descent, theta_(t+1) = theta_t - a grad L_t(theta_t, e), on
+images e; an outer loss F(theta_T) is differentiated into e. The graph of all steps would take memory that grows with T.
+Here the steps go forward without a graph, which leaves T sets of parameters, and backward one at a time. With
+v_T = grad F(theta_T), step t has
+
+    v_t = v_(t+1) - a H_t v_(t+1)           H_t: the second derivative of L_t by theta
+    dF/de = -a sum_t (d/de) <grad L_t(theta_t, e), v_(t+1)>
+
+and one backward pass through <grad L_t, v_(t+1)> gives both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Parameters = dict[str, "Tensor"]
+"""All of them have a part in every loss."""
+InnerLoss = Callable[[Parameters, "Tensor"], "Tensor"]
+"""Parameters and images -> the scalar that a step descends."""
+OuterLoss = Callable[[Parameters], "Tensor"]
+"""Parameters -> a scalar."""
+
+
+def descend(parameters: Parameters, images: Tensor, losses: Sequence[InnerLoss], rate: float) -> list[Parameters]:
+    """The parameters before the first step of gradient descent and after each.
+
+    Args:
+        parameters: theta_0.
+        images: e.
+        losses: L_t of each step.
+        rate: a.
+
+    Returns:
+        T + 1 sets without gradients.
+    """
+    import torch
+
+    way = [{name: p.detach() for name, p in parameters.items()}]
+    for loss in losses:
+        here = {name: p.requires_grad_() for name, p in way[-1].items()}
+        slopes = torch.autograd.grad(loss(here, images.detach()), list(here.values()))
+        way.append({name: p.detach().sub(s, alpha=rate) for (name, p), s in zip(here.items(), slopes, strict=True)})
+    return way
+
+
+def unrolled_gradient(
+    parameters: Parameters, images: Tensor, losses: Sequence[InnerLoss], outer: OuterLoss, rate: float
+) -> tuple[Tensor, Tensor]:
+    """The outer loss after gradient descent on images, and its gradient by the images.
+
+    Args:
+        parameters: theta_0.
+        images: e, of any shape.
+        losses: L_t of each step, one at least; each is computed twice and has to be the same both times.
+        outer: F.
+        rate: a.
+
+    Returns:
+        F(theta_T), and dF/de in the shape of the images.
+    """
+    import torch
+
+    way = descend(parameters, images, losses, rate)
+    last = {name: p.requires_grad_() for name, p in way.pop().items()}
+    value = outer(last)
+    slopes: Sequence[Tensor] = torch.autograd.grad(value, list(last.values()))
+    gradient = torch.zeros_like(images)
+    for loss in reversed(losses):
+        here = {name: p.detach().requires_grad_() for name, p in way.pop().items()}
+        seen = images.detach().requires_grad_()
+        of_step = torch.autograd.grad(loss(here, seen), list(here.values()), create_graph=True)
+        wanted = [seen, *here.values()] if way else [seen]  # nothing comes before the first step
+        by_images, *by_parameters = torch.autograd.grad(of_step, wanted, slopes)
+        gradient.sub_(by_images, alpha=rate)
+        slopes = [v.sub(hv, alpha=rate) for v, hv in zip(slopes, by_parameters, strict=False)]
+    return value.detach(), gradient

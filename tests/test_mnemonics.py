@@ -1,0 +1,292 @@
+"""Mnemonics: the unrolled gradient, the steps on pixels, whose data they are judged on, and what a run keeps of it."""
+
+import gc
+import json
+import weakref
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from pictures import make_folder
+from PIL import Image
+from torch.func import functional_call
+from torch.nn.functional import cross_entropy, normalize
+from torch.testing import assert_close
+
+from lwmfw import UserError, frozen_copy
+from lwmfw.data import crop_and_flip
+from lwmfw.errors import Interrupted
+from lwmfw.testing import outputs_pair, tiny_run
+from lwmfw_plugins.memory import mnemonics
+from lwmfw_plugins.memory.before_after import evenly_spread
+from lwmfw_plugins.memory.mnemonics import adjusted, class_means_gradient
+from lwmfw_plugins.memory.unrolled import descend, unrolled_gradient
+
+RATE = 0.3
+MEMORY = {"budget": "4 per class", "select": {"use": "herding"}}
+SEEN = {"objective": {"use": "cross_entropy", "over": "seen"}}
+FEW = {"use": "mnemonics", "iterations": 3, "batch_size": 4, "queries": 8}
+
+
+def problem(steps=3):
+    """A convolutional model in float64, exemplars, its losses on augmented parts of them, and an outer loss."""
+    pair = outputs_pair()
+    model, images, labels = frozen_copy(pair.model), 60 * pair.batch.images[:4] + 120, pair.batch.labels[:4]
+    rng = torch.Generator().manual_seed(0)
+
+    def loss_on(index, truth, shifts, mirrored):
+        def loss(parameters, pixels):
+            shown = crop_and_flip(pixels[index], shifts, mirrored, 1).sub(120).div(60)
+            return cross_entropy(functional_call(model, parameters, (shown,)).logits, truth)
+
+        return loss
+
+    losses = []
+    for _ in range(steps):
+        index = torch.randperm(4, generator=rng)[:3]
+        shifts, mirrored = torch.randint(3, (2, 3), generator=rng), torch.rand(3, generator=rng) < 0.5
+        losses.append(loss_on(index, labels[index], shifts, mirrored))
+    queries = loss_on(torch.arange(4), pair.batch.labels[4:], torch.ones(2, 4, dtype=torch.int64), torch.zeros(4) > 0)
+    outer_pixels = 60 * pair.batch.images[4:] + 120
+    parameters = {name: p.detach() for name, p in model.named_parameters()}
+    return parameters, images, losses, lambda p: queries(p, outer_pixels)
+
+
+# the gradient
+
+
+def test_the_gradient_of_the_unrolled_objective_equals_finite_differences():
+    parameters, images, losses, outer = problem()
+    value, gradient = unrolled_gradient(parameters, images, losses, outer, RATE)
+    assert_close(value, outer(descend(parameters, images, losses, RATE)[-1]))
+    rng = torch.Generator().manual_seed(1)
+    for _ in range(20):
+        way = torch.randn(images.shape, dtype=torch.float64, generator=rng)
+        ahead, behind = (
+            outer(descend(parameters, images + sign * 1e-4 * way, losses, RATE)[-1]).detach() for sign in (1, -1)
+        )
+        assert_close((gradient * way).sum(), (ahead - behind) / 2e-4, rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_it_equals_a_loop_that_keeps_every_graph(steps):
+    parameters, images, losses, outer = problem(steps)
+    pixels = images.clone().requires_grad_()
+    theta = {name: p.clone().requires_grad_() for name, p in parameters.items()}
+    for loss in losses:
+        slopes = torch.autograd.grad(loss(theta, pixels), list(theta.values()), create_graph=True)
+        theta = {name: p - RATE * slope for (name, p), slope in zip(theta.items(), slopes, strict=True)}
+    expected = outer(theta)
+    (by_pixels,) = torch.autograd.grad(expected, pixels)
+    value, gradient = unrolled_gradient(parameters, images, losses, outer, RATE)
+    assert_close(value, expected.detach())
+    assert_close(gradient, by_pixels)
+    assert gradient.abs().max() > 0
+
+
+def test_only_one_step_has_a_graph_at_a_time():
+    def most_alive(steps):
+        parameters, images, losses, outer = problem(steps)
+        alive, most = set(), 0
+
+        class Kept:
+            def __init__(self, tensor):
+                self.tensor = tensor
+
+        def keep(tensor):
+            nonlocal most
+            kept = Kept(tensor)
+            alive.add(id(kept))
+            weakref.finalize(kept, alive.discard, id(kept))
+            most = max(most, len(alive))
+            return kept
+
+        gc.collect()
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda kept: kept.tensor):
+            unrolled_gradient(parameters, images, losses, outer, RATE)
+        return most
+
+    assert most_alive(8) == most_alive(2) > 0
+
+
+# steps on pixels
+
+
+def test_a_step_has_a_length_and_a_momentum():
+    pixels = torch.full((2, 1, 3, 3), 100, dtype=torch.uint8)
+    slopes = torch.randn(3, 2, 1, 3, 3, generator=torch.Generator().manual_seed(0))
+    given = iter(slopes)
+    now, losses = adjusted(pixels, lambda e: (e.mean(), next(given)), 3, lr=0.5, momentum=0.9)
+    expected, velocity = pixels.float(), 0
+    for slope in slopes:
+        velocity = 0.9 * velocity + slope / slope.square().mean().sqrt()
+        expected = expected - 0.5 * velocity
+    assert_close(now, expected)
+    assert losses[0] == 100
+    assert losses.shape == (3,)
+
+
+@given(seed=st.integers(0, 10**6), lr=st.floats(0.1, 255))
+def test_pixels_stay_those_of_an_image(seed, lr):
+    rng = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(0, 256, (2, 1, 2, 2), dtype=torch.uint8, generator=rng)
+    now, _ = adjusted(pixels, lambda e: (e.sum(), torch.randn(e.shape, generator=rng)), 4, lr, 0.9)
+    assert now.min() >= 0
+    assert now.max() <= 255
+
+
+def test_no_gradient_is_no_change():
+    pixels = torch.full((1, 1, 2, 2), 7, dtype=torch.uint8)
+    now, _ = adjusted(pixels, lambda e: (e.sum(), torch.zeros_like(e)), 5, 1.0, 0.9)
+    assert torch.equal(now, pixels.float())
+
+
+def test_steps_lower_what_they_descend():
+    parameters, images, losses, outer = problem()
+
+    def gradient(pixels):
+        value, slope = unrolled_gradient(parameters, pixels.double(), losses, outer, RATE)
+        return value, slope.float()
+
+    _, values = adjusted(images.clamp(0, 255).to(torch.uint8), gradient, 15, 1.0, 0.0)
+    assert values[-1] < values[0]
+
+
+# the rule of the released code
+
+
+def test_the_rule_of_class_means_equals_differentiating_all_at_once(monkeypatch):
+    monkeypatch.setattr(mnemonics, "_CHUNK", 3)  # 8 exemplars: parts of 3, 3 and 2
+    rng = torch.Generator().manual_seed(0)
+    weight = torch.randn(5, 12, dtype=torch.float64, generator=rng)
+    pixels, queries = (torch.randn(n, 3, 2, 2, dtype=torch.float64, generator=rng) for n in (8, 4))
+    labels, truth = torch.tensor([0, 1, 2, 2, 0, 1, 0, 2]), torch.tensor([2, 1, 0, 0])
+
+    def features(images):
+        return (images.flatten(1) @ weight.T).tanh()
+
+    leaf = pixels.clone().requires_grad_()
+    means = torch.stack([normalize(features(leaf)[labels == c].mean(0), dim=0) for c in range(3)])
+    expected = cross_entropy(normalize(features(queries)) @ means.T, truth)
+    (by_pixels,) = torch.autograd.grad(expected, leaf)
+    loss, gradient = class_means_gradient(features, pixels, labels, features(queries), truth)
+    assert_close(loss, expected.detach())
+    assert_close(gradient, by_pixels)
+
+
+# runs
+
+
+def run_with(tmp_path, refiner, **tables):
+    tmp_path.mkdir(exist_ok=True)
+    memory = MEMORY | tables.pop("memory", {}) | {"refine": [refiner] if refiner else []}
+    return tiny_run(SEEN | {"memory": memory} | tables, tmp_path)
+
+
+def test_what_is_stored_was_changed_and_says_by_how_much(tmp_path):
+    plain, made = run_with(tmp_path / "plain", None), run_with(tmp_path / "made", FEW)
+    before, after = plain.run.memory.images(), made.run.memory.images()
+    assert torch.equal(before.labels, after.labels)
+    told = made.results.steps[-1].extra["mnemonics"]
+    assert list(told) == ["new", "old A", "old B"]
+    assert [part["exemplars"] for part in told.values()] == [8, 4, 4]
+    assert all(0 < part["change"] < 10 and part["rounding"] <= 0.5 for part in told.values())
+    # the first step's selection does not depend on what is stored of it
+    first = made.results.steps[0].extra["mnemonics"]
+    assert list(first) == ["new"]
+    assert not torch.equal(before.pixels[:8], after.pixels[:8])
+
+
+def test_the_model_is_left_as_it_was(tmp_path):
+    plain, made = run_with(tmp_path / "plain", None), run_with(tmp_path / "made", FEW)
+    # one step later the exemplars differ and so do the models: the first step tells
+    assert made.results.steps[0].accuracy == plain.results.steps[0].accuracy
+    one = {"scenario": {"first": 4, "increment": 0}}
+    plain, made = run_with(tmp_path / "a", None, **one), run_with(tmp_path / "b", FEW, **one)
+    for name, value in plain.run.model.state_dict().items():
+        assert torch.equal(value, made.run.model.state_dict()[name]), name
+
+
+def test_new_exemplars_are_judged_on_the_data_and_each_half_of_the_old_on_the_other(tmp_path, monkeypatch):
+    asked = []
+
+    def noting(model, loader, labels, queries, options, rng):
+        asked.append((labels.tolist(), queries))
+        return lambda pixels: (pixels.mean(), torch.ones_like(pixels))
+
+    monkeypatch.setitem(mnemonics._RULES, "unrolled", noting)
+    run_with(tmp_path, FEW | {"lr": 5.0, "momentum": 0.0})
+    (_, first), (labels, new), (half, other), (rest, changed) = asked
+    assert len(first) == 32, "all training images of the classes of step 1"
+    assert labels == [2] * 4 + [3] * 4
+    assert new.labels.tolist() == [2] * 16 + [3] * 16
+    assert half == rest == [0, 0, 1, 1]
+    assert other.labels.tolist() == changed.labels.tolist() == [0, 0, 1, 1]
+    assert not torch.equal(other.pixels, changed.pixels), "the halves are disjoint"
+
+
+@pytest.mark.parametrize("options", [{"old": False}, {"rule": "class-means"}])
+def test_older_exemplars_can_be_left_alone(options, tmp_path):
+    run = run_with(tmp_path, FEW | options)
+    assert [list(step.extra["mnemonics"]) for step in run.results.steps] == [["new"], ["new"]]
+
+
+def test_the_run_directory_has_the_cost_and_a_picture_of_each_step(tmp_path):
+    path = run_with(tmp_path, FEW).path / "mnemonics"
+    assert sorted(file.name for file in path.iterdir()) == [
+        "step-1.json", "step-1.png", "step-2.json", "step-2.png",
+    ]  # fmt: skip
+    cost = json.loads((path / "step-2.json").read_text())
+    assert cost["new"]["images_shown"] == 3 * (3 * 4 + 8)
+    assert cost["images_per_s"] * cost["seconds"] == pytest.approx(3 * 3 * (3 * 4 + 8))
+    with Image.open(path / "step-2.png") as picture:
+        assert picture.width > 3 * 4 * 64
+        assert picture.height > 4 * 64
+
+
+def test_a_picture_shows_the_first_and_the_last_class():
+    labels = torch.arange(20).repeat_interleave(5)
+    positions, classes, columns = evenly_spread(labels, 3)
+    assert classes == [0, 10, 19]
+    assert columns == 3
+    assert positions.tolist() == [0, 1, 2, 50, 51, 52, 95, 96, 97]
+
+
+def test_exemplars_in_jpeg_are_refined_too(tmp_path):
+    jpeg = {"codec": {"use": "jpeg", "quality": 75}}
+    plain = run_with(tmp_path / "plain", None, memory=jpeg).run.memory
+    made = run_with(tmp_path / "made", FEW, memory=jpeg).run.memory
+    assert all(stored.encoded.startswith(b"\xff\xd8") for stored in made.exemplars)
+    assert [s.encoded for s in made.exemplars] != [s.encoded for s in plain.exemplars]
+
+
+def test_a_resumed_run_makes_the_same_exemplars(tmp_path, monkeypatch):
+    whole = run_with(tmp_path / "whole", FEW)
+    halved, calls = tmp_path / "halved", []
+
+    def interrupted(*given, refine=adjusted):
+        calls.append(1)
+        if len(calls) == 3:  # the second step's second part
+            raise KeyboardInterrupt
+        return refine(*given)
+
+    monkeypatch.setattr(mnemonics, "adjusted", interrupted)
+    with pytest.raises(Interrupted):
+        run_with(halved, FEW)
+    monkeypatch.undo()
+    resumed = run_with(halved, FEW)
+    assert resumed.run.memory.exemplars == whole.run.memory.exemplars
+    assert [s.extra for s in resumed.results.steps] == [s.extra for s in whole.results.steps]
+
+
+def test_a_temporary_model_that_bursts_is_said_to(tmp_path):
+    with pytest.raises(UserError, match="the temporary model's loss is not finite; lower its inner_lr"):
+        run_with(tmp_path, FEW | {"inner_lr": 10.0, "unrolled": 20})
+
+
+def test_images_that_stay_in_their_files_are_refused(tmp_path):
+    make_folder(tmp_path / "pictures")
+    data = {"use": "folder", "root": str(tmp_path / "pictures"), "size": 8}
+    with pytest.raises(UserError, match=r'changes pixels of images in memory; set data\.decode = "once"'):
+        run_with(tmp_path / "run", FEW, data=data, scenario={"first": 2, "increment": 0})

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any, Literal, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from lwmfw import checkpoint
 from lwmfw.assemble import Assembly
@@ -158,6 +158,15 @@ class Run:
         """The model's features of images, (N, D), float32, in evaluation mode; mirrored left to right if wanted."""
         return features_of(self.model, self.loader.evaluation_batches(images), mirrored=mirrored)
 
+    def fresh_model(self, rng: Generator) -> Model:
+        """An untrained model with as many classes as the run's; torch's global generator is left alone."""
+        images, devices = self.data.train, [self.device] if self.device.type == "cuda" else []
+        draw = int(torch.randint(1, 2**62, (), generator=rng))
+        with torch.random.fork_rng(devices=devices):
+            model = new_model(self.assembly, images.channels, images.size, self.device, draw)
+            model.grow(self.model.classes)
+        return model.to(self.device)
+
     def seed_global(self, step: Step) -> None:
         """Make what draws from torch's global generator (initial weights, dropout) a function of seed and step."""
         torch.manual_seed(derive_seed(self.recipe.seed, "global", step.index))
@@ -276,10 +285,10 @@ def prepare(assembly: Assembly, device_name: DeviceName = "auto") -> Run:
     return run
 
 
-def new_model(assembly: Assembly, channels: int, size: int, device: torch.device) -> Model:
-    """The model for images of a size before its first class; initial weights are a function of the seed."""
+def new_model(assembly: Assembly, channels: int, size: int, device: torch.device, draw: int = 0) -> Model:
+    """The model for images of a size before its first class; initial weights are a function of the seed and `draw`."""
     recipe = assembly.resolved.recipe
-    torch.manual_seed(derive_seed(recipe.seed, "model"))
+    torch.manual_seed(derive_seed(recipe.seed, "model", *[draw] * bool(draw)))
     backbone: nn.Module = assembly.method("backbone", "build")(channels)
     features, stages = _probe(backbone, channels, size, assembly.provider_of("backbone"))
     classifier: nn.Module = assembly.method("classifier", "build")(features)

@@ -18,9 +18,10 @@ from lwmfw import UserError, frozen_copy
 from lwmfw.data import crop_and_flip
 from lwmfw.errors import Interrupted
 from lwmfw.testing import outputs_pair, tiny_run
-from lwmfw_plugins.memory import mnemonics
+from lwmfw_plugins.memory import exemplar_gradients, mnemonics
 from lwmfw_plugins.memory.before_after import evenly_spread
-from lwmfw_plugins.memory.mnemonics import adjusted, class_means_gradient
+from lwmfw_plugins.memory.exemplar_gradients import RULES, back_in_parts, class_means_gradient, in_parts, probe_gradient
+from lwmfw_plugins.memory.mnemonics import MnemonicsOptions, adjusted
 from lwmfw_plugins.memory.unrolled import descend, unrolled_gradient
 
 RATE = 0.3
@@ -69,17 +70,19 @@ def test_the_gradient_of_the_unrolled_objective_equals_finite_differences():
         assert_close((gradient * way).sum(), (ahead - behind) / 2e-4, rtol=1e-6, atol=1e-12)
 
 
-@pytest.mark.parametrize("steps", [1, 2, 5])
-def test_it_equals_a_loop_that_keeps_every_graph(steps):
+@pytest.mark.parametrize(("steps", "momentum"), [(1, 0.0), (2, 0.9), (5, 0.0), (5, 0.9)])
+def test_it_equals_a_loop_that_keeps_every_graph(steps, momentum):
     parameters, images, losses, outer = problem(steps)
     pixels = images.clone().requires_grad_()
     theta = {name: p.clone().requires_grad_() for name, p in parameters.items()}
+    momenta = dict.fromkeys(theta, 0)
     for loss in losses:
         slopes = torch.autograd.grad(loss(theta, pixels), list(theta.values()), create_graph=True)
-        theta = {name: p - RATE * slope for (name, p), slope in zip(theta.items(), slopes, strict=True)}
+        momenta = {name: momentum * m + slope for (name, m), slope in zip(momenta.items(), slopes, strict=True)}
+        theta = {name: p - RATE * momenta[name] for name, p in theta.items()}
     expected = outer(theta)
     (by_pixels,) = torch.autograd.grad(expected, pixels)
-    value, gradient = unrolled_gradient(parameters, images, losses, outer, RATE)
+    value, gradient = unrolled_gradient(parameters, images, losses, outer, RATE, momentum)
     assert_close(value, expected.detach())
     assert_close(gradient, by_pixels)
     assert gradient.abs().max() > 0
@@ -157,7 +160,7 @@ def test_steps_lower_what_they_descend():
 
 
 def test_the_rule_of_class_means_equals_differentiating_all_at_once(monkeypatch):
-    monkeypatch.setattr(mnemonics, "_CHUNK", 3)  # 8 exemplars: parts of 3, 3 and 2
+    monkeypatch.setattr(exemplar_gradients, "_CHUNK", 3)  # 8 exemplars: parts of 3, 3 and 2
     rng = torch.Generator().manual_seed(0)
     weight = torch.randn(5, 12, dtype=torch.float64, generator=rng)
     pixels, queries = (torch.randn(n, 3, 2, 2, dtype=torch.float64, generator=rng) for n in (8, 4))
@@ -173,6 +176,48 @@ def test_the_rule_of_class_means_equals_differentiating_all_at_once(monkeypatch)
     loss, gradient = class_means_gradient(features, pixels, labels, features(queries), truth)
     assert_close(loss, expected.detach())
     assert_close(gradient, by_pixels)
+
+
+# the rule of fresh networks
+
+
+def test_what_a_linear_classifier_wants_of_features_equals_finite_differences():
+    rng = torch.Generator().manual_seed(0)
+    features, queries = (torch.randn(n, 5, dtype=torch.float64, generator=rng) for n in (8, 6))
+    labels, truth = torch.tensor([0, 1, 2, 2, 0, 1, 0, 2]), torch.tensor([2, 1, 0, 0, 1, 2])
+    options = MnemonicsOptions(rule="from-scratch", unrolled=6, inner_lr=1.0)
+    loss, gradient = probe_gradient(features, labels, queries, truth, options)
+    mean, scale = features.mean(0), (features.std(0) + 0.01 * features.std()) * 5**0.5
+
+    def after(given):
+        weight, bias = torch.zeros(5, 3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
+        by_weight, by_bias = torch.zeros_like(weight), torch.zeros_like(bias)
+        for _ in range(6):
+            z = (given - mean) / scale
+            error = ((z @ weight + bias).softmax(1) - torch.eye(3)[labels]) / len(labels)
+            by_weight, by_bias = 0.9 * by_weight + z.T @ error + 1e-3 * weight, 0.9 * by_bias + error.sum(0)
+            weight, bias = weight - by_weight, bias - by_bias
+        return cross_entropy((queries - mean) / scale @ weight + bias, truth)
+
+    assert_close(loss, after(features))
+    for _ in range(10):
+        way = torch.randn(features.shape, dtype=torch.float64, generator=rng)
+        change = (after(features + 1e-5 * way) - after(features - 1e-5 * way)) / 2e-5
+        assert_close((gradient * way).sum(), change, rtol=1e-6, atol=1e-12)
+
+
+def test_features_are_asked_for_and_differentiated_a_part_at_a_time(monkeypatch):
+    monkeypatch.setattr(exemplar_gradients, "_CHUNK", 3)
+    pixels, sizes = torch.randn(8, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)), []
+
+    def features(part):
+        sizes.append(len(part))
+        return part.sin()
+
+    slopes = torch.randn(8, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    assert_close(in_parts(features, pixels), pixels.sin())
+    assert_close(back_in_parts(features, pixels, slopes), slopes * pixels.cos())
+    assert sizes == [3, 3, 2] * 2
 
 
 # runs
@@ -211,11 +256,11 @@ def test_the_model_is_left_as_it_was(tmp_path):
 def test_new_exemplars_are_judged_on_the_data_and_each_half_of_the_old_on_the_other(tmp_path, monkeypatch):
     asked = []
 
-    def noting(model, loader, labels, queries, options, rng):
+    def noting(run, labels, queries, options, rng):
         asked.append((labels.tolist(), queries))
         return lambda pixels: (pixels.mean(), torch.ones_like(pixels))
 
-    monkeypatch.setitem(mnemonics._RULES, "unrolled", noting)
+    monkeypatch.setitem(RULES, "unrolled", noting)
     run_with(tmp_path, FEW | {"lr": 5.0, "momentum": 0.0})
     (_, first), (labels, new), (half, other), (rest, changed) = asked
     assert len(first) == 32, "all training images of the classes of step 1"
@@ -224,6 +269,19 @@ def test_new_exemplars_are_judged_on_the_data_and_each_half_of_the_old_on_the_ot
     assert half == rest == [0, 0, 1, 1]
     assert other.labels.tolist() == changed.labels.tolist() == [0, 0, 1, 1]
     assert not torch.equal(other.pixels, changed.pixels), "the halves are disjoint"
+
+
+def test_fresh_networks_adjust_old_and_new_exemplars_and_leave_the_run_alone(tmp_path):
+    scratch = FEW | {"rule": "from-scratch", "unrolled": 5, "inner_lr": 1.0, "epochs": 2, "renew": 2}
+    one = {"scenario": {"first": 4, "increment": 0}}
+    plain, made = run_with(tmp_path / "a", None, **one), run_with(tmp_path / "b", scratch, **one)
+    for name, value in plain.run.model.state_dict().items():
+        assert torch.equal(value, made.run.model.state_dict()[name]), name
+    told = run_with(tmp_path / "c", scratch).results.steps[-1].extra["mnemonics"]
+    assert list(told) == ["new", "old A", "old B"]
+    assert told["new"]["images_shown"] == 3 * (8 + 8)
+    again = run_with(tmp_path / "d", scratch).results.steps[-1].extra["mnemonics"]
+    assert told == again
 
 
 @pytest.mark.parametrize("options", [{"old": False}, {"rule": "class-means"}])

@@ -25,7 +25,7 @@ from lwmfw.memory import check_selection
 from lwmfw.recipe import load_recipe
 from lwmfw.state import Run, prepare
 from lwmfw.tiny import CLASSES, TINY, Pair, TinyRun, outputs_pair, penalty_terms, tiny_recipe, tiny_run
-from lwmfw.types import Features, ImageFiles, Images, Phase
+from lwmfw.types import Features, ImageFiles, Images, Phase, Selection
 
 
 def _total(terms: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -187,6 +187,38 @@ def check_selector(component: Any) -> None:
             assert torch.equal(chosen.indices[label], again.indices[label]), "the same rng, the same choice"
 
 
+def check_refiner(component: Any) -> None:
+    """Hold a refiner's object against the contract: it changes pixels of what was selected and nothing else."""
+    memory = {"budget": "3 per class", "select": {"use": "random"}}
+    run = _prepared({"memory": memory, "objective": {"use": "cross_entropy", "over": "seen"}})
+    run.model.grow(CLASSES)
+    step, candidates = run.steps[-1], run.data.train
+    selection = Selection({c: (candidates.labels == c).nonzero().flatten()[[5, 2, 9]] for c in step.seen_classes})
+    quota = dict.fromkeys(step.seen_classes, 3)
+    weights = {name: value.clone() for name, value in run.model.state_dict().items()}
+    assert isinstance(candidates, Images), "synthetic images are in memory"
+    before = candidates.pixels.clone()
+    offered = {"run": run, "step": step, "model": run.model, "candidates": candidates, "quota": quota}
+
+    def refined() -> Selection:
+        underway = _asked(component.select_memory, **offered)
+        next(underway)
+        try:
+            underway.send(selection)
+        except StopIteration as finished:
+            return finished.value  # type: ignore[no-any-return]
+        raise AssertionError("a refiner yields once, for the selection")
+
+    found, again = refined(), refined()
+    check_selection(found, candidates, quota, type(component).__name__, "here")
+    assert all(torch.equal(found.indices[c], selection.indices[c]) for c in quota), "a refiner selects nothing"
+    assert found.pixels.keys() == again.pixels.keys(), "the same rng, the same classes"
+    assert all(torch.equal(found.pixels[c], again.pixels[c]) for c in found.pixels), "the same rng, the same pixels"
+    assert torch.equal(candidates.pixels, before), "candidates are not changed in place"
+    state = run.model.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in weights.items()), "the model is left as it was"
+
+
 def check_rate(component: Any) -> None:
     """Hold a rate's object against the contract: a number for every class, in all no more than there may be.
 
@@ -281,6 +313,7 @@ __all__ = [
     "check_penalty",
     "check_phase",
     "check_rate",
+    "check_refiner",
     "check_selector",
     "outputs_pair",
     "penalty_terms",

@@ -29,6 +29,7 @@ def combination(seed):
         "rate": {"use": draw.choice(names("rate"))},
         "codec": {"use": draw.choice(names("codec"))},
         "replay": draw.choice([0.0, 0.25]),
+        "refine": [{"use": name, "iterations": 2, "queries": 8} for name in names("refiner") if draw.random() < 0.3],
     }
     recipe = {
         "seed": seed,

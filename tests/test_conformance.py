@@ -16,6 +16,7 @@ from lwmfw.testing import (
     check_penalty,
     check_phase,
     check_rate,
+    check_refiner,
     check_selector,
 )
 
@@ -86,6 +87,12 @@ def test_selectors(record):
 @of_kind("rate")
 def test_rates(record):
     check_rate(record.factory(record.options()))
+
+
+@of_kind("refiner")
+@pytest.mark.parametrize("rule", ["unrolled", "from-scratch", "class-means"])
+def test_refiners(record, rule):
+    check_refiner(record.factory(record.options(rule=rule, iterations=2, queries=8, epochs=1)))
 
 
 @of_kind("codec")

@@ -60,6 +60,8 @@ def test_it_runs_two_steps(name, tmp_path):
     small: dict[str, object] = {} if recipe.backbone.use.startswith("resnet18") else {"backbone.width": 4}
     if recipe.phases:
         small["phases"] = [{**choice.model_dump(exclude_none=True), "epochs": 1} for choice in recipe.phases]
+    for choice in recipe.memory.refine if recipe.memory else ():
+        small[f"memory.refine.{choice.use}.iterations"] = 2
     results = lwmfw.run(RECIPES[name], SYNTHETIC | small, out=tmp_path / "run", device="cpu")
     assert len(results.steps) == 2
     assert results.complete

@@ -27,7 +27,7 @@ from lwmfw.assemble import assemble
 from lwmfw.recipe import load_recipe
 from lwmfw.state import Run, prepare
 from lwmfw.testing import tiny_recipe
-from lwmfw_plugins.memory.exemplar_gradients import by_unrolling, involved, loss_on
+from lwmfw_plugins.memory.exemplar_gradients import by_unrolling, loss_on
 from lwmfw_plugins.memory.mnemonics import MnemonicsOptions
 
 CLASSES, PER_CLASS = 50, 20
@@ -53,12 +53,12 @@ def prepared(precision: str) -> Run:
 
 def straightforward(run: Run, exemplars: Images, options: MnemonicsOptions, rng: torch.Generator) -> Tensor:
     """The gradient with the graphs of all steps alive at once."""
-    model = run.model.eval().to(memory_format=torch.contiguous_format)
+    model = run.model
     pixels = exemplars.pixels.float().requires_grad_()
     order = torch.randperm(len(exemplars), generator=rng)[: options.unrolled * options.batch_size]
     losses = [loss_on(model, run.loader, exemplars.labels, i, rng) for i in order.split(options.batch_size)]
     asked = torch.randint(len(run.data.train), (options.queries,), generator=rng)
-    theta = involved(dict(model.named_parameters()), losses[0], pixels)
+    theta = dict(model.named_parameters())
     for loss in losses:
         slopes = torch.autograd.grad(loss(theta, pixels), list(theta.values()), create_graph=True)
         theta = {name: p - options.inner_lr * slope for (name, p), slope in zip(theta.items(), slopes, strict=True)}
@@ -72,6 +72,7 @@ def measure(side: str, options: MnemonicsOptions) -> dict[str, float]:
     chosen = torch.cat([torch.arange(PER_CLASS) + 100 * c for c in range(CLASSES)])
     exemplars, rng = run.data.train.select(chosen), torch.Generator().manual_seed(0)
     if side == "straightforward":
+        run.model.eval().to(memory_format=torch.contiguous_format)
         ask = lambda pixels: straightforward(run, exemplars, options, rng)  # noqa: E731
     else:
         ask = by_unrolling(run, exemplars.labels, run.data.train, options, rng)

@@ -118,13 +118,15 @@ def assemble(resolved: Resolved) -> Assembly:
     assembly.needs_old = "old" in needs or assembly.needs_old_graph
     twice = _used_twice(resolved)
     refiners = [name for name, chosen in assembly.chosen.items() if chosen.component.kind == "refiner"]
-    others = [name for name in assembly.components if name not in refiners]
-    adapters = {name: _adapter(assembly, name, twice) for name in assembly.components}
-    # pluggy calls the implementation registered last first, but of wrappers it ends the one registered first first
-    for name in (*reversed(others), *refiners):
-        manager.register(adapters[name], name)
+    # pluggy calls the implementation registered last first, but the wrapper registered first is the innermost
+    for name in reversed(assembly.components):
+        wraps = ("select_memory",) if name in refiners else ()
+        manager.register(_adapter(assembly, name, twice, without=wraps), name)
+    wrappers = [Adapter(assembly, name, ["select_memory"]) for name in refiners]
+    for wrapper in wrappers:
+        manager.register(wrapper)
     manager.check_pending()
-    assembly.select_unrefined = manager.subset_hook_caller("select_memory", [adapters[name] for name in refiners])
+    assembly.select_unrefined = manager.subset_hook_caller("select_memory", wrappers)
     return assembly
 
 
@@ -298,7 +300,7 @@ def _used_twice(resolved: Resolved) -> set[tuple[str, str]]:
     return {key for key in keys if keys.count(key) > 1}
 
 
-def _adapter(assembly: Assembly, name: str, twice: set[tuple[str, str]]) -> Adapter:
+def _adapter(assembly: Assembly, name: str, twice: set[tuple[str, str]], without: Collection[str]) -> Adapter:
     component = assembly.chosen[name].component
-    hooks = check_hooks(assembly.components[name], str(component.provider), component.kind)
+    hooks = check_hooks(assembly.components[name], str(component.provider), component.kind).keys() - set(without)
     return Adapter(assembly, name, hooks, f"{name}." if (component.kind, component.name) in twice else "")

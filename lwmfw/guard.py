@@ -25,7 +25,7 @@ class Adapter:
     says where. Registering this object rather than the component spares pluggy comparing components by `==`.
     """
 
-    def __init__(self, assembly: Assembly, name: str, hooks: Iterable[str], prefix: str) -> None:
+    def __init__(self, assembly: Assembly, name: str, hooks: Iterable[str], prefix: str = "") -> None:
         for hook in hooks:
             setattr(self, hook, guarded(assembly, name, hook, prefix))
 
@@ -72,7 +72,8 @@ def guarded(assembly: Assembly, name: str, method_name: str, prefix: str = "") -
         with told_where():
             return (yield from method(*own_rng(values)))
 
-    return wrap if inspect.isgeneratorfunction(method) else call
+    marked = getattr(method, "lwmfw_impl", None) or {}
+    return wrap if marked.get("wrapper") else call
 
 
 def place_in(error: BaseException, provider: str, instance: Any) -> str:

@@ -110,11 +110,15 @@ class Memory:
 
         What is held already and was not changed keeps its bytes.
         """
-        images, chosen = selection.images(candidates), selection.order.tolist()
-        anew = torch.tensor([c in selection.pixels for c in images.labels.tolist()], dtype=torch.bool)
-        anew |= selection.order.cpu() >= len(self.exemplars)
+        images, order = selection.images(candidates), selection.order
+        anew = order.cpu() >= len(self.exemplars)
+        if isinstance(images, Images) and isinstance(candidates, Images) and selection.pixels:
+            changed = images.pixels != candidates.pixels[order.to(candidates.labels.device)]
+            anew |= changed.flatten(1).any(1).cpu()
         encoded = iter(self._encode(images.select(anew.nonzero().flatten().to(images.labels.device))))
-        stored = [next(encoded) if new else self.exemplars[i] for i, new in zip(chosen, anew.tolist(), strict=True)]
+        stored = [
+            next(encoded) if new else self.exemplars[i] for i, new in zip(order.tolist(), anew.tolist(), strict=True)
+        ]
         ranks = torch.cat([torch.arange(len(selection.indices[c])) for c in sorted(selection.indices)])
         kept = self._fitting(stored, ranks)
         self.exemplars = [stored[i] for i in kept]
@@ -210,8 +214,17 @@ def check_selection(selection: object, candidates: ImageSet, quota: Mapping[int,
             fault = 'changes pixels of photographs that stay in their files; set data.decode = "once"'
         elif label not in selection.indices:
             fault = f"changes pixels of class {label}, of which it selects nothing"
-        elif pixels.dtype != torch.uint8 or pixels.shape != candidates.pixels[selection.indices[label]].shape:
-            wanted = tuple(candidates.pixels[selection.indices[label]].shape)
-            fault = f"has {pixels.dtype} of shape {tuple(pixels.shape)} for class {label}; give uint8 of shape {wanted}"
+        elif _form(pixels) != (torch.uint8, (len(selection.indices[label]), *candidates.pixels.shape[1:])):
+            wanted = (len(selection.indices[label]), *candidates.pixels.shape[1:])
+            fault = f"has {_told(pixels)} for class {label}; give torch.uint8 of shape {wanted}"
     if fault:
         raise RunFailed(f"{who} {fault}; the run stopped {place}")
+
+
+def _form(pixels: object) -> tuple[torch.dtype, tuple[int, ...]] | None:
+    return (pixels.dtype, tuple(pixels.shape)) if isinstance(pixels, Tensor) else None
+
+
+def _told(pixels: object) -> str:
+    form = _form(pixels)
+    return f"{form[0]} of shape {form[1]}" if form else type(pixels).__name__

@@ -298,6 +298,6 @@ def test_a_run_resumed_with_exemplars_has_the_bits_of_an_uninterrupted_one(tmp_p
 def test_the_resolved_recipe_holds_the_memory(tmp_path):
     run = tiny_run(RANDOM, tmp_path)
     text = (run.path / "resolved.toml").read_text()
-    assert '[memory]\nbudget = "12 exemplars"\nreplay = 0.0\nrefine = []\n\n[memory.select]\nuse = "random"\n' in text
+    assert '[memory]\nbudget = "12 exemplars"\nrefine = []\nreplay = 0.0\n\n[memory.select]\nuse = "random"\n' in text
     assert '[memory.rate]\nuse = "even"\n\n[memory.codec]\nuse = "raw"\n' in text
     assert json.loads((run.path / "results.json").read_text())["providers"]["random"].startswith("lwmfw ")

@@ -16,7 +16,7 @@ from torch.testing import assert_close
 
 from lwmfw import UserError, frozen_copy
 from lwmfw.data import crop_and_flip
-from lwmfw.errors import Interrupted
+from lwmfw.errors import Interrupted, RunFailed
 from lwmfw.testing import outputs_pair, tiny_run
 from lwmfw_plugins.memory import exemplar_gradients, mnemonics
 from lwmfw_plugins.memory.before_after import evenly_spread
@@ -220,6 +220,67 @@ def test_features_are_asked_for_and_differentiated_a_part_at_a_time(monkeypatch)
     assert sizes == [3, 3, 2] * 2
 
 
+# the rules in a run
+
+
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory):
+    """A run in float32 whose model has seen four classes, and four exemplars of each of the last two."""
+    run = tiny_run(SEEN, tmp_path_factory.mktemp("grown")).run
+    new = run.data.train.of_classes(range(2, 4))
+    return run, new, new.select(torch.tensor([0, 3, 5, 7, 16, 20, 21, 30]))
+
+
+def test_the_unrolled_rule_asks_what_equation_9_asks(grown):
+    run, new, exemplars = grown
+    options = MnemonicsOptions(unrolled=2, batch_size=4, queries=8, inner_lr=0.01)
+    pixels = exemplars.pixels.float()
+    loss, gradient = RULES["unrolled"](run, exemplars.labels, new, options, torch.Generator().manual_seed(3))(pixels)
+
+    rng, leaf = torch.Generator().manual_seed(3), pixels.clone().requires_grad_()
+    model = frozen_copy(run.model)
+    theta = {name: p.clone().requires_grad_() for name, p in model.named_parameters()}
+
+    def cost(theta, images, labels, drawn):
+        shown = run.loader.normalise(run.loader.augment(images, *drawn))
+        return cross_entropy(functional_call(model, theta, (shown,)).logits, labels)
+
+    first, second = torch.randperm(8, generator=rng).split(4)
+    draws = [run.loader.draw(4, rng) for _ in range(2)]
+    asked = torch.randint(32, (8,), generator=rng)
+    judged = run.loader.draw(8, rng)
+    for index, drawn in zip((first, second), draws, strict=True):
+        inner = cost(theta, leaf[index], exemplars.labels[index], drawn)
+        slopes = torch.autograd.grad(inner, list(theta.values()), create_graph=True)
+        theta = {name: p - 0.01 * slope for (name, p), slope in zip(theta.items(), slopes, strict=True)}
+    outer = cost(theta, new.pixels[asked], new.labels[asked], judged)
+    assert_close(loss, outer.detach())
+    assert_close(gradient, torch.autograd.grad(outer, leaf)[0], rtol=1e-3, atol=1e-8)
+
+
+def test_the_rule_of_class_means_asks_for_means_that_queries_are_close_to(grown):
+    run, new, exemplars = grown
+    options, pixels = MnemonicsOptions(rule="class-means", queries=8), exemplars.pixels.float()
+    given = torch.Generator().manual_seed(3)
+    loss, gradient = RULES["class-means"](run, exemplars.labels, new, options, given)(pixels)
+
+    rng, leaf = torch.Generator().manual_seed(3), pixels.clone().requires_grad_()
+    asked = new.select(torch.randint(32, (8,), generator=rng))
+    model, drawn = frozen_copy(run.model), run.loader.draw(8, rng)
+    queries = model(run.loader.normalise(run.loader.augment(asked.pixels, *drawn))).features
+    found = model(run.loader.normalise(leaf)).features
+    means = torch.stack([normalize(found[exemplars.labels == c].mean(0), dim=0) for c in (2, 3)])
+    expected = cross_entropy(normalize(queries) @ means.T, asked.labels - 2)
+    assert_close(loss, expected.detach())
+    assert_close(gradient, torch.autograd.grad(expected, leaf)[0], rtol=1e-3, atol=1e-9)
+
+
+def test_from_scratch_has_steps_of_its_own():
+    assert MnemonicsOptions(rule="from-scratch").unrolled == 100
+    assert MnemonicsOptions(rule="from-scratch", inner_lr=0.5).inner_lr == 0.5
+    assert MnemonicsOptions().unrolled == 3
+
+
 # runs
 
 
@@ -311,6 +372,17 @@ def test_a_picture_shows_the_first_and_the_last_class():
     assert positions.tolist() == [0, 1, 2, 50, 51, 52, 95, 96, 97]
 
 
+def test_single_exemplars_have_no_other_half(tmp_path):
+    for rule in RULES:
+        made = run_with(tmp_path / rule, FEW | {"rule": rule, "epochs": 1}, memory={"budget": "1 per class"})
+        assert [list(step.extra["mnemonics"]) for step in made.results.steps] == [["new"], ["new"]]
+
+
+def test_a_second_one_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"mnemonics \(from lwmfw\): is in memory.refine twice; leave one out"):
+        tiny_run(SEEN | {"memory": MEMORY | {"refine": [FEW, FEW | {"as": "again"}]}}, tmp_path)
+
+
 def test_exemplars_in_jpeg_are_refined_too(tmp_path):
     jpeg = {"codec": {"use": "jpeg", "quality": 75}}
     plain = run_with(tmp_path / "plain", None, memory=jpeg).run.memory
@@ -339,12 +411,12 @@ def test_a_resumed_run_makes_the_same_exemplars(tmp_path, monkeypatch):
 
 
 def test_a_temporary_model_that_bursts_is_said_to(tmp_path):
-    with pytest.raises(UserError, match="the temporary model's loss is not finite; lower its inner_lr"):
+    with pytest.raises(RunFailed, match=r"ValueError: the loss of rule unrolled is not finite; lower inner_lr or lr;"):
         run_with(tmp_path, FEW | {"inner_lr": 10.0, "unrolled": 20})
 
 
 def test_images_that_stay_in_their_files_are_refused(tmp_path):
     make_folder(tmp_path / "pictures")
     data = {"use": "folder", "root": str(tmp_path / "pictures"), "size": 8}
-    with pytest.raises(UserError, match=r'changes pixels of images in memory; set data\.decode = "once"'):
+    with pytest.raises(UserError, match=r'the images stay in their files .*; set data\.decode = "once"'):
         run_with(tmp_path / "run", FEW, data=data, scenario={"first": 2, "increment": 0})

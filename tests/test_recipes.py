@@ -22,16 +22,21 @@ SYNTHETIC = {
 
 
 def methods():
-    """One recipe of each method: what differs in data, classes and length alone is the same here."""
-    kept = {}
+    """Recipes that differ in more than data, classes and length; slow: those with the components of an earlier one."""
+    kept, components, marked = {}, set(), []
     for name, path in RECIPES.items():
-        tables = load_recipe(path).tables()
+        recipe = load_recipe(path)
+        tables = recipe.tables()
         for key in ("name", "seed", "data", "scenario", "observers"):
             del tables[key]
         for key in ("epochs", "batch_size", "first"):
             del tables["training"][key]
-        kept.setdefault(json.dumps(tables, sort_keys=True), name)
-    return list(kept.values())
+        parts = frozenset(c.component.name for c in recipe.chosen if c.component.kind not in ("data", "observer"))
+        kept.setdefault(json.dumps(tables, sort_keys=True), (name, parts))
+    for name, parts in kept.values():
+        marked.append(pytest.param(name, marks=[pytest.mark.slow] if parts in components else []))
+        components.add(parts)
+    return marked
 
 
 def test_there_are_recipes():

@@ -84,6 +84,21 @@ def test_refiners_follow_one_another_in_recipe_order(tmp_path):
     assert saw[1][1] == 0, "the second sees what the first made"
 
 
+def test_other_hooks_of_refiners_come_in_recipe_order_too(tmp_path):
+    called = []
+
+    def noting(name):
+        class Noting(Refining):
+            @hookimpl
+            def after_step(self):
+                called.append(name)
+
+        return Noting
+
+    run_with(tmp_path, noting("first"), noting("second"))
+    assert called == ["first", "second"] * 2
+
+
 def test_a_phase_of_balanced_images_is_trained_on_what_was_selected(tmp_path):
     calls = []
 
@@ -102,10 +117,10 @@ def test_what_is_held_and_not_changed_keeps_its_bytes():
     memory.store(images, Selection({0: torch.tensor([0, 1]), 1: torch.tensor([2, 3])}))
     encode, asked = memory.codec.encode, []
     memory.codec.encode = lambda pixels: asked.append(pixels) or encode(pixels)
-    changed = 100 + pixels[[3, 2]]
-    memory.store(memory.images(), Selection({0: torch.tensor([1]), 1: torch.tensor([3, 2])}, {1: changed}))
-    assert torch.equal(torch.cat(asked), changed)
-    assert torch.equal(memory.images().pixels, torch.cat([pixels[1:2], changed]))
+    changed = {0: pixels[1:2], 1: torch.stack([100 + pixels[3], pixels[2]])}
+    memory.store(memory.images(), Selection({0: torch.tensor([1]), 1: torch.tensor([3, 2])}, changed))
+    assert torch.equal(torch.cat(asked), 100 + pixels[3:4]), "what a refiner hands back as it was is not encoded again"
+    assert torch.equal(memory.images().pixels, torch.cat([pixels[1:2], 100 + pixels[3:4], pixels[2:3]]))
 
 
 @pytest.mark.parametrize(
@@ -114,8 +129,9 @@ def test_what_is_held_and_not_changed_keeps_its_bytes():
         ({9: torch.zeros(3, 3, 8, 8, dtype=torch.uint8)}, "changes pixels of class 9, of which it selects nothing"),
         (
             {0: torch.zeros(3, 3, 8, 8)},
-            r"has torch.float32 of shape \(3, 3, 8, 8\) for class 0; give uint8 of shape \(3, 3, 8, 8\)",
+            r"has torch.float32 of shape \(3, 3, 8, 8\) for class 0; give torch.uint8 of shape \(3, 3, 8, 8\)",
         ),
+        ({0: [1, 2]}, "has list for class 0; give torch.uint8 of shape"),
         ({0: torch.zeros(2, 3, 8, 8, dtype=torch.uint8)}, r"has torch.uint8 of shape \(2, 3, 8, 8\) for class 0; give"),
     ],
 )

@@ -26,7 +26,7 @@ _DECAY = 1e-3  # of its weights
 def class_means_gradient(
     features: Callable[[Tensor], Tensor], pixels: Tensor, labels: Tensor, queries: Tensor, truth: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The released code's rule: cross-entropy of queries' cosines to the mean features of each class's exemplars.
+    """The released code's loss: cross-entropy of queries' cosines to the mean features of each class's exemplars.
 
     The gradient goes through the means to the features, and from there to the pixels a part at a time, so that memory
     does not grow with the number of exemplars.
@@ -138,7 +138,11 @@ def by_unrolling(
 def by_class_means(
     run: Run, labels: Tensor, queries: Images, options: MnemonicsOptions, rng: torch.Generator
 ) -> Gradient:
-    """What the released code's rule wants of exemplars, with the trained model; arguments as of `by_unrolling`."""
+    """What the released code's loss wants of exemplars, with the trained model; arguments as of `by_unrolling`.
+
+    Queries and means are those of the exemplars' classes, the new ones; the released code has old classes' means beside
+    them, which do not move.
+    """
     import torch
 
     from lwmfw import frozen_copy
@@ -194,8 +198,8 @@ def probe_gradient(
 ) -> tuple[Tensor, Tensor]:
     """The loss on queries of a linear classifier that has taken steps on features, and its gradient by those.
 
-    Features are standardised by the mean and the deviation of those that are trained on, and divided by the square root
-    of their number of dimensions, so that a rate of 1 suits any network.
+    Features are standardised by the mean and the deviation of those that are trained on, which count as constants, and
+    divided by the square root of their number of dimensions, so that a rate of 1 suits any network.
 
     Args:
         features: (N, D), of the exemplars.
@@ -209,8 +213,8 @@ def probe_gradient(
     """
     from torch.nn.functional import cross_entropy
 
-    deviation, mean = features.std(0), features.mean(0)
-    scale = (deviation + 0.01 * features.std()) * features.shape[1] ** 0.5
+    mean, deviation = features.mean(0), features.std(0, correction=min(1, len(features) - 1))
+    scale = (deviation + 0.01 * features.std()).clamp(min=1e-6) * features.shape[1] ** 0.5
 
     def logits(probe: Parameters, given: Tensor) -> Tensor:
         found: Tensor = (given - mean) / scale @ probe["weight"] + probe["bias"]

@@ -8,8 +8,11 @@ The temporary model has its BatchNorm folded into the convolutions: its statisti
 a step costs half. The paper does not give the size of a step on pixels. Here a step changes them by `lr` grey levels
 (root mean square over all exemplars), with momentum, whatever the gradient's size is.
 
-The rule "class-means" is what the authors' released code does. The rule "from-scratch" is ours: its temporary models
-start from nothing, as do models that know nothing but exemplars. docs/exemplars.md says what each is worth.
+The weights that take the temporary model's steps are the folded ones, so that its rate counts by channel.
+
+The rule "class-means" has the loss of the authors' released code, over the new classes and with the steps above. The
+rule "from-scratch" is ours: its temporary models start from nothing, as do models that know nothing but exemplars.
+docs/exemplars.md says what each is worth.
 """
 
 from __future__ import annotations
@@ -18,6 +21,8 @@ import json
 import time
 from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import model_validator
 
 from lwmfw import Component, Field, Options, Refiner, UserError, hookimpl
 from lwmfw_plugins.memory.exemplar_gradients import RULES, Gradient
@@ -64,8 +69,8 @@ class MnemonicsOptions(Options):
     rule: Literal["unrolled", "from-scratch", "class-means"] = Field(
         "unrolled",
         description="unrolled: equations 9 and 10 of the paper; from-scratch: likewise, but for a linear classifier on "
-        "fresh networks that are trained on the exemplars; class-means: what the released code does, without a "
-        "temporary model and for new exemplars only",
+        "fresh networks that are trained on the exemplars; class-means: the loss of the released code, without a "
+        "temporary model, over the new classes",
     )
     iterations: int = Field(
         100,
@@ -76,16 +81,26 @@ class MnemonicsOptions(Options):
     lr: float = Field(0.05, gt=0, le=255, description="grey levels of a step on the pixels, root mean square (beta)")
     momentum: float = Field(0.9, ge=0, lt=1, description="of the steps on the pixels; 0: as the paper writes them")
     unrolled: int = Field(
-        3, ge=1, le=1000, description="steps of the temporary model that are differentiated; from-scratch: 100 suit"
+        3, ge=1, le=1000, description="steps of the temporary model that are differentiated; from-scratch: 100"
     )
     inner_lr: float = Field(
-        1e-3, gt=0, le=10, description="learning rate of the temporary model (alpha_2); from-scratch: 1 suits"
+        1e-3, gt=0, le=10, description="learning rate of the temporary model (alpha_2); from-scratch: 1"
     )
     batch_size: int = Field(64, ge=1, le=65_536, description="exemplars in a step of the temporary model")
     queries: int = Field(256, ge=1, le=65_536, description="images that the temporary model is judged on")
     epochs: int = Field(20, ge=1, le=100_000, description="from-scratch: most epochs that a fresh network is trained")
     renew: int = Field(5, ge=1, le=1_000_000, description="from-scratch: steps on the pixels until the next network")
-    old: bool = Field(True, description="whether older exemplars are adjusted too (equations 10a and 10b)")
+    old: bool = Field(
+        True, description="whether older exemplars are adjusted too (equations 10a and 10b); class-means never does"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_suits_the_rule(cls, given: Any) -> Any:
+        """A linear classifier that starts at zero takes more and larger steps than a model that is trained."""
+        if isinstance(given, dict) and given.get("rule") == "from-scratch":
+            return {"unrolled": 100, "inner_lr": 1.0} | given
+        return given
 
 
 class Mnemonics:
@@ -99,11 +114,16 @@ class Mnemonics:
 
     @hookimpl
     def before_run(self, run: Run) -> None:
-        """Refuse images that have no pixels yet."""
+        """Refuse images that have no pixels yet, and a second refiner that would write the same files."""
         from lwmfw import Images
 
         if not isinstance(run.data.train, Images):
-            raise UserError('mnemonics (from lwmfw) changes pixels of images in memory; set data.decode = "once"')
+            raise UserError(
+                "mnemonics (from lwmfw): the images stay in their files and have no pixels to change; "
+                'set data.decode = "once"'
+            )
+        if [chosen.component.factory for chosen in run.assembly.chosen.values()].count(Mnemonics) > 1:
+            raise UserError("mnemonics (from lwmfw): is in memory.refine twice; leave one out")
 
     @hookimpl(wrapper=True)
     def select_memory(
@@ -125,11 +145,12 @@ class Mnemonics:
                 gradient = RULES[self.options.rule](run, labels[chosen], queries, self.options, rng)
                 pixels[chosen] = self._adjust(name, pixels[chosen], gradient)
 
-        old = labels < step.new_classes.start
-        adjust("new", ~old, candidates.of_classes(step.new_classes))
+        new = labels >= step.new_classes.start
+        adjust("new", new, candidates.of_classes(step.new_classes))
         if self.options.old and self.options.rule != "class-means":
             ranks = torch.cat([torch.arange(len(selection.indices[label])) for label in sorted(selection.indices)])
-            even = (ranks % 2 == 0).to(old.device)
+            even = (ranks % 2 == 0).to(labels.device)
+            old = ~new & (labels.bincount()[labels] > 1)  # a single exemplar has no other half to be judged on
             adjust("old A", old & even, Images(pixels[old & ~even], labels[old & ~even]))
             adjust("old B", old & ~even, Images(pixels[old & even], labels[old & even]))
         self._record(run, step, before, pixels, time.perf_counter() - started)
@@ -142,7 +163,7 @@ class Mnemonics:
         options = self.options
         exact, losses = adjusted(pixels, gradient, options.iterations, options.lr, options.momentum)
         if not exact.isfinite().all():
-            raise UserError("mnemonics (from lwmfw): the temporary model's loss is not finite; lower its inner_lr")
+            raise ValueError(f"the loss of rule {options.rule} is not finite; lower inner_lr or lr")
         stored = exact.round().to(torch.uint8)
         tenth = max(1, options.iterations // 10)
         batches = options.unrolled * min(options.batch_size, len(pixels))
@@ -163,7 +184,9 @@ class Mnemonics:
         if run.directory is None or not self.told:
             return
         shown: int = sum(part["images_shown"] for part in self.told.values())
-        cost = {"seconds": seconds, "images_per_s": shown / seconds}
+        cost = {"seconds": seconds}
+        if self.options.rule != "from-scratch":  # which trains networks on more images than those counted
+            cost["images_per_s"] = shown / seconds
         run.directory.write(f"mnemonics/step-{step.index}.json", json.dumps(self.told | cost, indent=1).encode())
         chosen, labels, columns = evenly_spread(before.labels, _SHOWN)
         names = [run.results.class_names[label] for label in labels]

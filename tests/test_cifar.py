@@ -113,6 +113,7 @@ def test_a_download_happens_only_if_the_recipe_says_so(published, monkeypatch, t
     assert calls == [str(tmp_path / "elsewhere")]
 
 
+@pytest.mark.slow
 def test_a_truncated_file_exits_2_in_one_line(tmp_path):
     folder = tmp_path / "cifar-100-python"
     folder.mkdir()

@@ -44,6 +44,7 @@ def test_run_shows_progress_on_stderr_and_a_table_on_stdout(tmp_path):
     assert files >= set(written.split())
 
 
+@pytest.mark.slow
 def test_silence_is_no_observers(tmp_path):
     done = lwmfw("run", tiny_recipe({}, tmp_path))
     assert done.returncode == 0
@@ -108,6 +109,7 @@ def test_plugins_and_hooks_print_the_manual():
     )
 
 
+@pytest.mark.slow
 def test_compare_puts_runs_side_by_side_and_averages_seeds(tmp_path):
     recipe = tiny_recipe({}, tmp_path)
     for seed in (1, 2):
@@ -131,6 +133,7 @@ def test_usage_errors_exit_2():
         assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_an_existing_directory_is_never_written_over(tmp_path):
     recipe = tiny_recipe({}, tmp_path)
     (tmp_path / "full").mkdir()
@@ -206,7 +209,9 @@ def test_missing_data_exits_2_and_says_what_gets_it(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_a_signal_stops_a_run_that_resume_finishes(number, code, tmp_path):
     big = {
         "data": {"use": "synthetic", "classes": 6, "train_per_class": 64, "test_per_class": 8},

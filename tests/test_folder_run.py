@@ -83,6 +83,7 @@ def test_lwmfw_run_names_an_unreadable_image_and_exits_2(photographs, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_lwmfw_run_skips_and_lists_it_if_the_recipe_asks(photographs, tmp_path):
     recipe = tiny_recipe(recipe_tables(photographs) | {"observers": [{"use": "console"}]}, tmp_path)
     done = command(recipe)

@@ -13,8 +13,8 @@ SHIPPED = sorted((ROOT / "plugins" / "lwmfw_plugins").glob("**/*.py"))
 LAYERS = [
     "errors", "position", "rng", "orders", "budget", "types", "hookspecs", "components", "plugins", "source",
     "messages", "recipe", "tradeoff", "scenario", "guard", "assemble", "manual", "schema", "shipped", "model",
-    "features", "decoding", "data", "memory", "terms", "optimizer", "metrics", "record", "compare", "checkpoint", "first_step",
-    "state", "plan", "evaluate", "exemplars", "loop", "api", "search", "tiny", "testing", "cli",
+    "features", "decoding", "data", "memory", "terms", "optimizer", "metrics", "record", "compare", "checkpoint",
+    "first_step", "state", "plan", "evaluate", "exemplars", "loop", "api", "search", "tiny", "testing", "cli",
 ]  # fmt: skip
 
 

@@ -179,10 +179,10 @@ def test_components_are_called_in_recipe_order(tmp_path):
 def test_each_hook_is_called_in_exactly_one_place():
     files = [(Path(lwmfw.__file__).parent / name).read_text() for name in ("loop.py", "exemplars.py", "state.py")]
     called = [
-        node.func.attr
+        node.attr
         for node in ast.walk(ast.parse("\n".join(files).replace("from __future__ import annotations", "")))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
-        if ast.unparse(node.func.value) in ("hook", "run.assembly.hook", "self.assembly.hook")
+        if isinstance(node, ast.Attribute)
+        if ast.unparse(node.value) in ("hook", "run.assembly.hook", "self.assembly.hook")
     ]
     assert [called.count(hook) for hook in RUN_HOOKS] == [1] * len(RUN_HOOKS)
 

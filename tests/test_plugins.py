@@ -86,7 +86,8 @@ def test_a_broken_package_is_quoted_only_when_a_name_is_missing(tmp_path, monkey
         (
             "from lwmfw import hookimpl\n@hookimpl\ndef register_components(): yield 1",
             "mine.py: register_components yielded 1; "
-            "yield one of Data, Backbone, Classifier, Objective, Penalty, ExtraPhase, Selector, Rate, Refiner, Codec, Observer",
+            "yield one of Data, Backbone, Classifier, Objective, Penalty, "
+            "ExtraPhase, Selector, Rate, Refiner, Codec, Observer",
         ),
         (
             "from lwmfw import hookimpl, Penalty\n@hookimpl\ndef register_components(): yield Penalty('x', dict, dict)",

@@ -15,12 +15,14 @@ from pathlib import Path
 import torch
 from torch.nn.functional import cross_entropy
 
-from lwmfw import Images, Model, checkpoint
-from lwmfw.assemble import assemble
-from lwmfw.data import EpochShape
-from lwmfw.recipe import load_recipe
+from lwmfw import Images, Model
+from lwmfw.assembly.assemble import assemble
+from lwmfw.data.loader import EpochShape
+from lwmfw.engine.prepare import prepare
+from lwmfw.engine.run import Run
+from lwmfw.recipe.load import load_recipe
+from lwmfw.record import checkpoint
 from lwmfw.rng import generator
-from lwmfw.state import Run, prepare
 
 BATCH = 32
 

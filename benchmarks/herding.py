@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from lwmfw_plugins.memory.herding import herd, herd_as_coded
+from lwmfw_plugins.selectors.herding import herd, herd_as_coded
 
 ROUNDS = 7
 

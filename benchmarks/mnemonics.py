@@ -23,12 +23,13 @@ import torch
 from torch import Tensor
 
 from lwmfw import Images
-from lwmfw.assemble import assemble
-from lwmfw.recipe import load_recipe
-from lwmfw.state import Run, prepare
+from lwmfw.assembly.assemble import assemble
+from lwmfw.engine.prepare import prepare
+from lwmfw.engine.run import Run
+from lwmfw.recipe.load import load_recipe
 from lwmfw.testing import tiny_recipe
-from lwmfw_plugins.memory.exemplar_gradients import by_unrolling, loss_on
-from lwmfw_plugins.memory.mnemonics import MnemonicsOptions
+from lwmfw_plugins.refiners.mnemonics import MnemonicsOptions
+from lwmfw_plugins.refiners.mnemonics._gradients import by_unrolling, loss_on
 
 CLASSES, PER_CLASS = 50, 20
 SIDES = {"straightforward": "fp32", "mnemonics": "fp32", "mnemonics bf16": "bf16"}

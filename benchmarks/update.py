@@ -18,12 +18,13 @@ from pathlib import Path
 
 import torch
 
-from lwmfw.assemble import assemble
-from lwmfw.data import EpochShape
+from lwmfw.assembly.assemble import assemble
+from lwmfw.data.loader import EpochShape
+from lwmfw.engine.optimizer import build_optimizer
+from lwmfw.engine.prepare import prepare
+from lwmfw.engine.run import Run
 from lwmfw.loop import compute_terms, objective_term
-from lwmfw.optimizer import build_optimizer
-from lwmfw.recipe import load_recipe
-from lwmfw.state import Run, prepare
+from lwmfw.recipe.load import load_recipe
 from lwmfw.testing import tiny_recipe
 
 METHODS = {

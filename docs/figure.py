@@ -18,8 +18,7 @@ mpl.rcParams.update({"axes.spines.right": False, "font.family": "sans-serif"})
 import matplotlib.pyplot as plt  # noqa: E402 - after the settings
 from matplotlib.axes import Axes  # noqa: E402
 
-from lwmfw.metrics import Results  # noqa: E402
-from lwmfw.record import read_results  # noqa: E402
+from lwmfw.record.results import Results, read_results  # noqa: E402
 
 HERE = Path(__file__).parent
 COLOURS = {"finetune": "#8c8c8c", "lwf-mc": "#3b75af", "c-lad": "#c9a227", "lwm": "#c03d3e", "joint": "#2f2f2f"}

@@ -33,43 +33,46 @@ from lwmfw.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from lwmfw.api import open_run, run
-    from lwmfw.budget import Budget
-    from lwmfw.data import Loader
-    from lwmfw.decoding import decode_images, unreadable_images
-    from lwmfw.features import class_means
-    from lwmfw.metrics import Results, StepResult
-    from lwmfw.model import Model, evaluating, frozen_copy, full_precision
-    from lwmfw.scenario import Step
-    from lwmfw.state import Run
-    from lwmfw.types import Batch, DataSet, Features, ImageFiles, Images, ImageSet, Outputs, Phase, Selection
+    from lwmfw.data.decoding import decode_images, unreadable_images
+    from lwmfw.data.images import Batch, DataSet, ImageFiles, Images, ImageSet
+    from lwmfw.data.loader import Loader
+    from lwmfw.engine.run import Run
+    from lwmfw.memory.selection import Selection
+    from lwmfw.model.features import class_means
+    from lwmfw.model.growing import Model, evaluating, frozen_copy, full_precision
+    from lwmfw.model.outputs import Features, Outputs
+    from lwmfw.recipe.budget import Budget
+    from lwmfw.recipe.phase import Phase
+    from lwmfw.recipe.scenario import Step
+    from lwmfw.record.results import Results, StepResult
 
 __version__ = version("lwmfw")
 
 _LATER = {
     "open_run": "api",
     "run": "api",
-    "Budget": "budget",
-    "Results": "metrics",
-    "StepResult": "metrics",
-    "Loader": "data",
-    "Model": "model",
-    "evaluating": "model",
-    "frozen_copy": "model",
-    "full_precision": "model",
-    "Run": "state",
-    "Batch": "types",
-    "DataSet": "types",
-    "Features": "types",
-    "ImageFiles": "types",
-    "ImageSet": "types",
-    "Images": "types",
-    "Outputs": "types",
-    "Phase": "types",
-    "Selection": "types",
-    "Step": "scenario",
-    "class_means": "features",
-    "decode_images": "decoding",
-    "unreadable_images": "decoding",
+    "Budget": "recipe.budget",
+    "Results": "record.results",
+    "StepResult": "record.results",
+    "Loader": "data.loader",
+    "Model": "model.growing",
+    "evaluating": "model.growing",
+    "frozen_copy": "model.growing",
+    "full_precision": "model.growing",
+    "Run": "engine.run",
+    "Batch": "data.images",
+    "DataSet": "data.images",
+    "Features": "model.outputs",
+    "ImageFiles": "data.images",
+    "ImageSet": "data.images",
+    "Images": "data.images",
+    "Outputs": "model.outputs",
+    "Phase": "recipe.phase",
+    "Selection": "memory.selection",
+    "Step": "recipe.scenario",
+    "class_means": "model.features",
+    "decode_images": "data.decoding",
+    "unreadable_images": "data.decoding",
 }
 
 __all__ = [

@@ -9,15 +9,21 @@ from pathlib import Path
 
 import torch
 
-from lwmfw import checkpoint, loop, shipped
-from lwmfw.assemble import Assembly, assemble
+from lwmfw import loop
+from lwmfw.assembly.assemble import assemble
+from lwmfw.assembly.parts import Assembly
+from lwmfw.engine.build import DeviceName, new_model
+from lwmfw.engine.first_step import first_step_of
+from lwmfw.engine.going_on import share_first_step
+from lwmfw.engine.prepare import environment, prepare
+from lwmfw.engine.run import Run
 from lwmfw.errors import Interrupted, LwmfwError, RunFailed, UserError
-from lwmfw.first_step import first_step_of
-from lwmfw.metrics import Results
-from lwmfw.model import Model
-from lwmfw.recipe import load_recipe
-from lwmfw.record import Resume, open_directory, read_results
-from lwmfw.state import DeviceName, Run, environment, new_model, prepare
+from lwmfw.model.growing import Model
+from lwmfw.recipe import shipped
+from lwmfw.recipe.load import load_recipe
+from lwmfw.record import checkpoint
+from lwmfw.record.directory import Resume, open_directory
+from lwmfw.record.results import Results, read_results
 
 
 def run(
@@ -68,7 +74,7 @@ def execute(
     with told_in_words(assembly, out or Path.cwd()):
         prepared = prepare(assembly, device)
     if first_step:
-        prepared.share_first_step(first_step)
+        share_first_step(prepared, first_step)
     directory, known = open_directory(resolved, out, resume)
     try:
         prepared.directory = directory

@@ -9,6 +9,7 @@ loop.py.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +18,16 @@ import pluggy
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-    from lwmfw.budget import Budget
     from lwmfw.components import Component
-    from lwmfw.metrics import Results, StepResult
-    from lwmfw.model import Model
-    from lwmfw.scenario import Step
-    from lwmfw.state import Run
-    from lwmfw.types import Batch, ImageSet, Outputs, Phase, Selection
+    from lwmfw.data.images import Batch, ImageSet
+    from lwmfw.engine.run import Run
+    from lwmfw.memory.selection import Selection
+    from lwmfw.model.growing import Model
+    from lwmfw.model.outputs import Outputs
+    from lwmfw.recipe.budget import Budget
+    from lwmfw.recipe.phase import Phase
+    from lwmfw.recipe.scenario import Step
+    from lwmfw.record.results import Results, StepResult
 
 hookspec = pluggy.HookspecMarker("lwmfw")
 hookimpl = pluggy.HookimplMarker("lwmfw")
@@ -241,3 +245,13 @@ def after_run(run: Run, results: Results, rng: Generator) -> None:
         run: the run.
         results: the results of all finished steps.
     """
+
+
+SPECS: dict[str, tuple[str, ...]] = {
+    name: tuple(inspect.signature(function).parameters)
+    for name, function in list(globals().items())
+    if getattr(function, "lwmfw_spec", None) is not None
+}
+"""Hook name -> its argument names, in the order of a run."""
+
+RUN_HOOKS = tuple(name for name in SPECS if name != "register_components")

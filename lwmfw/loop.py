@@ -22,17 +22,20 @@ import time
 import torch
 from torch import Tensor
 
-from lwmfw.data import EpochShape
-from lwmfw.evaluate import evaluate
-from lwmfw.exemplars import balanced, choose_data, keep_exemplars
-from lwmfw.metrics import Results
-from lwmfw.model import Model
-from lwmfw.optimizer import build_optimizer, build_schedule
-from lwmfw.rng import generator
-from lwmfw.scenario import Step
-from lwmfw.state import Run
-from lwmfw.terms import TermMeans, backward, merge_terms
-from lwmfw.types import Batch, ImageSet, Outputs, Phase
+from lwmfw.data.images import Batch, ImageSet
+from lwmfw.data.loader import EpochShape
+from lwmfw.engine.evaluate import evaluate
+from lwmfw.engine.going_on import go_on, save, take_first_step
+from lwmfw.engine.optimizer import build_optimizer, build_schedule
+from lwmfw.engine.run import Run
+from lwmfw.engine.terms import TermMeans, backward, merge_terms
+from lwmfw.memory.exemplars import balanced, choose_data, keep_exemplars
+from lwmfw.model.growing import Model
+from lwmfw.model.outputs import Outputs
+from lwmfw.recipe.phase import Phase
+from lwmfw.recipe.scenario import Step
+from lwmfw.record.results import Results
+from lwmfw.rng import generator, seed_global
 
 
 def train(run: Run) -> Results:
@@ -44,7 +47,7 @@ def train(run: Run) -> Results:
     hook = run.assembly.hook
     try:
         hook.before_run(run=run, rng=run.rng)
-        run.go_on()
+        go_on(run)
         old = run.old_model()
         for step in run.remaining_steps:
             old = learn(run, step, old)
@@ -60,14 +63,14 @@ def learn(run: Run, step: Step, old: Model | None) -> Model | None:
     hook, position = run.assembly.hook, run.assembly.position
     position.step, position.phase, position.epoch, position.batch = step.index, "", 0, 0
     started = time.perf_counter()
-    run.seed_global(step)
+    seed_global(run.recipe.seed, step.index)
     run.model.grow(len(step.new_classes))
     run.model.to(run.device)
     images = choose_data(run, step)
     hook.before_step(run=run, step=step, model=run.model, data=images, rng=run.rng)
     taken = run.first_step if step.index == 1 else None
     if taken:
-        run.take_first_step(taken)
+        take_first_step(run, taken)
     else:
         for phase in run.phases(step):
             position.phase, position.epoch = phase.name, 0
@@ -77,7 +80,7 @@ def learn(run: Run, step: Step, old: Model | None) -> Model | None:
     run.results.steps.append(result)
     old = run.old_model()
     hook.after_step(run=run, step=step, model=run.model, data=images, result=result, rng=run.rng)
-    run.save()
+    save(run)
     return old
 
 

@@ -8,8 +8,6 @@ import hashlib
 
 import torch
 
-from lwmfw.position import Position
-
 
 def derive_seed(seed: int, *key: object) -> int:
     """A seed in [0, 2^63) that depends on `seed` and on every part of `key`."""
@@ -22,19 +20,6 @@ def generator(seed: int, *key: object) -> torch.Generator:
     return torch.Generator().manual_seed(derive_seed(seed, *key))
 
 
-class Randomness:
-    """Gives every component its own generator, renewed at every step and phase."""
-
-    def __init__(self, seed: int, position: Position) -> None:
-        self._seed, self._position = seed, position
-        self._moment: tuple[int, str] | None = None
-        self._generators: dict[str, torch.Generator] = {}
-
-    def of_component(self, name: str) -> torch.Generator:
-        """The generator of the component called `name` in the current step and phase."""
-        moment = (self._position.step, self._position.phase)
-        if moment != self._moment:
-            self._moment, self._generators = moment, {}
-        if name not in self._generators:
-            self._generators[name] = generator(self._seed, "component", *moment, name)
-        return self._generators[name]
+def seed_global(seed: int, step: int) -> None:
+    """Make what draws from torch's global generator (initial weights, dropout) a function of seed and step."""
+    torch.manual_seed(derive_seed(seed, "global", step))

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import torch
 
+from lwmfw_plugins.data._idx import read_idx, write_idx
 from lwmfw_plugins.data.fashion_mnist import DEBIAN, FILES, ORIGINAL_SHA256, SHIPPED
-from lwmfw_plugins.data.idx import read_idx, write_idx
 
 PER_CLASS = {"train": 320, "test": 100}
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from lwmfw import Backbone, Component, Field, Options, hookimpl
 
 if TYPE_CHECKING:
-    from lwmfw_plugins.backbones.resnet_network import ResidualNetwork
+    from lwmfw_plugins.backbones._resnet import ResidualNetwork
 
 
 class WidthOptions(Options):
@@ -36,7 +36,7 @@ class ResNet20:
 
     def build(self, channels: int) -> ResidualNetwork:
         """The network for images of so many channels."""
-        from lwmfw_plugins.backbones.resnet_network import ResNet
+        from lwmfw_plugins.backbones._resnet import ResNet
 
         return ResNet(channels, self.blocks, self.options.width, final_relu=self.options.final_relu)
 
@@ -57,9 +57,9 @@ class PodNet32:
 
     def build(self, channels: int) -> ResidualNetwork:
         """The network for images of so many channels."""
-        from lwmfw_plugins.backbones import resnet_network
+        from lwmfw_plugins.backbones import _resnet
 
-        return resnet_network.PodNet32(channels, self.options.width)
+        return _resnet.PodNet32(channels, self.options.width)
 
 
 class Thesis32:
@@ -77,9 +77,9 @@ class Thesis32:
 
     def build(self, channels: int) -> ResidualNetwork:
         """The network for images of so many channels."""
-        from lwmfw_plugins.backbones import resnet_network
+        from lwmfw_plugins.backbones import _resnet
 
-        return resnet_network.Thesis32(channels, self.options.width, final_relu=self.options.final_relu)
+        return _resnet.Thesis32(channels, self.options.width, final_relu=self.options.final_relu)
 
 
 @hookimpl

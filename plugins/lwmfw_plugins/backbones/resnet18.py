@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from lwmfw import Backbone, Component, Field, Options, hookimpl
 
 if TYPE_CHECKING:
-    from lwmfw_plugins.backbones.resnet_network import ResidualNetwork
+    from lwmfw_plugins.backbones._resnet import ResidualNetwork
 
 
 class ResNet18Options(Options):
@@ -33,9 +33,9 @@ class ResNet18:
 
     def build(self, channels: int) -> ResidualNetwork:
         """The network for images of so many channels."""
-        from lwmfw_plugins.backbones import resnet_network
+        from lwmfw_plugins.backbones import _resnet
 
-        return resnet_network.ResNet18(channels, self.options.stem, final_relu=self.options.final_relu)
+        return _resnet.ResNet18(channels, self.options.stem, final_relu=self.options.final_relu)
 
 
 @hookimpl

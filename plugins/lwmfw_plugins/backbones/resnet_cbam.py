@@ -10,7 +10,7 @@ from lwmfw_plugins.backbones.resnet import ResNet20, ResNet32, ResNetOptions, Th
 from lwmfw_plugins.backbones.resnet18 import ResNet18, ResNet18Options
 
 if TYPE_CHECKING:
-    from lwmfw_plugins.backbones.resnet_network import ResidualNetwork
+    from lwmfw_plugins.backbones._resnet import ResidualNetwork
 
 
 class CbamOptions(Options):
@@ -43,7 +43,7 @@ class ResNet20Cbam:
 
     def build(self, channels: int) -> ResidualNetwork:
         """The network for images of so many channels; its random weights but the gates' are the plain network's."""
-        from lwmfw_plugins.backbones.cbam import add_gates
+        from lwmfw_plugins.backbones._cbam import add_gates
 
         network: ResidualNetwork = self.plain(self.options).build(channels)
         add_gates(network, ratio=self.options.ratio, floor=self.options.floor, form=self.options.form)

@@ -47,7 +47,7 @@ class Timm:
         """
         import timm
 
-        from lwmfw_plugins.backbones.timm_network import build_network
+        from lwmfw_plugins.backbones._timm import build_network
 
         name, known = self.options.model, timm.list_models()
         if name not in known:

@@ -55,7 +55,7 @@ class Torchvision:
         """
         from torchvision import models
 
-        from lwmfw_plugins.backbones.torchvision_network import build_network
+        from lwmfw_plugins.backbones._torchvision import build_network
 
         name, known = self.options.model, models.list_models(module=models)
         if name not in known:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from lwmfw import ImageSet, Model, Phase, Run, Step
-    from lwmfw_plugins.classifiers.heads import CosineHead
+    from lwmfw_plugins.classifiers._heads import CosineHead
 
 
 class CosineOptions(Options):
@@ -37,7 +37,7 @@ class Cosine:
 
     def build(self, features: int) -> nn.Module:
         """A head without classes for so many features."""
-        from lwmfw_plugins.classifiers.heads import CosineHead
+        from lwmfw_plugins.classifiers._heads import CosineHead
 
         return CosineHead(features, self.options.scale)
 

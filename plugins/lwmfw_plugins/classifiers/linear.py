@@ -19,7 +19,7 @@ class Linear:
 
     def build(self, features: int) -> nn.Module:
         """A head without classes for so many features."""
-        from lwmfw_plugins.classifiers.heads import LinearHead
+        from lwmfw_plugins.classifiers._heads import LinearHead
 
         return LinearHead(features)
 

@@ -8,44 +8,10 @@ from typing import TYPE_CHECKING, Literal, cast
 from lwmfw import Classifier, Component, Field, Options, hookimpl
 
 if TYPE_CHECKING:
-    from torch import Generator, Tensor, nn
+    from torch import Generator, nn
 
     from lwmfw import ImageSet, Model, Phase, Run, Step
-    from lwmfw_plugins.classifiers.heads import ProxyHead
-
-
-def proxy_similarities(features: Tensor, proxies: Tensor, scaling: float) -> Tensor:
-    """Minus the squared distances of normalised features and normalised proxies, scaled.
-
-    The paper writes the cosine; the authors' code, from which its numbers come, takes -|f - t|^2 = 2 cos - 2. The
-    shift is lost in a softmax over classes, but the factor 2 doubles eta and sharpens the softmax over a class's
-    proxies: re-implementations with the plain cosine miss the numbers.
-
-    Args:
-        features: (B, D).
-        proxies: (N, K, D).
-        scaling: length to which both are normalised; distances grow by its square.
-
-    Returns:
-        (B, N, K), each in -4 scaling^2 .. 0.
-    """
-    from torch.nn.functional import normalize
-
-    cosines = normalize(features) @ normalize(proxies.flatten(0, 1)).T
-    return scaling**2 * (2 * cosines - 2).view(len(features), *proxies.shape[:2])
-
-
-def merged(similarities: Tensor, gamma: float) -> Tensor:
-    """One similarity per class: its proxies', weighted by their softmax.
-
-    Args:
-        similarities: (B, N, K).
-        gamma: sharpness of the softmax; 0 is the mean, large values approach the maximum.
-
-    Returns:
-        (B, N), between mean and maximum of each class.
-    """
-    return (similarities * (gamma * similarities).softmax(2)).sum(2)
+    from lwmfw_plugins.classifiers._heads import ProxyHead
 
 
 class ProxiesOptions(Options):
@@ -80,7 +46,7 @@ class Proxies:
 
     def build(self, features: int) -> nn.Module:
         """A head without classes for so many features."""
-        from lwmfw_plugins.classifiers.heads import ProxyHead
+        from lwmfw_plugins.classifiers._heads import ProxyHead
 
         return ProxyHead(features, **self.options.model_dump(exclude={"imprint", "freeze_old"}))
 
@@ -90,7 +56,7 @@ class Proxies:
         import torch
         from torch.nn.functional import normalize
 
-        from lwmfw_plugins.classifiers.kmeans import k_means
+        from lwmfw_plugins.classifiers._kmeans import k_means
 
         if self.options.imprint == "none" or step.index == 1:
             return

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
 from lwmfw import Component, Data, Field, hookimpl
-from lwmfw_plugins.data.files import (
+from lwmfw_plugins.data._files import (
     FileOptions,
     Labelled,
     check_class_count,

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, ClassVar
 
 from lwmfw import Component, Data, UserError, hookimpl
-from lwmfw_plugins.data.files import Entry, FileOptions, check_class_count, data_set, find, listed_image, read_list
+from lwmfw_plugins.data._files import Entry, FileOptions, check_class_count, data_set, find, listed_image, read_list
 
 if TYPE_CHECKING:
     from lwmfw import DataSet

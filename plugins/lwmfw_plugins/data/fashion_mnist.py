@@ -108,7 +108,7 @@ class FashionMnist:
 def read_folder(folder: Path, sha256: dict[str, str], options: ClothesOptions) -> DataSet:
     """The data set of four IDX files, each plain or gzipped."""
     from lwmfw import DataSet, Images
-    from lwmfw_plugins.data.idx import read_idx
+    from lwmfw_plugins.data._idx import read_idx
 
     arrays = {part: read_idx(_file(folder, name), sha256[part]) for part, name in FILES.items()}
     train, test = (

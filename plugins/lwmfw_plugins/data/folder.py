@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from lwmfw import Component, Data, Field, Folder, UserError, hookimpl
-from lwmfw_plugins.data.files import SUFFIXES, FileOptions, data_set, images_below, shuffled, sub_folders
+from lwmfw_plugins.data._files import SUFFIXES, FileOptions, data_set, images_below, shuffled, sub_folders
 
 if TYPE_CHECKING:
     from lwmfw import DataSet

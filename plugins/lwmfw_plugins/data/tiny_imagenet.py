@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from lwmfw import Component, Data, Field, UserError, hookimpl
-from lwmfw_plugins.data.files import (
+from lwmfw_plugins.data._files import (
     FileOptions,
     check_class_count,
     data_set,

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from lwmfw import Component, Field, Observer, Options, hookimpl
-from lwmfw_plugins.attention import pooled_attention
+from lwmfw_plugins._attention import pooled_attention
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -78,7 +78,7 @@ class AttentionDrift:
             return
         import torch
 
-        from lwmfw_plugins.observers.contact_sheet import contact_sheet
+        from lwmfw_plugins._pictures import attention_sheet
 
         indices = self._indices(run)
         labels = run.data.test.labels[indices].tolist()
@@ -91,7 +91,7 @@ class AttentionDrift:
         maps = torch.stack(self.maps, 1)[rows]
         captions = [[f"l1 {float(drift(one, one[:1])[0][n]):.2f}" for n in range(len(one))] for one in maps]
         names = [run.results.class_names[labels[i]] for i in rows]
-        run.directory.write("attention.png", contact_sheet(pixels, maps, names, captions))
+        run.directory.write("attention.png", attention_sheet(pixels, maps, names, captions))
 
     def _indices(self, run: Run) -> Tensor:
         """Positions of the watched images among the test images."""

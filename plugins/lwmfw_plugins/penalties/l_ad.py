@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from lwmfw import Component, Field, Options, Penalty, UserError, hookimpl
-from lwmfw_plugins.attention import pooled_attention, stage_attention
+from lwmfw_plugins._attention import pooled_attention, stage_attention
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from lwmfw import Component, Field, Options, Penalty, hookimpl
-from lwmfw_plugins.penalties.adaptive import FORMS, Adaptive, adaptive_factor
+from lwmfw_plugins.penalties._adaptive import FORMS, Adaptive, adaptive_factor
 
 if TYPE_CHECKING:
     from torch import Tensor

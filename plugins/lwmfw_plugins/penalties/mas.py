@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from lwmfw import Component, Field, Penalty, hookimpl
-from lwmfw_plugins.penalties.importance import Holding, ImagesOptions, flat, mean_of_gradients, some_of
+from lwmfw_plugins.penalties._importance import Holding, ImagesOptions, flat, mean_of_gradients, some_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Generator, Tensor
 
     from lwmfw import ImageSet, Model, Run
-    from lwmfw_plugins.penalties.importance import Batches
+    from lwmfw_plugins.penalties._importance import Batches
 
 
 def sensitivity(model: Model, parameters: Mapping[str, Tensor], batches: Batches) -> Tensor:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from lwmfw import Component, Field, Penalty, hookimpl
-from lwmfw_plugins.penalties.importance import HeldOptions, Holding, flat
+from lwmfw_plugins.penalties._importance import HeldOptions, Holding, flat
 
 if TYPE_CHECKING:
     from torch import Tensor

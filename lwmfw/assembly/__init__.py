@@ -1,0 +1,1 @@
+"""Chosen components become attached ones: built, examined, and called through one door."""

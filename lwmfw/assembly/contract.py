@@ -1,0 +1,100 @@
+"""What an instance must look like: well-formed hooks, and needs that something in the recipe offers."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from lwmfw.assembly.parts import Assembly
+from lwmfw.errors import UserError, did_you_mean
+from lwmfw.hookspecs import RUN_HOOKS, SPECS
+
+OFFERS = {
+    "backbone": frozenset({"features", "maps", "raw_maps", "pooled"}),
+    "classifier": frozenset({"similarities"}),
+}
+"""Kind -> what its component can offer; a component can need these, "old", "old_graph" and "memory"."""
+NEEDS = frozenset({"old", "old_graph", "memory"}).union(*OFFERS.values())
+
+
+def check_hooks(instance: Any, provider: str, kind: str = "") -> dict[str, Callable[..., Any]]:
+    """The hook implementations of an instance, each checked against its specification.
+
+    Raises:
+        UserError: an unknown hook, a hook's name without the marker, an argument that is not offered or has a
+            default, a call-order option, or a refiner's select_memory that is no wrapper.
+    """
+    found = {}
+    for name in dir(type(instance)):
+        # looked up without being run: a property is no hook
+        static = inspect.getattr_static(type(instance), name)
+        function = getattr(static, "__func__", static)
+        options = getattr(function, "lwmfw_impl", None)
+        who = f"{provider}: {type(instance).__name__}.{name}"
+        if options is None:
+            if name in RUN_HOOKS:
+                raise UserError(f"{who} has a hook's name but no @hookimpl; it would never be called")
+            continue
+        if name not in RUN_HOOKS:
+            hint = did_you_mean(name, RUN_HOOKS) or f"; hooks are {', '.join(RUN_HOOKS)}"
+            raise UserError(f"{who} is marked @hookimpl, but the loop has no such hook{hint}")
+        used = [option for option, value in options.items() if value]
+        if kind == "refiner" and name == "select_memory":
+            if used != ["wrapper"] or not inspect.isgeneratorfunction(function):
+                raise UserError(
+                    f"{who} of a refiner has to wrap the selector's; mark it @hookimpl(wrapper=True) and begin it with "
+                    "`selection = yield`"
+                )
+        elif used:
+            raise UserError(f"{who}: @hookimpl({used[0]}=...) is refused; the order is that of the recipe")
+        method = getattr(instance, name)
+        _check_arguments(who, method, SPECS[name], "old" in needs_of(instance))
+        found[name] = method
+    return found
+
+
+def _check_arguments(who: str, method: Callable[..., Any], spec: tuple[str, ...], gets_old: bool) -> None:
+    offered = [argument for argument in spec if argument != "old" or gets_old]
+    for parameter in inspect.signature(method).parameters.values():
+        if parameter.kind is not parameter.POSITIONAL_OR_KEYWORD:
+            raise UserError(f"{who} takes '{parameter}'; a hook names its arguments: {', '.join(offered)}")
+        if parameter.default is not parameter.empty:
+            raise UserError(f"{who} gives '{parameter.name}' a default; hook arguments take none")
+        if parameter.name == "old" and "old" in spec and not gets_old:
+            raise UserError(f"{who} asks for 'old' but does not need it; add \"old\" to needs")
+        if parameter.name not in offered:
+            hint = did_you_mean(parameter.name, offered)
+            raise UserError(
+                f"{who} asks for '{parameter.name}', which is not offered{hint or ';'} offered: {', '.join(offered)}"
+            )
+
+
+def needs_of(instance: Any) -> set[str]:
+    needs = getattr(instance, "needs", ())
+    return {needs} if isinstance(needs, str) else set(needs)
+
+
+def unmet_needs(assembly: Assembly) -> list[str]:
+    errors = []
+    for name, instance in assembly.components.items():
+        provider = assembly.chosen[name].component.provider
+        faults = (_unmet(assembly, need) for need in sorted(needs_of(instance)))
+        errors += [f"{provider}: {name} needs {fault}" for fault in faults if fault]
+    return errors
+
+
+def _unmet(assembly: Assembly, need: str) -> str:
+    """What is wrong with a need in this recipe; empty if it is met."""
+    if need not in NEEDS:
+        hint = did_you_mean(need, NEEDS) or f"; choose of {', '.join(sorted(NEEDS))}"
+        return f"'{need}', which nothing can offer{hint}"
+    if need == "memory" and assembly.resolved.recipe.memory is None:
+        return "exemplars, but the recipe keeps none; add [memory]"
+    for kind in (kind for kind, possible in OFFERS.items() if need in possible):
+        name = assembly.name_of(kind)
+        offers = getattr(assembly.components[name], "offers", ())
+        if need not in offers:
+            listed = ", ".join(sorted(offers)) or "nothing"
+            return f"'{need}', but the {kind} {name} offers {listed}; choose another {kind}"
+    return ""

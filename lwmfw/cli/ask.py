@@ -1,0 +1,110 @@
+"""The verbs that only talk."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lwmfw.cli.options import PluginsOption, RecipeArgument, SeedOption, SetOption, TableFormat, load
+from lwmfw.cli.table import print_table
+
+if TYPE_CHECKING:
+    pass
+
+
+def check(
+    recipe: RecipeArgument,
+    set_: SetOption = [],
+    seed: SeedOption = None,
+    plugins: PluginsOption = [],
+) -> None:
+    """Say whether a recipe would run, without its data."""
+    from lwmfw.assembly.assemble import assemble
+
+    resolved = load(recipe, set_, seed, plugins)
+    assemble(resolved)
+    print(f"{resolved.source.path}: ok")
+
+
+def show(
+    recipe: RecipeArgument,
+    set_: SetOption = [],
+    seed: SeedOption = None,
+    plugins: PluginsOption = [],
+) -> None:
+    """Print a recipe with its bases merged in and every default written out."""
+    print(load(recipe, set_, seed, plugins).toml(), end="")
+
+
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="Print this recipe.")] = None,
+    copy: Annotated[Path | None, typer.Option(metavar="DIR", help="Copy it, with what it extends.")] = None,
+) -> None:
+    """List the shipped recipes, print one, or copy them."""
+    from lwmfw.recipe import shipped
+
+    if copy is not None:
+        for path in shipped.copy(name, copy):
+            print(path)
+    elif name:
+        print(shipped.find(name).read_text(encoding="utf-8"), end="")
+    else:
+        print_table(["recipe", "purpose"], [[key, shipped.purpose(path)] for key, path in shipped.recipes().items()])
+
+
+def plugins(
+    name: Annotated[str | None, typer.Argument(help="Print the options of this component.")] = None,
+    files: PluginsOption = [],
+) -> None:
+    """List the components that recipes can name, or one component's options."""
+    from lwmfw.cli import manual
+    from lwmfw.recipe.catalogue import discover
+
+    catalogue = discover(files)
+    if name:
+        for component in manual.named(catalogue, name):
+            print(f"{component.kind} {component.name}, from {component.provider}: {component.summary}")
+            print_table(["option", "type", "default", "meaning"], manual.option_rows(component))
+    else:
+        rows = [[c.kind, c.name, str(c.provider), c.summary] for c in manual.sorted_components(catalogue)]
+        print_table(["kind", "name", "from", "what it is"], rows)
+    for failure in catalogue.failures:
+        print(failure, file=sys.stderr)
+
+
+def hooks(name: Annotated[str | None, typer.Argument(help="Print this hook's manual.")] = None) -> None:
+    """List the moments at which a component can act, or one moment's manual."""
+    from lwmfw.cli import manual
+
+    if name:
+        print(manual.hook_page(name))
+    else:
+        print_table(["hook", "arguments", "when"], manual.hook_rows())
+
+
+def schema() -> None:
+    """Print the JSON schema of recipes, with all installed components, for editors."""
+    import json
+
+    from lwmfw.recipe.catalogue import discover
+    from lwmfw.recipe.schema import recipe_schema
+
+    print(json.dumps(recipe_schema(discover()), indent=1))
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories.")],
+    format_: Annotated[TableFormat, typer.Option("--format", help="table, or tidy csv.")] = TableFormat.TABLE,
+) -> None:
+    """Put the results of runs side by side; seeds of one variant are averaged."""
+    from lwmfw.record.compare import comparison_rows, read_run
+    from lwmfw.record.results import accuracy_csv
+
+    read = [read_run(path) for path in runs]
+    if format_ is TableFormat.CSV:
+        print(accuracy_csv({str(run.path): run.results for run in read}), end="")
+    else:
+        print_table(*comparison_rows(read))

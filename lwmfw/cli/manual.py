@@ -1,0 +1,92 @@
+"""What `lwmfw plugins` and `lwmfw hooks` print, read off the components and the hook specifications."""
+
+from __future__ import annotations
+
+import inspect
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from lwmfw import hookspecs
+from lwmfw.components import KINDS, Component
+from lwmfw.errors import UserError, did_you_mean
+from lwmfw.hookspecs import SPECS
+from lwmfw.recipe.catalogue import Catalogue
+
+
+def sorted_components(catalogue: Catalogue) -> list[Component]:
+    """All components by kind, then name."""
+    return [component for kind in KINDS for component in catalogue.of_kind(kind.kind)]
+
+
+def named(catalogue: Catalogue, name: str) -> list[Component]:
+    """The components of a name, of whatever kind.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = [c for c in sorted_components(catalogue) if name in (c.name, f"{c.provider.name}/{c.name}")]
+    if not found:
+        known = {c.name for c in catalogue.components}
+        raise UserError(f"no component named '{name}'{did_you_mean(name, known) or '; `lwmfw plugins` lists them'}")
+    return found
+
+
+def option_rows(component: Component) -> list[list[str]]:
+    """Name, type, default and meaning of each option."""
+    rows = []
+    for name, field in component.options.model_fields.items():
+        default = "required" if field.is_required() else _toml(field.default)
+        rows.append([name, _type(field.annotation), default, field.description or ""])
+    return rows
+
+
+def hook_rows() -> list[list[str]]:
+    """Name, arguments and first sentence of each hook."""
+    return [[name, ", ".join(_arguments(name)), _doc(name).splitlines()[0]] for name in SPECS]
+
+
+def hook_page(name: str) -> str:
+    """The manual of one hook: its signature and docstring.
+
+    Raises:
+        UserError: there is no such hook.
+    """
+    if name not in SPECS:
+        raise UserError(f"no hook named '{name}'{did_you_mean(name, SPECS) or '; `lwmfw hooks` lists them'}")
+    besides = "\n\nBesides, rng is offered: a torch.Generator that depends on seed, step, phase and component alone."
+    return f"{name}({', '.join(_arguments(name))})\n\n{_doc(name)}{besides if 'rng' in SPECS[name] else ''}"
+
+
+def _arguments(name: str) -> list[str]:
+    return [argument for argument in SPECS[name] if argument != "rng"]
+
+
+def _doc(name: str) -> str:
+    return inspect.cleandoc(getattr(hookspecs, name).__doc__)
+
+
+def _toml(value: Any) -> str:
+    match value:
+        case bool():
+            return str(value).lower()
+        case str():
+            return f'"{value}"'
+        case None:
+            return "-"
+        case _:
+            return str(value)
+
+
+def _type(annotation: Any) -> str:
+    """A type as a recipe writes it."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return " | ".join(_toml(value) for value in arguments)
+    if origin is Annotated:
+        return _type(arguments[0])
+    if origin in (Union, UnionType):
+        return " | ".join(_type(part) for part in arguments if part is not type(None))
+    if origin is list:
+        return f"array of {_type(arguments[0])}"
+    names = {str: "string", bool: "boolean", int: "integer", float: "number"}
+    return names.get(annotation, getattr(annotation, "__name__", str(annotation)))

@@ -1,0 +1,61 @@
+"""Arguments and options that several verbs have, and the recipe they name."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from lwmfw.recipe.load import Resolved
+
+
+class Device(StrEnum):
+    """Where to train."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+class ResumeMode(StrEnum):
+    """What to do with an unfinished run in --out."""
+
+    AUTO = "auto"
+    NEVER = "never"
+    MUST = "must"
+
+
+class TableFormat(StrEnum):
+    """How to print a table."""
+
+    TABLE = "table"
+    CSV = "csv"
+
+
+RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="TOML file, or the name of a shipped one.")]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]
+SetOption = Annotated[
+    list[str],
+    typer.Option("--set", metavar="K=V", help="Override a key, as in training.epochs=5. Repeatable."),
+]
+SeedOption = Annotated[int | None, typer.Option(help="Override the recipe's seed.", min=0)]
+PluginsOption = Annotated[
+    list[Path], typer.Option("--plugins", metavar="PATH", help="A plug-in file to load besides. Repeatable.")
+]
+DeviceOption = Annotated[Device, typer.Option(help="auto takes a GPU if there is one.")]
+
+
+def load(
+    recipe: Path,
+    settings: list[str] | None = None,
+    seed: int | None = None,
+    plugins: list[Path] | None = None,
+) -> Resolved:
+    from lwmfw.recipe import shipped
+    from lwmfw.recipe.load import load_recipe
+    from lwmfw.recipe.settings import parse_settings
+
+    return load_recipe(shipped.locate(recipe), parse_settings(settings or []), seed=seed, plugins=plugins or [])

@@ -1,0 +1,311 @@
+"""Images in files to batches: decoded, cut and resized in worker processes, so that memory holds a few batches only.
+
+What becomes of a file depends on the file, the view and a seed that comes with it, and not on the process that decodes
+it: the number of workers is the machine's affair and changes no bit.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import torch
+from PIL import Image, UnidentifiedImageError
+from PIL.Image import Resampling, Transpose
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from lwmfw.data.images import ImageFiles, Images, StoredImage
+from lwmfw.errors import RunFailed, UserError, shown
+
+WORKERS = 8  # more rarely pay: the disk or the device is the limit by then
+_EXEMPLAR = ""  # in the place of a path
+CHUNK = 64  # files that a worker decodes at a time where no batch size is given
+
+Box = tuple[float, float, float, float]
+Item = tuple[str | StoredImage, int]
+"""A file or an exemplar, and the seed of how it is shown."""
+T = TypeVar("T")
+
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}
+"""What puts an image upright, by its EXIF orientation."""
+
+
+@dataclass(frozen=True)
+class View:
+    """How a file becomes an image.
+
+    Attributes:
+        size: height and width of the image.
+        resize: what the shorter side becomes before the centre is cut out; None: a random part is shown.
+        flip: whether the image is mirrored at random; only where a random part is shown.
+        codec: decodes exemplars.
+    """
+
+    size: int
+    resize: int | None
+    flip: bool = False
+    codec: Any = None
+
+    def show(self, source: str | StoredImage, seed: int) -> Tensor:
+        """The image of a file or an exemplar, (3, size, size), uint8.
+
+        Raises:
+            Exception: of any kind, as Pillow raises for damaged files.
+        """
+        if self.resize:
+            share = self.size / self.resize
+            return _tensor(self._part(source, lambda width, height: centre_box(width, height, share)))
+        rng = torch.Generator().manual_seed(seed)
+        image = self._part(source, lambda width, height: random_box(width, height, rng))
+        mirrored = self.flip and bool(torch.rand((), generator=rng) < 0.5)
+        return _tensor(image.transpose(Transpose.FLIP_LEFT_RIGHT) if mirrored else image)
+
+    def _part(self, source: str | StoredImage, choose: Callable[[int, int], Box]) -> Image.Image:
+        if isinstance(source, str):
+            return _read(source, self.size, choose)
+        pixels = self.codec.decode([source.encoded], (3, source.height, source.width))[0]
+        image = Image.fromarray(pixels.permute(1, 2, 0).numpy())
+        return image.resize((self.size, self.size), Resampling.BILINEAR, choose(source.width, source.height))
+
+
+def centre_box(width: int, height: int, share: float) -> Box:
+    """The square in the middle whose side is a share of the shorter side; left, top, right, bottom."""
+    half = min(width, height) * share / 2
+    return width / 2 - half, height / 2 - half, width / 2 + half, height / 2 + half
+
+
+def random_box(width: int, height: int, rng: torch.Generator) -> Box:
+    """A part of 8 % to all of the area with sides from 3:4 to 4:3, as torchvision's RandomResizedCrop draws it.
+
+    Where ten draws do not fit into the image, the largest part in its middle with such sides.
+    """
+    for _ in range(10):
+        area = width * height * torch.empty(1).uniform_(0.08, 1, generator=rng).item()
+        ratio = torch.exp(torch.empty(1).uniform_(math.log(3 / 4), math.log(4 / 3), generator=rng)).item()
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            top = int(torch.randint(0, height - h + 1, (1,), generator=rng))
+            left = int(torch.randint(0, width - w + 1, (1,), generator=rng))
+            return left, top, left + w, top + h
+    w, h = min(width, round(height * 4 / 3)), min(height, round(width * 4 / 3))
+    left, top = (width - w) // 2, (height - h) // 2
+    return left, top, left + w, top + h
+
+
+def _read(path: str, size: int, choose: Callable[[int, int], Box]) -> Image.Image:
+    """Part of an image as an upright square of RGB.
+
+    The part is chosen in the file's own orientation, and only the small square is turned.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # remarks on odd files that can be read
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with open(path, "rb") as stream, Image.open(stream) as file:
+            width, height = file.size
+            left, top, right, bottom = choose(width, height)
+            # a JPEG is decoded at a fraction of its size as long as the part keeps `size` pixels a side
+            shrink = max(1.0, min(right - left, bottom - top) / size)
+            file.draft("RGB", (math.ceil(width / shrink), math.ceil(height / shrink)))
+            pixels = _rgb(file)
+            x, y = pixels.width / width, pixels.height / height
+            square = pixels.resize((size, size), Resampling.BILINEAR, (left * x, top * y, right * x, bottom * y))
+            turn = _TURNS.get(file.getexif().get(_ORIENTATION, 1))
+    return square if turn is None else square.transpose(turn)
+
+
+def _whole(path: str, resize: int) -> Image.Image:
+    """An upright image whose shorter side has so many pixels; smaller ones stay as they are."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with open(path, "rb") as stream, Image.open(stream) as file:
+            share = min(1.0, resize / min(file.size))
+            width, height = (max(1, round(side * share)) for side in file.size)
+            file.draft("RGB", (width, height))
+            turn = _TURNS.get(file.getexif().get(_ORIENTATION, 1))
+            image = _rgb(file).resize((width, height), Resampling.BILINEAR)
+    return image if turn is None else image.transpose(turn)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would clip at 255
+        image = image.convert("I").point(lambda value: value * (1 / 257)).convert("L")
+    return image.convert("RGB")
+
+
+def _tensor(image: Image.Image) -> Tensor:
+    flat = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+    return flat.view(image.height, image.width, 3).permute(2, 0, 1)
+
+
+@dataclass(frozen=True)
+class _Decode:
+    """Shows a batch of files; returns images (B, 3, size, size) without the unreadable, and why those are."""
+
+    view: View
+
+    def __call__(self, items: Sequence[Item]) -> tuple[Tensor, dict[str, str]]:
+        images, failures = [torch.empty(0, 3, self.view.size, self.view.size, dtype=torch.uint8)], {}
+        for source, seed in items:
+            try:
+                images.append(self.view.show(source, seed)[None])
+            except Exception as error:
+                failures[source if isinstance(source, str) else _EXEMPLAR] = _reason(error)
+        return torch.cat(images), failures
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):  # its text is the path again
+        return "no image of a known format"
+    return shown(str(error)) or type(error).__name__
+
+
+def _examine(items: Sequence[Item]) -> dict[str, str]:
+    """The unreadable among files and why, without sending pixels home."""
+    return _Decode(View(size=8, resize=8))(items)[1]
+
+
+class _Work(Dataset[Any], Generic[T]):
+    """What a worker does with a batch of items. It holds no list: the items come with the batch."""
+
+    def __init__(self, work: Callable[[Sequence[Item]], T]) -> None:
+        self.work = work
+
+    def __getitems__(self, items: Sequence[Item]) -> T:
+        return self.work(items)
+
+
+def worker_count() -> int:
+    """Processes to decode with: one for each core this process may use, up to WORKERS."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(WORKERS, cores)
+
+
+def _in_workers(
+    work: Callable[[Sequence[Item]], T], batches: Iterable[Sequence[Item]], count: int, *, pin: bool = False
+) -> Iterator[T]:
+    """`work` done on each of `count` batches by worker processes, in order."""
+    loader = DataLoader(
+        _Work(work),
+        batch_sampler=batches,  # type: ignore[arg-type]  # any iterable of lists will do
+        num_workers=min(worker_count(), count),
+        collate_fn=_unchanged,
+        pin_memory=pin,
+        generator=torch.Generator(),  # the global one is left alone
+    )
+    with warnings.catch_warnings():
+        # workers fork and then only decode, which is what DataLoader is made for
+        warnings.filterwarnings("ignore", ".*multi-threaded.*fork", DeprecationWarning)
+        results = iter(loader)
+    try:
+        yield from results
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise RunFailed(
+            f"data: a decoding process died ({shown(str(error))}); see that there is memory, also in /dev/shm"
+        ) from error
+
+
+def _unchanged(result: T) -> T:
+    return result
+
+
+def decoded_batches(
+    files: ImageFiles, chosen: Sequence[Tensor], *, seeds: Sequence[Tensor] | None = None, flip: bool = False
+) -> Iterator[Tensor]:
+    """The images of batches of files, decoded ahead of their use.
+
+    Args:
+        files: N files.
+        chosen: positions of each batch's files.
+        seeds: for each batch (B,), int64, of the random part that is shown; None: the centre is shown.
+        flip: whether they are mirrored at random.
+
+    Yields:
+        (B, 3, size, size), uint8, on the device of the labels.
+
+    Raises:
+        UserError: a file cannot be read; names it.
+    """
+    device = files.labels.device
+    view = View(files.size, files.resize if seeds is None else None, flip, files.codec)
+    items = (
+        [(files.paths[i], seed) for i, seed in zip(index.tolist(), drawn.tolist(), strict=True)]
+        for index, drawn in zip(chosen, seeds or [torch.zeros_like(index) for index in chosen], strict=True)
+    )
+    for pixels, failures in _in_workers(_Decode(view), items, len(chosen), pin=device.type == "cuda"):
+        for path, reason in failures.items():
+            if path == _EXEMPLAR:
+                raise RunFailed(f"memory: an exemplar cannot be decoded ({reason}); start the run anew")
+            raise UserError(f"{path}: cannot be read ({reason}); replace or remove the file")
+        yield pixels.to(device, non_blocking=True)
+
+
+def decode_images(files: ImageFiles) -> Images:
+    """All images of files in memory, evaluation's view of each; they fit the ordinary augmentation of small images.
+
+    Raises:
+        UserError: a file cannot be read; names it.
+    """
+    pixels = torch.empty(len(files), files.channels, files.size, files.size, dtype=torch.uint8)
+    chosen = torch.arange(len(files)).split(CHUNK)
+    for index, part in zip(chosen, decoded_batches(files, chosen), strict=True):
+        pixels[index] = part
+    return Images(pixels, files.labels)
+
+
+@dataclass(frozen=True)
+class _Encode:
+    """Encodes whole upright images of files whose shorter side is resized."""
+
+    codec: Any
+    resize: int
+
+    def __call__(self, items: Sequence[Item]) -> list[StoredImage | str]:
+        done: list[StoredImage | str] = []
+        for path, _ in items:
+            try:
+                pixels = _tensor(_whole(str(path), self.resize))
+                done.append(StoredImage(self.codec.encode(pixels[None])[0], *pixels.shape[1:]))
+            except Exception as error:
+                done.append(f"{path}: cannot be kept ({_reason(error)}); replace or remove the file")
+        return done
+
+
+def encoded_files(files: ImageFiles, codec: Any) -> Iterator[StoredImage]:
+    """Files as exemplars, in their order.
+
+    Raises:
+        UserError: a file cannot be read; names it.
+    """
+    paths = list(files.paths)
+    batches = [[(path, 0) for path in paths[first : first + CHUNK]] for first in range(0, len(paths), CHUNK)]
+    for part in _in_workers(_Encode(codec, files.resize), batches, len(batches)) if batches else ():
+        for stored in part:
+            if isinstance(stored, str):
+                raise UserError(stored)
+            yield stored
+
+
+def unreadable_images(paths: Sequence[str]) -> dict[str, str]:
+    """The files that cannot be decoded to their end, each with the reason, in the order given."""
+    batches = [[(path, 0) for path in paths[first : first + CHUNK]] for first in range(0, len(paths), CHUNK)]
+    found: dict[str, str] = {}
+    for part in _in_workers(_examine, batches, len(batches)):
+        found |= part
+    return found

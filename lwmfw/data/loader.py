@@ -1,0 +1,152 @@
+"""Images to batches: ordered, cropped, flipped and normalised as tensors.
+
+A set in memory is one uint8 tensor on the device; one in files is decoded by workers (decoding.py). Order and
+augmentation of an epoch are drawn at once from a generator that depends on seed, step, phase and epoch only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from lwmfw.data.decoding import CHUNK, decoded_batches
+from lwmfw.data.images import Batch, DataSet, ImageFiles, Images, ImageSet
+
+EVALUATION_BATCH = 250  # larger forwards are slower on a CPU
+
+
+@dataclass(frozen=True)
+class EpochShape:
+    """What the batches of an epoch are made of.
+
+    Attributes:
+        count: images, exemplars first.
+        held: how many are exemplars.
+        batch_size: of every batch but the last.
+        replay: above 0, the share of exemplars in every batch: new images come once, exemplars as often as that takes;
+            0: every image comes once.
+    """
+
+    count: int
+    held: int
+    batch_size: int
+    replay: float = 0.0
+
+    @property
+    def _replayed(self) -> int:
+        """Exemplars in a batch; 0: as chance has it."""
+        mixed = self.replay and 0 < self.held < self.count and self.batch_size > 1
+        return min(max(round(self.batch_size * self.replay), 1), self.batch_size - 1) if mixed else 0
+
+    @property
+    def batches(self) -> int:
+        """How many there are."""
+        new = self.count - self.held if self._replayed else self.count
+        return math.ceil(new / (self.batch_size - self._replayed))
+
+    @property
+    def shown(self) -> int:
+        """Images in all of them."""
+        return self.count - self.held + self.batches * self._replayed if self._replayed else self.count
+
+    def shuffled(self, rng: torch.Generator) -> list[Tensor]:
+        """The positions of each batch's images, in random order."""
+        replayed = self._replayed
+        if not replayed:
+            return list(torch.randperm(self.count, generator=rng).split(self.batch_size))
+        new = (self.held + torch.randperm(self.count - self.held, generator=rng)).split(self.batch_size - replayed)
+        rounds = math.ceil(len(new) * replayed / self.held)
+        old = torch.cat([torch.randperm(self.held, generator=rng) for _ in range(rounds)]).split(replayed)
+        return [torch.cat(pair) for pair in zip(new, old, strict=False)]
+
+
+@dataclass(frozen=True)
+class Loader:
+    """Turns stored images into normalised batches on a device, as one data set wants it."""
+
+    mean: Tensor
+    std: Tensor
+    padding: int
+    flip: bool
+
+    @classmethod
+    def of(cls, data: DataSet, device: torch.device) -> Loader:
+        """The loader of a data set."""
+        mean, std = (torch.tensor(values, device=device).mul(255).view(1, -1, 1, 1) for values in (data.mean, data.std))
+        return cls(mean, std, data.padding, data.flip)
+
+    def training_batches(self, images: ImageSet, shape: EpochShape, rng: torch.Generator) -> Iterator[Batch]:
+        """One epoch, in an order and augmented by numbers that are drawn before the first batch."""
+        order = shape.shuffled(rng)
+        drawn = sum(map(len, order))
+        # an image that comes once has its own numbers, whatever batch it is in
+        once = drawn == len(images)
+        numbers = order if once else list(torch.arange(drawn).split([len(index) for index in order]))
+        if isinstance(images, ImageFiles):
+            seeds = torch.randint(2**63 - 1, (drawn,), generator=rng)
+            shown = decoded_batches(images, order, seeds=[seeds[number] for number in numbers], flip=self.flip)
+        else:
+            shown = self._augmented(images, order, numbers, drawn, rng)
+        for index, pixels in zip(order, shown, strict=True):
+            index = index.to(images.labels.device)
+            yield Batch(self.normalise(pixels), images.labels[index], index < shape.held)
+
+    def _augmented(
+        self, images: Images, order: Sequence[Tensor], numbers: Sequence[Tensor], drawn: int, rng: torch.Generator
+    ) -> Iterator[Tensor]:
+        device = images.labels.device
+        shifts, mirrored = self.draw(drawn, rng)
+        for index, number in zip(order, numbers, strict=True):
+            yield self.augment(images.pixels[index.to(device)], shifts[:, number], mirrored[number])
+
+    def draw(self, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """How so many images in memory are augmented: offsets (2, count) of the cut, and (count,), whether mirrored."""
+        shifts = torch.randint(0, 2 * self.padding + 1, (2, count), generator=rng)
+        return shifts, torch.rand(count, generator=rng) < 0.5 * self.flip
+
+    def augment(self, pixels: Tensor, shifts: Tensor, mirrored: Tensor) -> Tensor:
+        """Images (B, C, H, W) of any dtype, cropped and mirrored as drawn; differentiable."""
+        if not self.padding and not self.flip:
+            return pixels
+        return crop_and_flip(pixels, shifts.to(pixels.device), mirrored.to(pixels.device), self.padding)
+
+    def evaluation_batches(self, images: ImageSet) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images and labels in stored order, not augmented."""
+        if isinstance(images, ImageFiles):
+            count, shown = CHUNK, decoded_batches(images, torch.arange(len(images)).split(CHUNK))
+        else:
+            count, shown = EVALUATION_BATCH, iter(images.pixels.split(EVALUATION_BATCH))
+        for pixels, labels in zip(shown, images.labels.split(count), strict=True):
+            yield self.normalise(pixels), labels
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """float32 pixels of mean 0 and deviation 1, in the memory format of the model; differentiable."""
+        images = pixels.to(torch.float32, memory_format=torch.channels_last)
+        return images.sub(self.mean).div_(self.std)
+
+
+def crop_and_flip(pixels: Tensor, shifts: Tensor, mirrored: Tensor, padding: int) -> Tensor:
+    """Pad with zeros, cut the original size out at an offset, mirror some; one gather for the whole batch.
+
+    Args:
+        pixels: (B, C, H, W).
+        shifts: (2, B), offset of the cut in rows and columns, 0..2*padding.
+        mirrored: (B,), bool.
+        padding: zeros added at each side.
+
+    Returns:
+        (B, C, H, W), of the same dtype.
+    """
+    count, channels, height, width = pixels.shape
+    padded = pad(pixels, (padding, padding, padding, padding)).flatten(2)
+    rows = shifts[0, :, None] + torch.arange(height, device=pixels.device)
+    columns = shifts[1, :, None] + torch.arange(width, device=pixels.device)
+    columns = torch.where(mirrored[:, None], columns.flip(1), columns)
+    index = rows[:, :, None] * (width + 2 * padding) + columns[:, None, :]
+    index = index.view(count, 1, -1).expand(-1, channels, -1)
+    return padded.gather(2, index).view(count, channels, height, width)

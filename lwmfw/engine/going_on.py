@@ -1,0 +1,94 @@
+"""How a run goes on from what was kept: its own newest checkpoint, or a first step that another run has trained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from lwmfw.engine.first_step import FirstStep
+from lwmfw.engine.run import Run
+from lwmfw.errors import CheckpointRefused, UserError
+from lwmfw.record import checkpoint
+from lwmfw.record.checkpoint import Checkpoint
+
+
+def go_on(run: Run) -> None:
+    """Take up the origin or the newest checkpoint, if there is one, and drop what was logged after it.
+
+    Raises:
+        CheckpointRefused: it is damaged, does not fit the recipe, or was computed in another way.
+    """
+    kept = checkpoint.load(run.directory.checkpoints) if run.directory else run.origin
+    if kept:
+        _restore(run, kept)
+    if run.directory:
+        run.directory.forget_epochs_after(len(run.results.steps))
+
+
+def _restore(run: Run, kept: Checkpoint) -> None:
+    if kept.facts["arithmetic"] != run.arithmetic:
+        raise CheckpointRefused(
+            f"{kept.path}: was computed in {kept.facts['arithmetic']}, here it would go on in {run.arithmetic}; "
+            "resume where it was started, or start anew"
+        )
+    checkpoint.set_threads(kept.facts["threads"])
+    run.results = kept.results
+    for step in run.steps[: len(kept.results.steps)]:
+        run.model.grow(len(step.new_classes))
+    run.model.to(run.device)
+    checkpoint.restore(kept, run.model, stateful(run))
+
+
+def share_first_step(run: Run, first: FirstStep) -> None:
+    """Have the first step taken from another run.
+
+    Raises:
+        UserError: it was computed in another way.
+    """
+    computed = first.kept.facts["arithmetic"]
+    if computed != run.arithmetic:
+        raise UserError(
+            f"{first.kept.path}: was computed in {computed}, here it would go on in {run.arithmetic}; "
+            "leave --from out, or set training.precision and --device alike"
+        )
+    checkpoint.set_threads(first.kept.facts["threads"])
+    run.first_step = first
+
+
+def take_first_step(run: Run, first: FirstStep) -> None:
+    """The model as another run has trained it in its first step."""
+    checkpoint.restore(first.kept, run.model, {})
+    # where training would have ended: what comes next draws the same random numbers
+    run.position.phase = run.phases(run.steps[0])[-1].name
+    run.results.first_step = first.record
+
+
+def save(run: Run) -> None:
+    """Record the finished steps: results first, so that they are never behind the checkpoint.
+
+    Raises:
+        RunFailed: a component's state, or what an observer added to the results, is not of plain values.
+    """
+    checkpoint.check_plain("result.extra", run.results.steps[-1].extra, "add numbers, strings, lists and dicts")
+    run.results.complete = not run.remaining_steps
+    if run.directory is None:
+        return
+    run.directory.write_results(run.results)
+    checkpoint.save(run.directory.checkpoints, snapshot(run))
+
+
+def snapshot(run: Run) -> Checkpoint:
+    """The finished steps as a checkpoint in memory."""
+    facts = {
+        "threads": torch.get_num_threads(),
+        "arithmetic": run.arithmetic,
+        "channels": run.data.train.channels,
+        "size": run.data.train.size,
+    }
+    return checkpoint.take(run.model, stateful(run), run.results, facts)
+
+
+def stateful(run: Run) -> dict[str, Any]:
+    """What a checkpoint keeps besides model and results, by name; no component is named with brackets."""
+    return run.assembly.components | ({"[memory]": run.memory} if run.memory else {})

@@ -1,0 +1,167 @@
+"""A run: what hooks are given as `run`, and what the loop is made of."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import torch
+from torch import Generator, Tensor
+
+from lwmfw.assembly.calls import Position, Randomness
+from lwmfw.assembly.parts import Assembly
+from lwmfw.data.images import DataSet, ImageSet
+from lwmfw.data.loader import EpochShape, Loader
+from lwmfw.engine.build import new_model
+from lwmfw.engine.first_step import FirstStep
+from lwmfw.errors import UserError
+from lwmfw.memory.store import Memory
+from lwmfw.model.features import features_of
+from lwmfw.model.growing import Model, frozen_copy
+from lwmfw.recipe.phase import Phase
+from lwmfw.recipe.scenario import Step
+from lwmfw.recipe.tables import Recipe
+from lwmfw.record.checkpoint import Checkpoint
+from lwmfw.record.directory import RunDirectory
+from lwmfw.record.results import Results
+
+
+@dataclass(frozen=True)
+class ObjectiveTerm:
+    """The classification loss as the loop computes it: `weight * loss(logits, labels)` over new or seen classes."""
+
+    name: str
+    over: Literal["new", "seen"]
+    weight: float
+    loss: Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass
+class Run:
+    """One run of one recipe.
+
+    Attributes:
+        recipe: as validated, defaults filled in.
+        assembly: its components and hooks.
+        steps: all steps, finished or not.
+        data: images by class order, on the device.
+        loader: makes batches of them.
+        objective: the classification loss.
+        model: the model being trained; grows at every step.
+        device: where it is trained.
+        results: of the finished steps.
+        rng: gives every component its generator.
+        memory: its exemplars; None: the recipe has no [memory].
+        directory: where it is recorded; None: nowhere.
+        origin: what it goes on from, where that is no checkpoint of its directory.
+        first_step: a first step that another run has trained.
+    """
+
+    recipe: Recipe
+    assembly: Assembly
+    steps: list[Step]
+    data: DataSet
+    loader: Loader
+    objective: ObjectiveTerm
+    model: Model
+    device: torch.device
+    results: Results
+    rng: Randomness
+    memory: Memory | None = None
+    directory: RunDirectory | None = None
+    origin: Checkpoint | None = None
+    first_step: FirstStep | None = None
+
+    @property
+    def position(self) -> Position:
+        """Where the run is."""
+        return self.assembly.position
+
+    @property
+    def arithmetic(self) -> str:
+        """Precision and kind of device; with others the bits differ."""
+        return f"{'bf16' if self.model.bf16 else 'fp32'} on {self.device.type}"
+
+    @property
+    def remaining_steps(self) -> list[Step]:
+        """The steps that are not finished."""
+        return self.steps[len(self.results.steps) :]
+
+    def phase(self, step: Step) -> Phase:
+        """The main phase of a step."""
+        settings = self.recipe.training.settings(step.index)
+        return Phase("main", **settings.model_dump())
+
+    @property
+    def replay(self) -> float:
+        """The share of exemplars in every batch; 0: as chance has it."""
+        return self.recipe.memory.replay if self.recipe.memory else 0.0
+
+    def training_images(self, step: Step) -> ImageSet:
+        """The new classes' training images, behind the exemplars."""
+        new = self.data.train.of_classes(step.new_classes)
+        return self.memory.join(new) if self.memory else new
+
+    def quota(self, step: Step, cost: float, rng: Randomness | None = None) -> dict[int, int]:
+        """Class -> how many exemplars it may have after a step, as the rate says."""
+        assert self.memory is not None, "asked of a run with [memory]"  # noqa: S101
+        quota: dict[int, int] = self.assembly.hook.allocate_memory(
+            run=self, step=step, budget=self.memory.spendable, classes=step.seen_classes, cost=cost, rng=rng or self.rng
+        )
+        return quota
+
+    def phases(self, step: Step) -> list[Phase]:
+        """All phases of a step, the main one first."""
+        more = self.assembly.hook.plan_phases(run=self, step=step, rng=self.rng)
+        phases = [self.phase(step), *itertools.chain.from_iterable(more)]
+        names = [phase.name for phase in phases]
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise UserError(f"phases: step {step.index} has two phases named '{twice[0]}'; leave one out")
+        return phases
+
+    def planned_exemplars(self, after: int) -> int:
+        """How many exemplars a step, by its number, will keep; their mean size is that of the codec as it is set up."""
+        if self.memory is None or after == 0:
+            return 0
+        available = torch.bincount(self.data.train.labels).tolist()
+        planning = Randomness(self.recipe.seed, Position())  # a plan draws nothing that the run would draw
+        quota = self.quota(self.steps[after - 1], self._planned_cost, planning)
+        return sum(min(count, available[label]) for label, count in quota.items())
+
+    @cached_property
+    def _planned_cost(self) -> float:
+        return self.memory.cost(self.data.train) if self.memory else 0.0
+
+    def planned_shape(self, step: Step, phase: Phase) -> EpochShape:
+        """An epoch of a phase, as far as it is known before the step."""
+        held = self.planned_exemplars(after=step.index - 1)
+        if phase.balanced:
+            return EpochShape(self.planned_exemplars(after=step.index), held, phase.batch_size)
+        new = len(self.data.train.of_classes(step.new_classes))
+        return EpochShape(new + held, held, phase.batch_size, self.replay)
+
+    def updates(self, step: Step) -> int:
+        """Optimiser updates that a step will take, as far as it is known before it."""
+        return sum(phase.epochs * self.planned_shape(step, phase).batches for phase in self.phases(step))
+
+    def features(self, images: ImageSet, *, mirrored: bool = False) -> Tensor:
+        """The model's features of images, (N, D), float32, in evaluation mode; mirrored left to right if wanted."""
+        return features_of(self.model, self.loader.evaluation_batches(images), mirrored=mirrored)
+
+    def fresh_model(self, rng: Generator) -> Model:
+        """An untrained model with as many classes as the run's; torch's global generator is left alone."""
+        images, devices = self.data.train, [self.device] if self.device.type == "cuda" else []
+        draw = int(torch.randint(1, 2**62, (), generator=rng))
+        with torch.random.fork_rng(devices=devices):
+            model = new_model(self.assembly, images.channels, images.size, self.device, draw)
+            model.grow(self.model.classes)
+        return model.to(self.device)
+
+    def old_model(self) -> Model | None:
+        """The frozen copy that the next step needs, if any component needs it."""
+        needed = self.assembly.needs_old and self.model.classes and self.remaining_steps
+        return frozen_copy(self.model) if needed else None

@@ -1,0 +1,95 @@
+"""The terms of a loss: merged by name, and summed up over an epoch without waiting for the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from lwmfw.assembly.calls import Position
+from lwmfw.errors import NotFinite, RunFailed
+
+
+def merge_terms(
+    terms: Mapping[str, Tensor], penalties: Iterable[Mapping[str, Tensor]], position: Position
+) -> dict[str, Tensor]:
+    """The objective's term and those of the penalties, in recipe order.
+
+    Raises:
+        RunFailed: two components return a term of one name, or a term lies on another device.
+    """
+    merged = dict(terms)
+    device = next(iter(terms.values())).device
+    for more in penalties:
+        for name, value in more.items():
+            if name in merged:
+                raise RunFailed(f"term '{name}' is returned by two components; rename one; the run stopped {position}")
+            if value.device != device:
+                raise RunFailed(
+                    f"term '{name}' is on {value.device}, the model on {device}; the run stopped {position}"
+                )
+            merged[name] = value
+    return merged
+
+
+def backward(terms: Mapping[str, Tensor], position: Position) -> None:
+    """The gradient of the sum of the terms.
+
+    Raises:
+        RunFailed: autograd refuses, as it does when a component changed an output in place or called backward.
+    """
+    try:
+        sum(terms.values(), start=torch.zeros((), device=next(iter(terms.values())).device)).backward()
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise RunFailed(
+            f"the gradient of {' + '.join(terms)} cannot be computed: {reason}; the run stopped {position}; "
+            "a penalty neither changes outputs in place nor calls backward"
+        ) from error
+
+
+class TermMeans:
+    """Sums of the terms of an epoch, kept on the device, and the first batch in which one was not finite."""
+
+    def __init__(self) -> None:
+        # batches whose terms have the same names are summed as one vector
+        self._sums: dict[tuple[str, ...], tuple[Tensor, Tensor, list[int]]] = {}
+        self._batches = 0
+
+    def add(self, terms: Mapping[str, Tensor]) -> None:
+        """Add the terms of one batch."""
+        self._batches += 1
+        names = tuple(terms)
+        values = torch.stack([value.detach().float() for value in terms.values()])
+        if names not in self._sums:
+            never = torch.full_like(values, torch.inf)
+            self._sums[names] = (torch.zeros_like(values, dtype=torch.float64), never, [0])
+        sums, first_bad, count = self._sums[names]
+        sums += values
+        torch.where(values.isfinite(), first_bad, first_bad.clamp(max=self._batches), out=first_bad)
+        count[0] += 1
+
+    def to_host(self, position: Position) -> dict[str, float]:
+        """Term name -> mean over the batches that had it.
+
+        Raises:
+            NotFinite: a term was not finite; names the first such batch of the epoch, and the term.
+        """
+        totals: dict[str, tuple[float, int]] = {}
+        worst: tuple[float, str] | None = None
+        for names, (sums, first_bad, count) in self._sums.items():
+            host = torch.stack([sums, first_bad.double()]).tolist()
+            for name, total, bad in zip(names, *host, strict=True):
+                before = totals.get(name, (0.0, 0))
+                totals[name] = (before[0] + total, before[1] + count[0])
+                if bad != torch.inf and (worst is None or bad < worst[0]):
+                    worst = (bad, name)
+        if worst is not None:
+            position.batch = int(worst[0])
+            raise NotFinite(
+                f"term '{worst[1]}' is not finite; the run stopped {position}; lower training.lr or the term's weight"
+            )
+        return {name: total / count for name, (total, count) in totals.items()}

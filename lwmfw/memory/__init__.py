@@ -1,0 +1,1 @@
+"""Exemplars of earlier steps."""

@@ -1,0 +1,55 @@
+"""What a step does with the exemplar memory: the images it is trained on, and the exemplars that are kept of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pluggy import HookCaller
+
+from lwmfw.data.images import ImageSet
+from lwmfw.memory.selection import Selection, at_most, check_chosen_data, check_selection
+from lwmfw.recipe.scenario import Step
+
+if TYPE_CHECKING:
+    from lwmfw.engine.run import Run
+
+
+def choose_data(run: Run, step: Step) -> ImageSet:
+    """The exemplars and the images of the new classes that a step is trained on."""
+    data = run.training_images(step)
+    chosen: ImageSet | None = run.assembly.hook.choose_data(run=run, step=step, data=data, rng=run.rng)
+    if chosen is None:
+        return data
+    held = len(run.memory.exemplars) if run.memory else 0
+    check_chosen_data(chosen, data, held, "hook choose_data", run.position)
+    return chosen
+
+
+def balanced(run: Run, step: Step, images: ImageSet) -> ImageSet:
+    """As many images of every class as the memory will keep, before refiners change any."""
+    return _select(run, step, images, run.assembly.select_unrefined).images(images)
+
+
+def keep_exemplars(run: Run, step: Step, candidates: ImageSet) -> None:
+    """Let the memory, if there is one, keep a selection of the images of a step and of what it holds."""
+    if run.memory is not None:
+        run.memory.store(candidates, _select(run, step, candidates, run.assembly.hook.select_memory))
+
+
+def _select(run: Run, step: Step, candidates: ImageSet, select_memory: HookCaller) -> Selection:
+    hook, model = run.assembly.hook, run.model
+    assert run.memory is not None, "phases of balanced images need [memory], which is checked"  # noqa: S101
+    hook.before_memory(run=run, step=step, model=model, candidates=candidates, rng=run.rng)
+    quota = at_most(
+        run.quota(step, run.memory.cost(candidates)),
+        candidates,
+        step.seen_classes,
+        run.assembly.provider_of("rate"),
+        run.position,
+    )
+    selection: Selection = select_memory(
+        run=run, step=step, model=model, candidates=candidates, quota=quota, rng=run.rng
+    )
+    who = run.assembly.provider_of("selector", "refiner")
+    check_selection(selection, candidates, quota, who, run.position)
+    return selection

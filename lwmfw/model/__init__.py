@@ -1,0 +1,1 @@
+"""The growing network and what it answers."""

@@ -1,0 +1,125 @@
+"""The growing model, and the frozen copy of it that the next step calls old."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import itertools
+from collections.abc import Iterator
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from lwmfw.model.outputs import Features, Outputs
+
+
+class Model(nn.Module):
+    """A backbone, a classifier with one row per seen class, and what plug-ins add.
+
+    Attributes:
+        extras: a plug-in's own trainable parts: optimised, copied and checkpointed with the rest. Fill it in
+            `before_run`.
+        classes: rows of the classifier.
+        bf16: whether the backbone computes in bfloat16.
+        stages: how many maps the backbone offers.
+    """
+
+    def __init__(self, backbone: nn.Module, classifier: nn.Module, *, bf16: bool = False, stages: int = 0) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.classifier = classifier
+        self.extras = nn.ModuleDict()
+        self.classes = 0
+        self.bf16 = bf16
+        self.stages = stages
+
+    def forward(self, images: Tensor) -> Outputs:
+        """Outputs for normalised images (B, C, H, W). The classifier runs in float32 whatever the precision."""
+        device = images.device.type
+        with torch.autocast(device, torch.bfloat16) if self.bf16 else contextlib.nullcontext():
+            body = cast(Features, self.backbone(images))
+        features = body.features.float() if self.bf16 else body.features
+        logits = self.classifier(features)
+        return Outputs(logits, features, body.maps, body.raw_maps, body.pooled, self.classifier)
+
+    def train(self, mode: bool = True) -> Model:
+        """Training or evaluation mode. A frozen backbone stays in evaluation mode, or its BatchNorm would learn on."""
+        super().train(mode)
+        trained = [p.requires_grad for p in self.backbone.parameters()]
+        if trained and not any(trained):
+            self.backbone.eval()
+        return self
+
+    def grow(self, classes: int) -> None:
+        """Give the classifier rows for `classes` more classes."""
+        if classes:
+            self.classifier.grow(classes)  # type: ignore[operator]
+            self.classes += classes
+
+
+def build_model(
+    backbone: nn.Module, classifier: nn.Module, device: torch.device, *, bf16: bool, stages: int = 0
+) -> Model:
+    """A model without classes on its device, in the memory format that convolutions are fastest in."""
+    model = Model(backbone, classifier, bf16=bf16, stages=stages).to(device)
+    return model.to(memory_format=torch.channels_last)
+
+
+def frozen_copy(model: Model) -> Model:
+    """The model as the next step's old one: evaluation mode, no gradients, BatchNorm folded into convolutions.
+
+    Folding changes float32 outputs by rounding only and saves a quarter of the forward pass.
+    """
+    old = copy.deepcopy(model).eval().requires_grad_(False)
+    old.zero_grad(set_to_none=True)
+    for module in old.modules():
+        if type(module).forward is nn.Sequential.forward:
+            _fold(cast(nn.Sequential, module))
+    return old.to(memory_format=torch.channels_last)
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Number of trainable values."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def model_bytes(model: nn.Module) -> int:
+    """Bytes of parameters and buffers."""
+    return sum(t.numel() * t.element_size() for t in model.state_dict().values())
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; afterwards the mode is what it was."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)
+
+
+@contextlib.contextmanager
+def full_precision(model: Model) -> Iterator[None]:
+    """Forward passes in float32 throughout; afterwards the precision is what it was."""
+    bf16, model.bf16 = model.bf16, False
+    try:
+        yield
+    finally:
+        model.bf16 = bf16
+
+
+def _fold(sequential: nn.Sequential) -> None:
+    """Fold each BatchNorm2d into the convolution right before it, which a Sequential guarantees to feed it alone.
+
+    Subclasses are left as they are: they may compute something else.
+    """
+    names = list(sequential._modules)
+    for first, second in itertools.pairwise(names):
+        convolution, norm = sequential._modules[first], sequential._modules[second]
+        if type(convolution) is nn.Conv2d and type(norm) is nn.BatchNorm2d and norm.running_mean is not None:
+            sequential._modules[first] = fuse_conv_bn_eval(convolution, norm)
+            sequential._modules[second] = nn.Identity()

@@ -1,0 +1,184 @@
+"""From a file to chosen components, in two stages.
+
+First the tables are checked (no plug-in is loaded for a recipe whose tables are wrong), then each component's own
+options. Both stages report all their errors at once.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from lwmfw.components import KINDS, Component, Options
+from lwmfw.errors import UserError, shown
+from lwmfw.recipe.catalogue import Catalogue, discover
+from lwmfw.recipe.messages import dotted, render
+from lwmfw.recipe.settings import LISTED, apply
+from lwmfw.recipe.tables import Choice, Recipe, StepSettings
+from lwmfw.recipe.text import Keys, Source, read_source
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A component as a recipe chose it: `name` is its `as`, `keys` its place in the recipe."""
+
+    name: str
+    component: Component
+    options: Options
+    keys: Keys
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A recipe whose every component is found and every option checked."""
+
+    recipe: Recipe
+    chosen: list[Chosen]
+    source: Source
+    catalogue: Catalogue
+
+    def tables(self) -> dict[str, Any]:
+        """The recipe as plain tables, every default written out; the order of keys is that of Recipe."""
+        tables = self.recipe.model_dump(exclude_none=True)
+        files = self.catalogue.files.items()
+        tables["plugins"] = [f"{path}#sha256:{provider.sha256}" for path, provider in files]
+        for chosen in self.chosen:
+            *outer, last = chosen.keys
+            table: Any = tables
+            for key in outer:
+                table = table[key]
+            name = {"as": chosen.name} if isinstance(last, int) else {}
+            table[last] = {"use": table[last]["use"]} | name | chosen.options.model_dump(exclude_none=True)
+        return {key: tables[key] for key in Recipe.model_fields if key in tables}
+
+    def toml(self) -> str:
+        """The recipe as TOML; running it again gives the same bits."""
+        import tomli_w
+
+        return tomli_w.dumps(self.tables())
+
+
+def load_recipe(
+    path: Path | str,
+    settings: Mapping[str, object] = {},
+    *,
+    seed: int | None = None,
+    plugins: Sequence[Path] = (),
+    catalogue: Catalogue | None = None,
+) -> Resolved:
+    """Read, merge and validate a recipe.
+
+    Args:
+        path: the TOML file.
+        settings: dotted key -> value, as behind `--set`; they win over the file.
+        seed: takes the place of the recipe's seed.
+        plugins: plug-in files besides those of the recipe, relative to the current directory.
+        catalogue: takes the place of what is installed; for tests.
+
+    Raises:
+        UserError: with all the errors of the first stage that has any, one per line.
+    """
+    path = Path(path)
+    source = read_source(path)
+    for key, value in settings.items():
+        apply(source, key, value)
+    table = source.table
+    table.setdefault("name", _safe_name(path))
+    if seed is not None:
+        table["seed"] = seed
+    if plugins and isinstance(table.setdefault("plugins", []), list):
+        table["plugins"] = table["plugins"] + [str(Path(p).resolve()) for p in plugins]
+    recipe = _check_tables(source)
+    if catalogue is None:
+        catalogue = discover(recipe.plugins)
+    return _check_components(recipe, source, catalogue)
+
+
+def override(resolved: Resolved, settings: Mapping[str, object]) -> Resolved:
+    """The recipe with dotted keys set anew, in their order; nothing is read again.
+
+    Raises:
+        UserError: as `load_recipe`.
+    """
+    source = copy.deepcopy(resolved.source)
+    for key, value in settings.items():
+        apply(source, key, value)
+    return _check_components(_check_tables(source), source, resolved.catalogue)
+
+
+def _check_tables(source: Source) -> Recipe:
+    errors: list[str] = []
+    recipe = None
+    try:
+        recipe = Recipe.model_validate(source.table)
+    except ValidationError as error:
+        errors = render(source, (), "", error, Recipe)
+    training = source.table.get("training")
+    first = training.get("first", {}) if isinstance(training, dict) else {}
+    if isinstance(first, dict):
+        try:
+            StepSettings.model_validate(first)
+        except ValidationError as error:
+            errors += render(source, ("training", "first"), "", error, StepSettings)
+    for table in LISTED:
+        keys = tuple(table.split("."))
+        listed: Any = source.table
+        for key in keys:
+            listed = listed.get(key) if isinstance(listed, dict) else None
+        items = [item if isinstance(item, dict) else {} for item in (listed if isinstance(listed, list) else ())]
+        names = [item.get("as") or str(item.get("use", "")).rpartition("/")[2] for item in items]
+        for index, name in enumerate(names):
+            if name and name in names[:index]:
+                place = source.place((*keys, index))
+                errors.append(
+                    f"{place}: {table}[{index}]: a second '{shown(str(name))}'; give it another name with as = \"...\""
+                )
+    if errors or recipe is None:
+        raise UserError("\n".join(errors))
+    return recipe
+
+
+def _check_components(recipe: Recipe, source: Source, catalogue: Catalogue) -> Resolved:
+    errors: list[str] = []
+    chosen: list[Chosen] = []
+    for kind, keys, choice in _choices(recipe):
+        try:
+            component = catalogue.find(kind, choice.use)
+        except UserError as error:
+            errors.append(f"{source.place((*keys, 'use'))}: {dotted(keys)}.use: {error}")
+            continue
+        try:
+            options = component.options.model_validate(choice.rest())
+        except ValidationError as error:
+            who = f" ({component.name}, from {component.provider})"
+            errors += render(source, keys, who, error, component.options)
+            continue
+        name = getattr(choice, "as_", None) or component.name
+        chosen.append(Chosen(name, component, options, keys))
+    if errors:
+        raise UserError("\n".join(errors))
+    return Resolved(recipe, chosen, source, catalogue)
+
+
+def _choices(recipe: Recipe) -> Iterator[tuple[str, Keys, Choice]]:
+    """Kind, place and table of every component, in the order in which hooks are called."""
+    for kind in KINDS:
+        keys = tuple(kind.table.split("."))
+        entry: Any = recipe
+        for key in keys:
+            entry = getattr(entry, key, None)  # None: the table around it is left out
+        if isinstance(entry, list):
+            for index, choice in enumerate(entry):
+                yield kind.kind, (*keys, index), choice
+        elif entry is not None:
+            yield kind.kind, keys, entry
+
+
+def _safe_name(path: Path) -> str:
+    stem = "".join(c if c.isascii() and (c.isalnum() or c in "_.+-") else "-" for c in path.stem)[:100]
+    return stem if stem[:1].isalnum() else f"recipe{stem}"[:100]

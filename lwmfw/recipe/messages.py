@@ -1,0 +1,98 @@
+"""What pydantic finds wrong with a recipe, in sentences that say where and what to do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from lwmfw.components import KINDS
+from lwmfw.errors import did_you_mean, shown
+from lwmfw.recipe.text import Keys, Source
+
+
+def render(source: Source, prefix: Keys, who: str, error: ValidationError, model: type[BaseModel]) -> list[str]:
+    """A pydantic error as lines of the form `file:line: where: what is wrong; what to do`.
+
+    Args:
+        source: the recipe, which knows where its values were written.
+        prefix: the table that was validated.
+        who: the component the table configures, to be named behind the key; empty for the recipe's own tables.
+        error: what validation found.
+        model: the model it was validated by, for suggestions.
+    """
+    details = error.errors(include_url=False, include_context=False)
+    places = [_existing(source.table, (*prefix, *detail["loc"]), len(prefix)) for detail in details]
+    entered = {keys[:length] for keys in places for length in range(len(keys))}
+    lines: dict[Keys, list[str]] = {}
+    for detail, keys in zip(details, places, strict=True):
+        # of a union's branches, the one that was entered knows best
+        of_union = len(keys) < len(prefix) + len(detail["loc"])
+        if not of_union or keys not in entered:
+            lines.setdefault(keys, []).append(_message(detail, keys, model))
+    return [f"{source.place(keys)}: {dotted(keys)}{who}: {_either(messages)}" for keys, messages in lines.items()]
+
+
+def _existing(table: Any, location: Keys, kept: int) -> Keys:
+    """A location without the names of a union's branches, which no table has."""
+    keys: Keys = ()
+    for number, key in enumerate(location):
+        there = key in table if isinstance(table, dict) else isinstance(table, list) and isinstance(key, int)
+        if there:
+            table = table[key]
+        elif number >= kept and not (isinstance(table, dict) and number == len(location) - 1):
+            continue
+        keys = (*keys, key)
+    return keys
+
+
+def _message(detail: ErrorDetails, keys: Keys, model: type[BaseModel]) -> str:
+    message = detail["msg"][:1].lower() + detail["msg"][1:]
+    match detail["type"]:
+        case "extra_forbidden":
+            known = _keys_of(model, detail["loc"][:-1])
+            return "no such option" + (did_you_mean(str(keys[-1]), known) or f"; choose of {', '.join(known)}")
+        case "missing":
+            return "is missing; add it"
+        case "model_type" | "model_attributes_type" | "dict_type":
+            return f"input should be a table, got {_value(detail)}; write [{dotted(keys)}]"
+        case "list_type" if keys in {tuple(kind.table.split(".")) for kind in KINDS}:
+            return f"{message}, got {_value(detail)}; write [[{dotted(keys)}]]"
+        case "value_error":  # raised by a validator: "what should be; what to do"
+            what, semicolon, remedy = message.removeprefix("value error, ").partition(";")
+            return f"{what}, got {_value(detail)}{semicolon}{remedy}"
+    return f"{message}, got {_value(detail)}"
+
+
+def _value(detail: ErrorDetails) -> str:
+    try:
+        text = repr(detail["input"])
+    except ValueError:
+        text = "a number of too many digits"
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _either(messages: list[str]) -> str:
+    """What the branches of a union say of one value, as one sentence."""
+    if len(messages) == 1:
+        return messages[0]
+    start = "input should be "
+    what = [message.removeprefix(start).partition(", got ") for message in messages]
+    return f"{start}{' or '.join(text for text, _, _ in what)}, got {what[0][2]}"
+
+
+def _keys_of(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    for key in location:
+        field = model.model_fields.get(str(key))
+        if field is not None and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            model = field.annotation
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def dotted(keys: Keys) -> str:
+    """Keys as a person would write them: `penalties[0].weight`."""
+    text = ""
+    for key in keys:
+        text += f"[{key}]" if isinstance(key, int) else f".{shown(key)}" if text else shown(key)
+    return text

@@ -1,0 +1,28 @@
+"""A stretch of training inside a step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of training inside a step: the keys of [training], and what a phase of a component's own can change.
+
+    Attributes:
+        balanced: whether it shows as many images of new classes as the memory will keep, beside the exemplars.
+        penalties: whether the penalties' terms are part of its loss.
+    """
+
+    name: str
+    epochs: int
+    batch_size: int
+    optimizer: str
+    lr: float
+    momentum: float
+    weight_decay: float
+    schedule: str
+    milestones: list[float]
+    gamma: float
+    balanced: bool = False
+    penalties: bool = True

@@ -1,0 +1,77 @@
+"""The recipes that come with lwmfw: in the wheel inside the package, in a checkout beside it."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from lwmfw.errors import UserError, did_you_mean
+
+
+def folder() -> Path:
+    """Where the shipped recipes lie."""
+    package = Path(__file__).parent.parent
+    inside = package / "recipes"
+    return inside if inside.is_dir() else package.parent / "recipes"
+
+
+def recipes() -> dict[str, Path]:
+    """Name, such as `lwm` or `fashion-mnist-mini/lwf-mc`, -> file."""
+    root = folder()
+    return {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(root.glob("**/*.toml"))}
+
+
+def find(name: str) -> Path:
+    """The file of a shipped recipe.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    known = recipes()
+    key = name.removesuffix(".toml")
+    if key not in known:
+        hint = did_you_mean(key, known)
+        raise UserError(f"no shipped recipe '{name}'{hint or '; `lwmfw recipes` lists them'}")
+    return known[key]
+
+
+def locate(recipe: Path | str) -> Path:
+    """The file that a person means: a path, or else the name of a shipped recipe."""
+    return Path(recipe) if os.path.exists(recipe) else recipes().get(str(recipe), Path(recipe))
+
+
+def purpose(path: Path) -> str:
+    """What a recipe is for: the first line of its head."""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith("#") and not line.startswith("#:"):
+            return line.lstrip("# ").rstrip(".")
+    return ""
+
+
+def copy(name: str | None, target: Path) -> list[Path]:
+    """Copy a recipe with the bases it extends, or all recipes, keeping their folders.
+
+    Raises:
+        UserError: no such recipe, or a file that would be written over.
+    """
+    root = folder()
+    pending = [find(name)] if name else list(recipes().values())
+    sources: list[Path] = []
+    while pending:
+        path = pending.pop()
+        if path not in sources:
+            sources.append(path)
+            base = re.search(r'^extends\s*=\s*"([^"]+)"', path.read_text(encoding="utf-8"), re.MULTILINE)
+            pending += [path.parent / base[1]] if base else []
+    pairs = [(source, target / source.resolve().relative_to(root.resolve())) for source in sources]
+    for _, copied in pairs:
+        if copied.exists():
+            raise UserError(f"{copied}: exists; copy into another folder")
+    try:
+        for source, copied in pairs:
+            copied.parent.mkdir(parents=True, exist_ok=True)
+            copied.write_bytes(source.read_bytes())
+    except OSError as error:
+        raise UserError(f"{target}: cannot be written to: {error.strerror}; copy into another folder") from error
+    return [copied for _, copied in pairs]

@@ -1,0 +1,126 @@
+"""What the tables of a recipe must hold."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from lwmfw.components import Options
+from lwmfw.recipe.budget import parse_budget
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=100)]
+OrderName = Literal["seed", "seed1993", "podnet1", "podnet2", "podnet3", "icarl"]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Choice(BaseModel):
+    """A table that names one component; the rest of its keys are the component's options."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+
+    use: str = Field(min_length=1, max_length=200, description="name of the component, or provider/name")
+
+    def rest(self) -> dict[str, Any]:
+        """The component's own options, not yet validated."""
+        return dict(self.__pydantic_extra__ or {})
+
+
+class ListedChoice(Choice):
+    """A component in an array; several of one name need different `as`."""
+
+    as_: Name | None = Field(None, alias="as", description="name within the recipe; by default that of `use`")
+
+
+class Scenario(Options):
+    """Which classes come when."""
+
+    classes: int = Field(0, ge=0, le=1_000_000, description="0: all; n: the first n of the order")
+    first: int = Field(ge=1, le=1_000_000, description="classes in the first step")
+    increment: int = Field(0, ge=0, le=1_000_000, description="classes in each later step; 0: there is none")
+    order: OrderName | list[Annotated[int, Field(ge=0, le=1_000_000)]] = Field(
+        "seed", description="drawn from the seed, a published order of 100 classes, or a list of classes"
+    )
+
+
+def _budget(text: str) -> str:
+    parse_budget(text)
+    return text
+
+
+class MemoryTable(Options):
+    """Exemplars of earlier steps; left out, there are none."""
+
+    budget: Annotated[str, AfterValidator(_budget)] = Field(
+        description='"2000 exemplars", "20 per class", "6 MB" as they are stored, or "all"'
+    )
+    select: Choice
+    rate: Choice = Choice(use="even")
+    codec: Choice = Choice(use="raw")
+    refine: list[ListedChoice] = Field([], max_length=100)
+    replay: Fraction = Field(
+        0.0, description="share of exemplars in every batch; 0: they come as often as the new images"
+    )
+
+
+class StepSettings(Options):
+    """How one step is trained."""
+
+    epochs: int = Field(30, ge=1, le=100_000, description="passes over the training data of a step")
+    batch_size: int = Field(128, ge=1, le=65_536, description="images in an update")
+    optimizer: Literal["sgd", "adam", "adamw"] = Field("sgd", description="from torch.optim")
+    lr: float = Field(0.1, gt=0, le=1000, description="learning rate at the start of a step")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
+    weight_decay: float = Field(5e-4, ge=0, le=1, description="of every parameter")
+    schedule: Literal["cosine", "steps", "constant"] = Field(
+        "cosine", description="cosine falls to 0 at the step's end; steps: times gamma at every milestone"
+    )
+    milestones: list[Fraction] = Field(
+        [0.5, 0.75], description="of schedule steps: shares of the phase after which the rate falls"
+    )
+    gamma: float = Field(0.1, gt=0, le=1, description="of schedule steps")
+
+
+class Training(StepSettings):
+    """How every step is trained; `[training.first]` overrides keys for step 1."""
+
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the hardware has it")
+    first: dict[str, Any] = Field({}, description="overrides for step 1")
+
+    def settings(self, step: int) -> StepSettings:
+        """The settings of step `step`, counted from 1."""
+        base = self.model_dump(include=set(StepSettings.model_fields))
+        return StepSettings.model_validate(base | (self.first if step == 1 else {}))
+
+
+class Evaluation(Options):
+    """What is measured after a step, on which images."""
+
+    classifiers: list[Literal["cnn", "nme"]] = Field(
+        ["cnn"],
+        min_length=1,
+        max_length=2,
+        description="who decides: the classifier, the nearest mean of exemplars, or both beside each other",
+    )
+    validation: Fraction = Field(
+        0.0, description="this share of the training data takes the test set's place, which is then not used"
+    )
+
+
+class Recipe(Options):
+    """Everything that decides the numbers of a run, apart from the machine."""
+
+    name: Name
+    seed: int = Field(1993, ge=0, le=2**63 - 1, description="of class order, initial weights and augmentation")
+    plugins: list[str] = Field([], max_length=100, description="plug-in files, relative to the recipe")
+    data: Choice
+    scenario: Scenario
+    backbone: Choice
+    classifier: Choice
+    objective: Choice
+    penalties: list[ListedChoice] = Field([], max_length=100)
+    phases: list[ListedChoice] = Field([], max_length=100)
+    memory: MemoryTable | None = None
+    training: Training
+    evaluation: Evaluation = Evaluation()
+    observers: list[ListedChoice] = Field([ListedChoice(use="console")], max_length=100)

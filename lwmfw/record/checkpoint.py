@@ -1,0 +1,210 @@
+"""Checkpoints at step boundaries: safetensors and JSON under a SHA-256 manifest, no pickle.
+
+A checkpoint is a folder, written under another name and renamed when it is whole. It is read only after every digest
+fits, from the bytes that were hashed.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from lwmfw.errors import CheckpointRefused, RunFailed
+from lwmfw.model.growing import Model
+from lwmfw.record.files import remove, write_bytes
+from lwmfw.record.results import Results
+
+_TENSORS, _STATE, _MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a run needs to go on after a step.
+
+    Attributes:
+        path: its folder; of one in memory only, the folder's name.
+        model: state of the model.
+        components: name within the recipe -> what the component's `state()` returned.
+        results: of the finished steps.
+        facts: plain values of the run, such as the number of threads.
+    """
+
+    path: Path
+    model: dict[str, Tensor]
+    components: dict[str, dict[str, Any]]
+    results: Results
+    facts: dict[str, Any]
+
+    def without_extras(self) -> Checkpoint:
+        """The same without the parts that plug-ins put into the model."""
+        model = {name: value for name, value in self.model.items() if not name.startswith("extras.")}
+        return replace(self, model=model)
+
+
+def take(model: Model, components: Mapping[str, Any], results: Results, facts: Mapping[str, Any]) -> Checkpoint:
+    """The checkpoint of the last finished step, in memory; what happens later does not change it.
+
+    Raises:
+        RunFailed: a component's state is more than tensors and plain values.
+    """
+    states: dict[str, dict[str, Any]] = {}
+    for name, component in components.items():
+        state = component.state() if hasattr(component, "state") else {}
+        plain = {key: value for key, value in state.items() if not isinstance(value, Tensor)}
+        check_plain(f"{name}.state", plain, "return a flat dict of tensors and plain values")
+        states[name] = {k: _copy(v) if isinstance(v, Tensor) else copy.deepcopy(v) for k, v in state.items()}
+    weights = {name: _copy(value) for name, value in model.state_dict().items()}
+    path = Path(_name(len(results.steps)))
+    return Checkpoint(path, weights, states, copy.deepcopy(results), dict(facts))
+
+
+def _copy(value: Tensor) -> Tensor:
+    return value.detach().cpu().contiguous().clone()
+
+
+def save(folder: Path, kept: Checkpoint) -> None:
+    """Write the checkpoint of the last finished step and remove older ones but the first, which other runs can use."""
+    tensors = {f"model.{name}": value for name, value in kept.model.items()}
+    plain: dict[str, dict[str, Any]] = {}
+    for name, state in kept.components.items():
+        # safetensors hands tensors back in any order; None keeps a tensor's place among the plain values
+        plain[name] = {key: None if isinstance(value, Tensor) else value for key, value in state.items()}
+        tensors |= {f"component.{name}/{key}": value for key, value in state.items() if isinstance(value, Tensor)}
+    state_json = json.dumps({"results": kept.results.to_json(), "components": plain, "facts": kept.facts})
+    contents = {_TENSORS: safetensors.torch.save(tensors), _STATE: state_json.encode()}
+    manifest = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+
+    final = folder / kept.path.name
+    unfinished = folder / f"{final.name}.tmp"
+    remove(unfinished)
+    unfinished.mkdir(parents=True)
+    for name, content in contents.items():
+        write_bytes(unfinished / name, content)
+    write_bytes(unfinished / _MANIFEST, json.dumps(manifest).encode())
+    remove(final)
+    unfinished.replace(final)
+    _sync(folder)
+    for other in _finished(folder):
+        if other != final and other.name != _name(1):
+            remove(other)
+
+
+def _finished(folder: Path) -> list[Path]:
+    """The folders of whole checkpoints, oldest first."""
+    return sorted(path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdigit())
+
+
+def check_plain(place: str, values: Mapping[str, Any], advice: str) -> None:
+    """Refuse what JSON does not keep.
+
+    Raises:
+        RunFailed: beginning with the place, ending with the advice.
+    """
+    for key, value in values.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise RunFailed(f"{place}: '{key}' cannot be kept ({error}); {advice}") from error
+
+
+def _name(step: int) -> str:
+    return f"step-{step:04d}"
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a checkpoint's tensors, as its manifest has it."""
+    return _read_manifest(path / _MANIFEST)[_TENSORS]
+
+
+def load(folder: Path, step: int | None = None) -> Checkpoint | None:
+    """The newest checkpoint, or that of a step; None if there is none.
+
+    Raises:
+        CheckpointRefused: a file is missing, damaged or not what its digest says.
+    """
+    found = [path for path in _finished(folder) if step is None or path.name == _name(step)]
+    if not found:
+        return None
+    path = found[-1]
+    contents = _verified(path)
+    try:
+        state = json.loads(contents[_STATE])
+        tensors = safetensors.torch.load(contents[_TENSORS])
+        components: dict[str, dict[str, Any]] = state["components"]
+        for name, value in tensors.items():
+            if name.startswith("component."):
+                component, _, key = name.removeprefix("component.").partition("/")
+                components[component][key] = value
+        model = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+        return Checkpoint(path, model, components, Results.from_json(state["results"]), state["facts"])
+    except (ValueError, KeyError, TypeError, RecursionError, safetensors.SafetensorError) as error:
+        raise CheckpointRefused(f"{path}: of another format ({type(error).__name__}); start the run anew") from error
+
+
+def restore(checkpoint: Checkpoint, model: Model, components: Mapping[str, Any]) -> None:
+    """Put the state of a checkpoint into a model that has grown and into the components.
+
+    Raises:
+        CheckpointRefused: the model has other parts than the checkpoint.
+    """
+    try:
+        missing, unexpected = model.load_state_dict(checkpoint.model, strict=False)
+    except RuntimeError as error:  # parts of another shape
+        raise CheckpointRefused(
+            f"{checkpoint.path}: does not fit the recipe: {' '.join(str(error).split())}"
+        ) from error
+    if missing or unexpected:
+        which = f"lacks {missing[0]}" if missing else f"holds {min(unexpected)}, which nothing made"
+        raise CheckpointRefused(f"{checkpoint.path}: {which}; make a plug-in's own parts in before_run")
+    for name, component in components.items():
+        if hasattr(component, "restore"):
+            component.restore(checkpoint.components.get(name, {}))
+
+
+def _verified(path: Path) -> dict[str, bytes]:
+    contents: dict[str, bytes] = {}
+    try:
+        manifest = _read_manifest(path / _MANIFEST)
+        for name in (_TENSORS, _STATE):
+            contents[name] = (path / name).read_bytes()
+            actual = hashlib.sha256(contents[name]).hexdigest()
+            if actual != manifest[name]:
+                raise CheckpointRefused(
+                    f"{path / name}: damaged, sha256 is {actual}, the manifest says {manifest[name]}; "
+                    "restore the file or start the run anew"
+                )
+    except OSError as error:
+        raise CheckpointRefused(f"{path}: incomplete ({error}); restore it or start the run anew") from error
+    return contents
+
+
+def _read_manifest(file: Path) -> dict[str, str]:
+    try:
+        manifest = json.loads(file.read_bytes())
+        return {name: str(manifest[name]) for name in (_TENSORS, _STATE)}
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointRefused(f"{file}: damaged; restore the file or start the run anew") from error
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def set_threads(count: int) -> None:
+    """Compute with as many threads as before: another number changes the bits."""
+    if count != torch.get_num_threads():
+        torch.set_num_threads(count)

@@ -1,0 +1,111 @@
+"""Tables of results: one run at its end, many runs side by side."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+
+from lwmfw.errors import UserError
+from lwmfw.recipe.settings import flat
+from lwmfw.record.results import Results, read_results
+
+
+@dataclass(frozen=True)
+class NamedRun:
+    """Results and where they were read.
+
+    Attributes:
+        path: the run directory, or a results.json.
+        results: its results.
+        settings: dotted key -> value of the resolved recipe beside them, seed and observers left out; empty without.
+    """
+
+    path: Path
+    results: Results
+    settings: dict[str, str]
+
+
+def read_run(path: Path) -> NamedRun:
+    """Read a run directory, or a results.json alone.
+
+    Raises:
+        UserError: there are no results.
+    """
+    results, resolved = read_results(path), path / "resolved.toml"
+    settings = {}
+    if resolved.is_file():
+        try:
+            tables = tomllib.loads(resolved.read_text(encoding="utf-8"))
+            settings = {key: json.dumps(value, default=str) for key, value in flat(tables)}
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{resolved}: not the recipe of a run ({type(error).__name__}); name another") from error
+    settings = {k: v for k, v in settings.items() if k != "seed" and not k.startswith("observers")}
+    return NamedRun(path, results, settings)
+
+
+def result_rows(results: Results) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the table a run ends with: accuracy per step and the measures over all of them."""
+    header = ["accuracy", *(f"step {step.step}" for step in results.steps), "average", "last", "forgetting"]
+    rows = []
+    for who in results.last_accuracy:
+        drop = results.forgetting[who]
+        measures = [results.average_incremental_accuracy[who], results.last_accuracy[who]]
+        values = [step.accuracy[who] for step in results.steps] + measures
+        rows.append([who, *(f"{value:.3f}" for value in values), "" if drop is None else f"{drop:.3f}"])
+    return header, rows
+
+
+def comparison_rows(runs: Sequence[NamedRun]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of a comparison: a row per recipe, variant and classifier, mean and deviation over seeds.
+
+    Runs of one recipe with different settings are variants; their rows name the settings in which they differ. A step's
+    column averages the runs that have finished it.
+
+    Raises:
+        UserError: two runs have the same recipe, settings and seed.
+    """
+    longest = max((len(run.results.steps) for run in runs), default=0)
+    header = ["recipe", "classifier", "seeds", *(f"step {n}" for n in range(1, longest + 1))]
+    header += ["average", "last", "forgetting"]
+    rows = []
+    for label, group in _variants(runs).items():
+        same = [run.results for run in group]
+        for who in dict.fromkeys(who for results in same for who in results.last_accuracy):
+            row = [label, who, str(len(same))]
+            for index in range(longest):
+                row.append(_spread([r.steps[index].accuracy[who] for r in same if index < len(r.steps)]))
+            row.append(_spread([r.average_incremental_accuracy[who] for r in same]))
+            row.append(_spread([r.last_accuracy[who] for r in same]))
+            row.append(_spread([drop for r in same if (drop := r.forgetting[who]) is not None]))
+            rows.append(row)
+    return header, rows
+
+
+def _variants(runs: Sequence[NamedRun]) -> dict[str, list[NamedRun]]:
+    """Runs by recipe, the settings in which runs of that recipe differ, and completeness."""
+    groups: dict[str, list[NamedRun]] = {}
+    for run in runs:
+        name = run.results.recipe
+        others = [other.settings for other in runs if other.results.recipe == name and other.settings]
+        keys = dict.fromkeys(key for settings in others for key in settings)
+        differing = [key for key in keys if len({settings.get(key) for settings in others}) > 1]
+        varied = " ".join(f"{key}={run.settings[key]}" for key in differing if key in run.settings)
+        unfinished = "" if run.results.complete else " (unfinished)"
+        groups.setdefault(f"{name} {varied}".strip() + unfinished, []).append(run)
+    for label, group in groups.items():
+        seeds = [run.results.seed for run in group]
+        for index, seed in enumerate(seeds):
+            if seed in seeds[:index]:
+                first = group[seeds.index(seed)].path
+                raise UserError(f"{group[index].path}: the same recipe and seed as {first} ({label}); name one of them")
+    return groups
+
+
+def _spread(values: list[float]) -> str:
+    if not values:
+        return ""
+    return f"{mean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")

@@ -1,0 +1,216 @@
+"""The run directory: one owner, and files that are whole or absent."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+
+from lwmfw.errors import CheckpointRefused, RunBusy, UserError, shown
+from lwmfw.recipe.load import Resolved
+from lwmfw.record.files import write_bytes, write_text
+from lwmfw.record.results import Results, accuracy_csv
+
+Resume = Literal["auto", "never", "must"]
+_PLUGIN_FOLDER = "plugins"
+
+
+class RunDirectory:
+    """A locked run directory. Use `open_directory`."""
+
+    def __init__(self, path: Path, lock: FileLock) -> None:
+        self.path = path
+        self._lock = lock
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where checkpoints lie."""
+        return self.path / "checkpoints"
+
+    def start(self, resolved: Resolved) -> None:
+        """Write what the run is made of, before it runs."""
+        self.keep_sources(resolved)
+        self.write_recipe("resolved.toml", resolved)  # last: it makes the folder a run directory
+
+    def keep_sources(self, resolved: Resolved) -> None:
+        """Write the recipe as given, and copies of its plug-in files."""
+        for file in resolved.catalogue.files:
+            (self.path / _PLUGIN_FOLDER).mkdir(exist_ok=True)
+            write_text(self.path / _PLUGIN_FOLDER / file.name, file.read_text(encoding="utf-8"))
+        write_text(self.path / "recipe.toml", resolved.source.text)
+
+    def write_recipe(self, name: str, resolved: Resolved, head: str = "") -> None:
+        """Write a recipe, every default written out, that runs with the plug-in files kept here."""
+        import tomli_w
+
+        tables = resolved.tables()
+        tables["plugins"] = [f"{_PLUGIN_FOLDER}/{entry}" for entry in _portable(tables)["plugins"]]
+        write_text(self.path / name, head + tomli_w.dumps(tables))
+
+    def write_environment(self, facts: Mapping[str, Any]) -> None:
+        """env.json: the machine and the software that made the numbers."""
+        packages = {d.name: d.version for d in distributions() if d.name}
+        everything = {
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "processor": _processor(),
+            "argv": sys.argv[1:],
+            **facts,
+            "packages": dict(sorted(packages.items())),
+        }
+        write_text(self.path / "env.json", json.dumps(everything, indent=1) + "\n")
+
+    def log_epoch(self, row: Mapping[str, Any]) -> None:
+        """Append one line to metrics.jsonl."""
+        self._append("metrics.jsonl", row)
+
+    def log_trial(self, row: Mapping[str, Any]) -> None:
+        """Append one line to search.jsonl."""
+        self._append("search.jsonl", row)
+
+    def _append(self, name: str, row: Mapping[str, Any]) -> None:
+        with (self.path / name).open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(row) + "\n")
+
+    def forget_epochs_after(self, step: int) -> None:
+        """Drop the lines of metrics.jsonl that belong to an unfinished step."""
+        file = self.path / "metrics.jsonl"
+        if file.exists():
+            lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+            write_text(file, "".join(kept))
+
+    def write_results(self, results: Results) -> None:
+        """results.json and its tidy form accuracy.csv."""
+        write_text(self.path / "results.json", json.dumps(results.to_json(), indent=1, allow_nan=False) + "\n")
+        write_text(self.path / "accuracy.csv", accuracy_csv({"": results}))
+
+    def write(self, name: str, content: bytes) -> None:
+        """A file of a component's own, such as "attention/step-1.safetensors"; whole or absent."""
+        file = self.path / name
+        file.parent.mkdir(exist_ok=True)
+        write_bytes(file, content)
+
+    def finish(self) -> None:
+        """DONE: results and last checkpoint are on the disk."""
+        write_text(self.path / "DONE", "")
+
+    def close(self) -> None:
+        """Give up ownership."""
+        self._lock.release()
+
+
+def open_directory(resolved: Resolved, out: Path | None, resume: Resume) -> tuple[RunDirectory, bool]:
+    """Own the directory of a run and say whether it holds an unfinished run of the same resolved recipe.
+
+    Args:
+        resolved: the recipe to be run.
+        out: the directory; by default `runs/<recipe>/<time>-s<seed>`.
+        resume: `auto` continues an unfinished run, `never` refuses to, `must` insists on one.
+
+    Raises:
+        UserError: the directory holds a finished run, another recipe's run, or something else.
+        RunBusy: another process owns it.
+    """
+    recipe = resolved.recipe
+    path = out or unused(recipe.name, recipe.seed)
+    try:
+        known = _is_known(path)
+        if resume == "must" and not known:
+            raise UserError(f"{path}: holds no run to resume; leave --resume out to start one")
+        path.mkdir(parents=True, exist_ok=True)
+        directory = RunDirectory(path, _own(path))
+    except OSError as error:
+        raise UserError(f"{shown(str(path))}: cannot be used: {error.strerror}; choose another --out") from error
+    if known:
+        try:
+            _check_resumable(directory, resolved, resume)
+        except BaseException:
+            directory.close()
+            raise
+    return directory, known
+
+
+def _is_known(path: Path) -> bool:
+    """Whether a folder holds a run; a start that was cut short, or nothing, is none."""
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path}: is a file; choose another --out")
+    if (path / "resolved.toml").is_file():
+        return True
+    ours = {".lock", "owner", _PLUGIN_FOLDER, "recipe.toml", "recipe.toml.tmp", "resolved.toml.tmp"}
+    if path.is_dir() and any(entry.name not in ours for entry in path.iterdir()):
+        raise UserError(f"{path}: not empty and no run directory; choose another --out")
+    return False
+
+
+def _own(path: Path) -> FileLock:
+    lock = FileLock(path / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        owner = (path / "owner").read_text() if (path / "owner").exists() else "another process"
+        raise RunBusy(f"{path}: busy, owned by {owner}; wait for it or choose another --out") from error
+    (path / "owner").write_text(f"process {os.getpid()} on {socket.gethostname()}")
+    return lock
+
+
+def _check_resumable(directory: RunDirectory, resolved: Resolved, resume: Resume) -> None:
+    import tomllib
+
+    path = directory.path
+    if (path / "DONE").exists():
+        raise UserError(f"{path}: holds a finished run; choose another --out")
+    try:
+        before = tomllib.loads((path / "resolved.toml").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointRefused(f"{path}/resolved.toml: unreadable ({error}); start anew in another --out") from error
+    key = first_difference(_portable(before), _portable(resolved.tables()))
+    if key:
+        raise UserError(f"{path}: holds a run of another recipe ({key} differs); choose another --out")
+    if resume == "never":
+        raise UserError(f"{path}: holds an unfinished run; choose another --out, or allow --resume auto")
+
+
+def _portable(tables: dict[str, Any]) -> dict[str, Any]:
+    """Tables with plug-in files by name and digest, wherever they lie."""
+    return tables | {"plugins": [entry.replace("\\", "/").rsplit("/", 1)[-1] for entry in tables["plugins"]]}
+
+
+def first_difference(one: Any, two: Any, where: str = "") -> str:
+    """The dotted key of the first value in which two trees of tables differ; empty: in none."""
+    if isinstance(one, dict) and isinstance(two, dict):
+        for key in [*one, *(k for k in two if k not in one)]:
+            found = first_difference(one.get(key), two.get(key), f"{where}.{key}".lstrip("."))
+            if found:
+                return found
+        return ""
+    return "" if one == two else where
+
+
+def is_finished(path: Path) -> bool:
+    """Whether a directory holds a run that has ended."""
+    return (path / "DONE").is_file() and (path / "resolved.toml").is_file()
+
+
+def unused(name: str, seed: int) -> Path:
+    """The default directory, `runs/<name>/<time>-s<seed>`, as nobody has it yet."""
+    path = Path("runs") / name / f"{time.strftime('%Y%m%d-%H%M%S')}-s{seed}"
+    names = [path, *(path.with_name(f"{path.name}-{n}") for n in range(2, 1000))]
+    return next(name for name in names if not name.exists())
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()

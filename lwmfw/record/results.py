@@ -1,0 +1,165 @@
+"""Results and their measures, one definition each.
+
+average incremental accuracy: mean over steps, step 1 included, of the top-1 accuracy on all seen classes.
+forgetting: mean over the steps before the last of (best accuracy on that step's classes at any step before the last,
+minus their accuracy at the end); None with a single step.
+first-step forgetting: the fall of the accuracy on the first step's classes from that step to the last (Mnemonics,
+Liu et al., CVPR 2020); None with a single step.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from lwmfw.errors import UserError
+
+SCHEMA = 1
+
+
+@dataclass
+class StepResult:
+    """What was measured after a step. Dictionaries are by classifier; confusion rows are true classes, both in
+    class order. `extra` is for observers: component name -> plain values of its own."""
+
+    step: int
+    new_classes: list[int]
+    seen: int
+    accuracy: dict[str, float]
+    accuracy_top5: dict[str, float]
+    accuracy_by_step: dict[str, list[float]]
+    confusion: dict[str, list[list[int]]]
+    parameters: int
+    model_bytes: int
+    exemplars: int
+    memory_bytes: int
+    train_seconds: float
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Results:
+    """The content of results.json. `first_step`: the recipe and checkpoint that the first step was taken from."""
+
+    recipe: str
+    seed: int
+    classes_order: list[int]
+    class_names: list[str]
+    providers: dict[str, str]
+    complete: bool = False
+    steps: list[StepResult] = field(default_factory=list)
+    first_step: dict[str, Any] | None = None
+    schema: int = SCHEMA
+
+    @property
+    def average_incremental_accuracy(self) -> dict[str, float]:
+        """Per classifier, 0..1; empty before the first step has ended."""
+        return {who: average([s.accuracy[who] for s in self.steps]) for who in self._classifiers()}
+
+    @property
+    def last_accuracy(self) -> dict[str, float]:
+        """Accuracy on all seen classes after the last finished step."""
+        return dict(self.steps[-1].accuracy) if self.steps else {}
+
+    @property
+    def forgetting(self) -> dict[str, float | None]:
+        """Per classifier; None with fewer than two steps."""
+        return {who: forgetting([s.accuracy_by_step[who] for s in self.steps]) for who in self._classifiers()}
+
+    @property
+    def first_step_forgetting(self) -> dict[str, float | None]:
+        """Likewise."""
+        names = self._classifiers()
+        return {name: first_step_forgetting([s.accuracy_by_step[name] for s in self.steps]) for name in names}
+
+    def _classifiers(self) -> list[str]:
+        return list(self.steps[-1].accuracy) if self.steps else []
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, with the measures over all steps."""
+        names = ["schema", "recipe", "seed", "classes_order", "class_names", "complete", "providers"]
+        names += ["first_step"] if self.first_step else []
+        plain = asdict(self)
+        measures = ("average_incremental_accuracy", "last_accuracy", "forgetting", "first_step_forgetting")
+        return {name: plain[name] for name in (*names, "steps")} | {name: getattr(self, name) for name in measures}
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> Results:
+        """The inverse of `to_json`; raises ValueError, KeyError or TypeError where the content is another."""
+        if plain["schema"] != SCHEMA:
+            raise ValueError(f"schema {plain['schema']}")
+        known = {f.name: plain[f.name] for f in fields(cls) if f.name in plain or f.name != "first_step"}
+        known["steps"] = [StepResult(**step) for step in plain["steps"]]
+        return cls(**known)
+
+
+def average(values: Sequence[float]) -> float:
+    """Arithmetic mean."""
+    return sum(values) / len(values)
+
+
+def accuracy(confusion: Sequence[Sequence[int]], classes: range) -> float:
+    """Share of the images of `classes` that are assigned their own class."""
+    right = sum(confusion[c][c] for c in classes)
+    return right / sum(sum(confusion[c]) for c in classes)
+
+
+def forgetting(by_step: Sequence[Sequence[float]]) -> float | None:
+    """Mean drop from the best earlier accuracy of each earlier step's classes.
+
+    Args:
+        by_step: row t: after step t, accuracy on the classes of each step so far.
+    """
+    last = len(by_step) - 1
+    if last < 1:
+        return None
+    drops = [max(by_step[t][group] for t in range(group, last)) - by_step[last][group] for group in range(last)]
+    return average(drops)
+
+
+def first_step_forgetting(by_step: Sequence[Sequence[float]]) -> float | None:
+    """Fall of the accuracy on the first step's classes.
+
+    Args:
+        by_step: as in `forgetting`.
+    """
+    return by_step[0][0] - by_step[-1][0] if len(by_step) > 1 else None
+
+
+def read_results(path: Path) -> Results:
+    """The results of a run directory, or of a results.json.
+
+    Raises:
+        UserError: there are none, or they are not in the format of this version.
+    """
+    file = path / "results.json" if path.is_dir() else path
+    if not file.is_file():
+        hint = "the run has not finished a step" if (path / "resolved.toml").exists() else "no run directory"
+        raise UserError(f"{path}: no results.json; {hint}")
+    try:
+        return Results.from_json(json.loads(file.read_text(encoding="utf-8")))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{file}: not the results of a run ({type(error).__name__}); name another") from error
+
+
+def accuracy_csv(runs: Mapping[str, Results]) -> str:
+    """Tidy accuracies: one line per run, step, classifier and group of classes ("all", or the step that brought
+    them). The column `run` is left out for a run without a name."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    named = any(runs)
+    header = ["recipe", "seed", "step", "seen", "classifier", "classes_of", "accuracy"]
+    writer.writerow([*["run"] * named, *header])
+    for name, run in runs.items():
+        for step in run.steps:
+            for who, value in step.accuracy.items():
+                row = [*[name] * named, run.recipe, run.seed, step.step, step.seen, who]
+                writer.writerow([*row, "all", f"{value:.6f}"])
+                for group, part in enumerate(step.accuracy_by_step[who], 1):
+                    writer.writerow([*row, f"step {group}", f"{part:.6f}"])
+    return stream.getvalue()

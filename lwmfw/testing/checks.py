@@ -1,0 +1,296 @@
+"""The contract of each kind as checks that raise AssertionError and say which sentence of it is broken."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lwmfw.assembly.assemble import assemble
+from lwmfw.components import Component, Options
+from lwmfw.data.decoding import decode_images
+from lwmfw.data.images import ImageFiles, Images
+from lwmfw.engine.prepare import prepare
+from lwmfw.engine.run import Run
+from lwmfw.memory.selection import Selection, check_selection
+from lwmfw.model.outputs import Features
+from lwmfw.recipe.budget import parse_budget
+from lwmfw.recipe.load import load_recipe
+from lwmfw.recipe.phase import Phase
+from lwmfw.testing.tiny import CLASSES, outputs_pair, penalty_terms, tiny_recipe, tiny_run
+
+
+def _total(terms: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    return sum(terms.values(), start=torch.zeros((), dtype=torch.float64))
+
+
+def check_penalty(
+    factory: Callable[[Any], Any],
+    options: Options | None = None,
+    *,
+    stationary: bool = True,
+    reaches_model: bool = True,
+) -> None:
+    """Hold a penalty against the contract.
+
+    Args:
+        factory: the penalty's class.
+        options: its options; by default `Options()`.
+        stationary: whether its gradient is zero where new and old models are equal, in evaluation mode.
+        reaches_model: whether its gradient reaches the new model at all; if not, it may have no term.
+    """
+
+    def build() -> Any:
+        return factory(options or Options())
+
+    pair = outputs_pair()
+    versions = [pair.new.logits._version, pair.old.logits._version, pair.batch.images._version]
+    state = torch.random.get_rng_state()
+    terms = penalty_terms(build(), pair)
+    assert terms or not reaches_model, "compute_penalty returns a term for an ordinary batch"
+    assert torch.equal(state, torch.random.get_rng_state()), "the global random generator is left alone; take rng"
+    assert versions == [pair.new.logits._version, pair.old.logits._version, pair.batch.images._version], (
+        "inputs are not changed in place"
+    )
+    for name, value in terms.items():
+        assert isinstance(name, str), "terms are named by strings"
+        assert value.shape == (), f"term {name} is a scalar"
+        assert value.isfinite(), f"term {name} is finite"
+    assert list(terms) == list(penalty_terms(build(), pair)), "names of terms are stable"
+
+    total = _total(terms)
+    if reaches_model:
+        grads = torch.autograd.grad(total, list(pair.model.parameters()), allow_unused=True)
+        assert any(g is not None and g.abs().max() > 0 for g in grads), "the gradient reaches the new model"
+        assert all(g is None or g.isfinite().all() for g in grads), "the gradient is finite"
+    assert not any(p.requires_grad or p.grad is not None for p in pair.old_model.parameters()), (
+        "the old model stays frozen"
+    )
+    order = torch.randperm(8, generator=torch.Generator().manual_seed(0))
+    shuffled = _total(penalty_terms(build(), pair.subset(order)))
+    assert (shuffled - total).abs() <= 1e-9 * total.abs().clamp(min=1.0), "the order of a batch does not matter"
+    for value in penalty_terms(build(), pair.subset(slice(0, 1))).values():
+        assert value.isfinite(), "a batch of one image works"
+    if stationary and reaches_model:
+        same = outputs_pair(equal=True)
+        loss = _total(penalty_terms(build(), same))
+        grads = torch.autograd.grad(loss, list(same.model.parameters()), allow_unused=True)
+        largest = max((float(g.abs().max()) for g in grads if g is not None), default=0.0)
+        assert largest < 1e-5, f"equal models are stationary (largest gradient {largest:.1e})"
+
+
+def check_backbone(component: Any, *, channels: int = 3, size: int = 32) -> None:
+    """Hold a backbone's object against the contract: it offers what it says, copies and reloads."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = component.build(channels).eval()
+        images = torch.randn(2, channels, size, size)
+    with torch.no_grad():
+        out = network(images)
+        assert isinstance(out, Features), "forward returns Features"
+        assert out.features.ndim == 2, "features are (B, D)"
+        for name in ("maps", "raw_maps"):
+            assert bool(getattr(out, name)) == (name in component.offers), f"{name} are there if they are offered"
+        for raw, after in zip(out.raw_maps, out.maps, strict=False):
+            same = torch.equal(raw, after) or torch.equal(raw.relu(), after)
+            assert same, "maps are raw_maps, or raw_maps after their ReLU"
+        assert (out.pooled is not None) == ("pooled" in component.offers), "pooled is there if it is offered"
+        if out.pooled is not None:
+            torch.testing.assert_close(out.pooled.mean((2, 3)), out.features)
+        assert torch.equal(copy.deepcopy(network)(images).features, out.features), "a copy computes the same"
+        other = component.build(channels).eval()
+        other.load_state_dict(network.state_dict())
+        assert torch.equal(other(images).features, out.features), "the state dict holds everything"
+
+
+def check_classifier(component: Any) -> None:
+    """Hold a classifier's object against the contract: it grows, and old rows keep their scores."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        head = component.build(6)
+        features = torch.randn(5, 6)
+        head.grow(3)
+        before = head(features)
+        head.grow(2)
+        after = head(features)
+    assert before.shape == (5, 3), "logits are (B, classes)"
+    assert after.shape == (5, 5), "grow adds classes"
+    torch.testing.assert_close(after[:, :3], before)
+    assert all(p.requires_grad for p in head.parameters()), "rows are trainable after growing"
+    if "similarities" in getattr(component, "offers", ()):
+        assert head.similarities(features).shape == (5, 5), "similarities are (B, classes)"
+
+
+def check_objective(component: Any) -> None:
+    """Hold an objective's object against the contract: a batch mean, least for right answers."""
+    labels = torch.tensor([0, 1, 2])
+    right, wrong = 8.0 * torch.eye(3), 8.0 * torch.eye(3).roll(1, 0)
+    assert component.loss(right, labels).shape == (), "the loss is a scalar"
+    assert component.loss(right, labels) < component.loss(wrong, labels), "right answers cost less"
+    twice = component.loss(torch.cat([wrong, wrong]), torch.cat([labels, labels]))
+    torch.testing.assert_close(twice, component.loss(wrong, labels))
+    if getattr(component, "none_of_these", False):
+        assert component.loss(-right, labels - 3) < component.loss(right, labels - 3), "labels below 0 are no class"
+
+
+def check_data(component: Any) -> None:
+    """Hold a data set's object against the contract: images in memory or in files, every class in both parts."""
+    data = component.load()
+    assert component.class_count in (None, len(data.class_names)), "class_count is the number of classes"
+    for part in (data.train, data.test):
+        assert isinstance(part, Images | ImageFiles), "train and test are Images or ImageFiles"
+        if isinstance(part, ImageFiles):
+            assert len(part.paths) == len(part), "every file has a label"
+            assert part.size <= part.resize, "the part that evaluation shows fits into the image"
+            pixels = decode_images(part.select(torch.arange(min(4, len(part))))).pixels
+        else:
+            pixels = part.pixels
+        assert pixels.dtype == torch.uint8, "pixels are uint8"
+        assert pixels.ndim == 4, "pixels are (N, C, H, W)"
+        assert part.labels.dtype == torch.int64, "labels are int64"
+        assert set(part.labels.tolist()) == set(range(len(data.class_names))), "every class has images"
+    assert len(data.mean) == len(data.std) == data.train.channels, "mean and std are per channel"
+
+
+def _prepared(tables: Mapping[str, Any]) -> Run:
+    """A run of the tiny recipe before its first step."""
+    with tempfile.TemporaryDirectory() as folder:
+        return prepare(assemble(load_recipe(tiny_recipe(tables, Path(folder)))), "cpu")
+
+
+def _asked(question: Callable[..., Any], **offered: Any) -> Any:
+    """What a hook returns, given the arguments it wants and an rng of the same seed every time."""
+    offered["rng"] = torch.Generator().manual_seed(1)
+    return question(**{name: offered[name] for name in inspect.signature(question).parameters})
+
+
+def check_selector(component: Any) -> None:
+    """Hold a selector's object against the contract: it keeps the quota of each class, and is a function of rng."""
+    run = _prepared({})
+    run.model.grow(CLASSES)
+    step, candidates = run.steps[-1], run.data.train
+    for count in (1, 4, 16):
+        quota = dict.fromkeys(step.seen_classes, count)
+        offered = {"run": run, "step": step, "model": run.model, "candidates": candidates, "quota": quota}
+        chosen, again = (_asked(component.select_memory, **offered) for _ in range(2))
+        check_selection(chosen, candidates, quota, type(component).__name__, "here")
+        for label in quota:
+            assert len(chosen.indices[label]) == count, "a quota of at most what there is is filled"
+            assert torch.equal(chosen.indices[label], again.indices[label]), "the same rng, the same choice"
+
+
+def check_refiner(component: Any) -> None:
+    """Hold a refiner's object against the contract: it changes pixels of what was selected and nothing else."""
+    memory = {"budget": "3 per class", "select": {"use": "random"}}
+    run = _prepared({"memory": memory, "objective": {"use": "cross_entropy", "over": "seen"}})
+    run.model.grow(CLASSES)
+    step, candidates = run.steps[-1], run.data.train
+    selection = Selection({c: (candidates.labels == c).nonzero().flatten()[[5, 2, 9]] for c in step.seen_classes})
+    quota = dict.fromkeys(step.seen_classes, 3)
+    weights = {name: value.clone() for name, value in run.model.state_dict().items()}
+    assert isinstance(candidates, Images), "synthetic images are in memory"
+    before = candidates.pixels.clone()
+    offered = {"run": run, "step": step, "model": run.model, "candidates": candidates, "quota": quota}
+
+    def refined() -> Selection:
+        underway = _asked(component.select_memory, **offered)
+        next(underway)
+        try:
+            underway.send(selection)
+        except StopIteration as finished:
+            return finished.value  # type: ignore[no-any-return]
+        raise AssertionError("a refiner yields once, for the selection")
+
+    found, again = refined(), refined()
+    check_selection(found, candidates, quota, type(component).__name__, "here")
+    assert all(torch.equal(found.indices[c], selection.indices[c]) for c in quota), "a refiner selects nothing"
+    assert found.pixels.keys() == again.pixels.keys(), "the same rng, the same classes"
+    assert all(torch.equal(found.pixels[c], again.pixels[c]) for c in found.pixels), "the same rng, the same pixels"
+    assert torch.equal(candidates.pixels, before), "candidates are not changed in place"
+    state = run.model.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in weights.items()), "the model is left as it was"
+
+
+def check_rate(component: Any) -> None:
+    """Hold a rate's object against the contract: a number for every class, in all no more than there may be.
+
+    One that grows may keep more.
+    """
+    run = _prepared({})
+    cost = 100.0
+    for budget in map(parse_budget, ("40 exemplars", "3 per class", "2 kB", "all")):
+        for step in run.steps:
+            classes = step.seen_classes
+            offered = {"run": run, "step": step, "budget": budget, "classes": classes, "cost": cost}
+            quota, again = (_asked(component.allocate_memory, **offered) for _ in range(2))
+            assert quota.keys() == set(classes), "every class seen so far has a quota, and no other"
+            assert all(isinstance(n, int) and n >= 0 for n in quota.values()), "quotas are whole numbers, none below 0"
+            assert quota == again, "the same rng, the same quotas"
+            total = budget.total(len(classes), cost)
+            bounded = total is not None and not getattr(component, "grows", False)
+            assert not bounded or sum(quota.values()) <= (total or 0), "quotas are within the budget, unless it grows"
+
+
+def check_codec(component: Any) -> None:
+    """Hold a codec's object against the contract: an image for an image, the same bytes each time, in any process."""
+    rng = torch.Generator().manual_seed(0)
+    for shape in ((1, 28, 28), (3, 32, 32), (3, 5, 17)):
+        pixels = torch.randint(0, 256, (4, *shape), dtype=torch.uint8, generator=rng)
+        before, encoded = pixels.clone(), component.encode(pixels)
+        assert torch.equal(pixels, before), "images are not changed in place"
+        assert len(encoded) == len(pixels), "every image is encoded"
+        assert all(type(stored) is bytes for stored in encoded), "what is stored is bytes"
+        assert component.encode(pixels) == encoded, "the same image, the same bytes"
+        alone = [stored for image in pixels for stored in component.encode(image[None])]
+        assert alone == encoded, "an image's bytes do not depend on the others"
+        decoded = component.decode(encoded, shape)
+        assert decoded.dtype == torch.uint8, "decoded images are uint8"
+        assert decoded.shape == pixels.shape, "decoded images are (N, C, H, W)"
+        elsewhere = copy.deepcopy(component)
+        assert torch.equal(elsewhere.decode(encoded[:1], shape), decoded[:1]), "a copy decodes the same"
+        assert component.encode(pixels[:0]) == [], "no images are no bytes"
+        assert component.decode([], shape).shape == (0, *shape), "no bytes are no images"
+        assert component.shared_bytes(shape) >= 0, "shared_bytes is a number of bytes"
+
+
+def check_phase(component: Any) -> None:
+    """Hold a phase's object against the contract: it plans the same phases each time, named apart, or none."""
+    memory = {"budget": "2 per class", "select": {"use": "random"}}
+    run = _prepared({"memory": memory, "objective": {"use": "cross_entropy", "over": "seen"}})
+    names = []
+    for step in run.steps:
+        planned, again = (_asked(component.plan_phases, run=run, step=step) for _ in range(2))
+        assert planned is None or isinstance(planned, list), "plan_phases returns a list of Phase, or None"
+        assert planned == again, "a plan does not change"
+        assert all(isinstance(phase, Phase) for phase in planned or ()), "plan_phases returns a list of Phase"
+        names.append([phase.name for phase in planned or ()])
+        assert len({"main", *names[-1]}) == 1 + len(names[-1]), "phases of a step have names of their own"
+    assert any(names), "some step has a further phase"
+
+
+def check_observer(record: Component, folder: Path) -> None:
+    """Hold an observer against the contract: a run with it has the numbers of a run without, and its own."""
+    plain, watched = folder / "plain", folder / "watched"
+    plain.mkdir()
+    watched.mkdir()
+    without = tiny_run({}, plain)
+    with_it = tiny_run({"observers": [{"use": record.name}]}, watched)
+    for results in (without.results, with_it.results):
+        for step in results.steps:
+            step.train_seconds = 0.0
+            step.extra.pop(record.name, None)
+        results.providers.pop(record.name, None)
+    assert with_it.results == without.results, "an observer changes nothing"
+
+
+def check_options(record: Component) -> None:
+    """Hold the options of any component against the contract: described, and valid by default."""
+    for name, field in record.options.model_fields.items():
+        assert field.description, f"option {name} of {record.name} is described"
+        assert not field.is_required() or record.kind == "data", f"option {name} of {record.name} has a default"
+    assert record.summary, f"{record.name} says in one line what it is"

@@ -1,0 +1,1 @@
+"""Codecs: what turns exemplars into the bytes that are stored."""

@@ -1,1 +1,0 @@
-"""Exemplar memory: what chooses and keeps images of earlier steps."""

@@ -1,0 +1,1 @@
+"""Rates: how the budget is shared out among the classes."""

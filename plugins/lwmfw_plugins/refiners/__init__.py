@@ -1,0 +1,1 @@
+"""Refiners: what changes the pixels of exemplars before they are stored."""

@@ -1,0 +1,187 @@
+"""`run --from RUN`: the first step of another run in place of training it again."""
+
+import json
+
+import pytest
+import torch
+
+import lwmfw
+from lwmfw import Observer, Penalty, hookimpl
+from lwmfw.components import Provider
+from lwmfw.errors import CheckpointRefused, UserError
+from lwmfw.recipe.catalogue import discover
+from lwmfw.testing import tiny_recipe, tiny_run
+
+MEMORY = {"budget": "6 per class", "select": {"use": "random"}}
+BASE = {
+    "data": {"use": "synthetic", "classes": 6, "train_per_class": 16, "test_per_class": 8},
+    "objective": {"use": "cross_entropy", "over": "seen"},
+    "memory": MEMORY,
+}
+OTHER = BASE | {
+    "name": "other",
+    "memory": MEMORY | {"budget": "4 per class", "rate": {"use": "dynamic"}},
+    "penalties": [{"use": "L_D"}, {"use": "freeze"}],
+    "phases": [{"use": "balanced", "epochs": 1}],
+    "evaluation": {"classifiers": ["cnn", "nme"]},
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    return tiny_run(BASE, tmp_path_factory.mktemp("finished")).path
+
+
+def taken_from(path, overrides, folder):
+    folder.mkdir(exist_ok=True)
+    lwmfw.run(tiny_recipe(overrides, folder), out=folder / "run", device="cpu", from_run=path)
+    return folder / "run"
+
+
+def results(path):
+    found = json.loads((path / "results.json").read_text())
+    for step in found["steps"]:
+        del step["train_seconds"]
+    return found
+
+
+def test_the_result_has_the_bits_of_the_full_run(finished, tmp_path):
+    full = tiny_run(OTHER, tmp_path).path
+    taken = taken_from(finished, OTHER, tmp_path / "taken")
+    first = results(taken).pop("first_step")
+    assert results(full) == {key: value for key, value in results(taken).items() if key != "first_step"}
+    a, b = (lwmfw.open_run(path).model.state_dict() for path in (full, taken))
+    assert all(torch.equal(value, b[name]) for name, value in a.items())
+    manifest = json.loads((finished / "checkpoints" / "step-0001" / "manifest.json").read_text())
+    assert first == {"recipe": "tiny", "checkpoint_sha256": manifest["tensors.safetensors"]}
+
+
+def test_the_first_step_costs_what_it_cost_where_it_was_trained(finished, tmp_path):
+    taken = taken_from(finished, OTHER, tmp_path / "taken")
+    rows = [json.loads(line) for line in (taken / "metrics.jsonl").read_text().splitlines()]
+    assert {row["step"] for row in rows} == {2, 3}
+    seconds = [json.loads((p / "results.json").read_text())["steps"][0]["train_seconds"] for p in (finished, taken)]
+    assert seconds[0] == seconds[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"seed": 2}, "seed"),
+        ({"training": {"lr": 0.2}}, "training.lr"),
+        ({"training": {"first": {"epochs": 2}}}, "training.epochs"),
+        ({"scenario": {"first": 4}}, "scenario.first"),
+        ({"data": BASE["data"] | {"train_per_class": 8}}, "data.train_per_class"),
+        ({"classifier": {"use": "cosine"}}, "classifier.use"),
+        ({"evaluation": {"validation": 0.2}}, "evaluation.validation"),
+        ({"objective": {"use": "cross_entropy", "over": "new"}, "memory": None}, "objective.over"),
+    ],
+)
+def test_a_first_step_that_was_trained_in_another_way_is_refused_by_its_key(finished, change, key, tmp_path):
+    overrides = {name: value for name, value in (BASE | change).items() if value is not None}
+    with pytest.raises(UserError, match=rf"its first step was trained in another way \({key} differs\); leave --from"):
+        taken_from(finished, overrides, tmp_path / "taken")
+    assert not (tmp_path / "taken" / "run").exists()
+
+
+def test_settings_of_later_steps_may_differ(finished, tmp_path):
+    change = {"scenario": {"first": 2, "increment": 4}, "training": {"lr": 0.2, "first": {"lr": 0.1}}}
+    assert results(taken_from(finished, BASE | change, tmp_path / "taken"))["complete"]
+
+
+def test_a_component_that_acts_in_the_first_step_has_to_be_the_same(finished, tmp_path, monkeypatch):
+    class Acting:
+        def __init__(self, options):
+            pass
+
+        @hookimpl
+        def compute_penalty(self):
+            return None
+
+        @hookimpl
+        def after_update(self):
+            pass
+
+    catalogue = discover()
+    catalogue.components.append(Penalty("acting", Acting, provider=Provider("test")))
+    monkeypatch.setattr("lwmfw.recipe.load.discover", lambda plugins: catalogue)
+    acting = BASE | {"penalties": [{"use": "acting"}]}
+    with pytest.raises(UserError, match=r"in another way \(penalties\.acting differs\)"):
+        taken_from(finished, acting, tmp_path / "taken")
+    (tmp_path / "acting").mkdir()
+    again = tiny_run(acting, tmp_path / "acting").path
+    assert results(taken_from(again, acting, tmp_path / "taken"))["complete"]
+    Acting.state = lambda self: {}
+    with pytest.raises(UserError, match="acting gathers its state while the first step is trained"):
+        taken_from(again, acting, tmp_path / "stateful")
+
+
+def test_exemplars_may_be_stored_in_another_way(finished, tmp_path):
+    codec = {"use": "jpeg", "choose": [30, 90], "tolerance": 1.0}
+    other = BASE | {"memory": MEMORY | {"codec": codec, "select": {"use": "herding"}}}
+    full = tiny_run(other, tmp_path).path
+    for name, source in (("from raw", finished), ("from jpeg", full)):
+        taken = results(taken_from(source, other, tmp_path / name))
+        assert {key: value for key, value in taken.items() if key != "first_step"} == results(full)
+
+
+def test_a_plug_in_file_that_was_edited_is_another(tmp_path):
+    file = """
+from lwmfw import Objective, ObjectiveOptions, hookimpl
+
+class Scaled:
+    def __init__(self, options): pass
+    def loss(self, logits, labels): return FACTOR * logits.logsumexp(1).mean()
+
+@hookimpl
+def register_components(): yield Objective("scaled", Scaled, ObjectiveOptions)
+"""
+    recipe = {"data": BASE["data"], "plugins": ["scaled.py"], "objective": {"use": "scaled"}}
+    (tmp_path / "scaled.py").write_text(file.replace("FACTOR", "1"))
+    before = tiny_run(recipe, tmp_path).path
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "scaled.py").write_text(file.replace("FACTOR", "5"))
+    with pytest.raises(UserError, match=r"in another way \(objective\.provider differs\)"):
+        taken_from(before, recipe, tmp_path / "taken")
+
+
+def test_a_first_step_in_another_precision_is_refused_before_a_directory_is_made(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr("lwmfw.engine.run.Run.arithmetic", property(lambda run: "bf16 on tpu"))
+    with pytest.raises(UserError, match="computed in fp32 on cpu, here it would go on in bf16 on tpu; leave"):
+        taken_from(finished, BASE, tmp_path / "taken")
+    assert not (tmp_path / "taken" / "run").exists()
+
+
+def test_observers_may_differ(finished, tmp_path, monkeypatch):
+    seen = []
+
+    class Watch:
+        def __init__(self, options):
+            pass
+
+        @hookimpl
+        def before_step(self, step):
+            seen.append(step.index)
+
+        @hookimpl
+        def after_step(self, step):
+            seen.append(step.index)
+
+    catalogue = discover()
+    catalogue.components.append(Observer("watch", Watch, provider=Provider("test")))
+    monkeypatch.setattr("lwmfw.recipe.load.discover", lambda plugins: catalogue)
+    taken_from(finished, BASE | {"observers": [{"use": "watch"}]}, tmp_path / "taken")
+    assert seen == [1, 1, 2, 2, 3, 3]
+
+
+def test_what_is_no_finished_run_is_refused(tmp_path):
+    with pytest.raises(UserError, match="holds no finished run; name the directory of one that has ended"):
+        taken_from(tmp_path, BASE, tmp_path / "taken")
+
+
+def test_a_damaged_first_checkpoint_is_refused(tmp_path):
+    path = tiny_run(BASE, tmp_path).path
+    tensors = path / "checkpoints" / "step-0001" / "tensors.safetensors"
+    tensors.write_bytes(tensors.read_bytes()[:-1] + b"x")
+    with pytest.raises(CheckpointRefused, match="damaged"):
+        taken_from(path, BASE, tmp_path / "taken")

@@ -1,0 +1,307 @@
+"""The loop: hooks in their order, results as pure functions of the recipe, and going on after an interruption."""
+
+import ast
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.plugin_files import ANGLES
+
+import lwmfw
+import lwmfw.loop
+from lwmfw import Observer, Penalty, hookimpl
+from lwmfw.components import Provider
+from lwmfw.hookspecs import RUN_HOOKS
+from lwmfw.recipe.catalogue import discover
+from lwmfw.testing import tiny_recipe, tiny_run
+
+LWM = {"penalties": [{"use": "L_D"}, {"use": "L_AD"}]}
+THREE_STEPS = {
+    "data": {"use": "synthetic", "classes": 6, "train_per_class": 16, "test_per_class": 8},
+    "scenario": {"first": 2, "increment": 2},
+}
+
+
+def comparable(path):
+    """The results of a run without what a clock decides."""
+    results = json.loads((path / "results.json").read_text())
+    for step in results["steps"]:
+        del step["train_seconds"]
+    return results
+
+
+def epochs(path):
+    """The lines of metrics.jsonl."""
+    return [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights(run):
+    return [value.clone() for value in run.run.model.state_dict().values()]
+
+
+def same(ones, others):
+    return all(torch.equal(a, b) for a, b in zip(ones, others, strict=True))
+
+
+def recorder(calls):
+    """A component that implements every hook and notes each call."""
+
+    class Recorder:
+        def __init__(self, options):
+            pass
+
+        @hookimpl
+        def before_run(self, run):
+            calls.append("before_run")
+
+        @hookimpl
+        def before_step(self, step):
+            calls.append(f"before_step {step.index}")
+
+        @hookimpl
+        def compute_penalty(self, step, batch):
+            calls.append(f"compute_penalty {step.index} {len(batch.labels)}")
+
+        @hookimpl
+        def after_update(self, step):
+            calls.append(f"after_update {step.index}")
+
+        @hookimpl
+        def after_epoch(self, step, epoch, means):
+            calls.append(f"after_epoch {step.index} {epoch} {' '.join(means)}")
+
+        @hookimpl
+        def choose_data(self, step, data):
+            calls.append(f"choose_data {step.index} {len(data)}")
+
+        @hookimpl
+        def plan_phases(self, step):
+            calls.append(f"plan_phases {step.index}")
+
+        @hookimpl
+        def group_parameters(self, step, phase):
+            calls.append(f"group_parameters {step.index} {phase.name}")
+
+        @hookimpl
+        def before_memory(self, step, candidates):
+            calls.append(f"before_memory {step.index} {len(candidates)}")
+
+        @hookimpl
+        def allocate_memory(self, step, budget, classes, cost):
+            calls.append(f"allocate_memory {step.index} {budget.amount} {len(classes)} {cost:g}")
+
+        @hookimpl
+        def select_memory(self, step, candidates, quota):
+            calls.append(f"select_memory {step.index} {len(candidates)} {sum(quota.values())}")
+
+        @hookimpl
+        def after_step(self, step, result):
+            calls.append(f"after_step {step.index} of {result.seen}")
+
+        @hookimpl
+        def after_run(self, results):
+            calls.append(f"after_run {results.complete}")
+
+    return Recorder
+
+
+def test_hooks_fire_in_the_stated_order(tmp_path):
+    calls = []
+    catalogue = discover()
+    catalogue.components.append(Penalty("recorder", recorder(calls), provider=Provider("test")))
+    tiny_run(
+        {
+            "penalties": [{"use": "recorder"}],
+            "objective": {"over": "seen"},
+            "memory": {"budget": "8 exemplars", "select": {"use": "random"}},
+            "training": {"epochs": 2, "batch_size": 20},
+        },
+        tmp_path,
+        catalogue=catalogue,
+    )
+    images = {1: 32, 2: 32 + 8}
+    epoch = {
+        1: ["after_update 1"] * 2,
+        2: ["compute_penalty 2 20", "after_update 2", "compute_penalty 2 20", "after_update 2"],
+    }
+    expected = ["plan_phases 1", "plan_phases 2", "before_run"]
+    for step in (1, 2):
+        expected += [f"choose_data {step} {images[step]}", f"before_step {step}"]
+        expected += [f"plan_phases {step}", f"group_parameters {step} main"]
+        for number in (1, 2):
+            expected += [*epoch[step], f"after_epoch {step} {number} bce"]
+        expected += [f"before_memory {step} {images[step]}", f"allocate_memory {step} 8 {2 * step} 192"]
+        expected += [f"select_memory {step} {images[step]} 8", f"after_step {step} of {2 * step}"]
+    assert calls == [*expected, "after_run True"]
+
+
+def test_after_run_is_called_after_an_exception(tmp_path):
+    calls = []
+
+    class Failing(recorder(calls)):
+        @hookimpl
+        def after_epoch(self):
+            raise ValueError("stop")
+
+    catalogue = discover()
+    catalogue.components.append(Observer("failing", Failing, provider=Provider("test")))
+    with pytest.raises(lwmfw.LwmfwError, match="stop"):
+        tiny_run({"observers": [{"use": "failing"}]}, tmp_path, catalogue=catalogue)
+    assert calls[-1] == "after_run False"
+
+
+def test_components_are_called_in_recipe_order(tmp_path):
+    order = []
+
+    def named(name):
+        class Named:
+            def __init__(self, options):
+                pass
+
+            @hookimpl
+            def before_run(self):
+                order.append(name)
+
+            @hookimpl
+            def compute_penalty(self):
+                return None
+
+        return Named
+
+    catalogue = discover()
+    for name in ("b", "a", "c"):
+        catalogue.components.append(Penalty(name, named(name), provider=Provider("test")))
+    tiny_run({"penalties": [{"use": name} for name in "cab"]}, tmp_path, catalogue=catalogue)
+    assert order == ["c", "a", "b"]
+
+
+def test_each_hook_is_called_in_exactly_one_place():
+    files = [
+        (Path(lwmfw.__file__).parent / name).read_text() for name in ("loop.py", "memory/exemplars.py", "engine/run.py")
+    ]
+    called = [
+        node.attr
+        for node in ast.walk(ast.parse("\n".join(files).replace("from __future__ import annotations", "")))
+        if isinstance(node, ast.Attribute)
+        if ast.unparse(node.value) in ("hook", "run.assembly.hook", "self.assembly.hook")
+    ]
+    assert [called.count(hook) for hook in RUN_HOOKS] == [1] * len(RUN_HOOKS)
+
+
+def test_the_same_recipe_and_seed_give_the_same_bits(tmp_path):
+    runs = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        runs.append(tiny_run(LWM, tmp_path / name))
+    assert comparable(runs[0].path) == comparable(runs[1].path)
+    assert same(weights(runs[0]), weights(runs[1]))
+    (tmp_path / "other").mkdir()
+    assert not same(weights(runs[0]), weights(tiny_run(LWM | {"seed": 2}, tmp_path / "other")))
+
+
+def test_resolved_toml_run_again_gives_the_same_bits(tmp_path):
+    (tmp_path / "angles.py").write_text(ANGLES)
+    recipe = {"plugins": ["angles.py"], "penalties": [*LWM["penalties"], {"use": "angles"}], "training": {"epochs": 2}}
+    first = tiny_run(recipe, tmp_path)
+    (tmp_path / "angles.py").unlink()  # the run directory has its own copy
+    lwmfw.run(first.path / "resolved.toml", out=tmp_path / "again", device="cpu")
+    assert comparable(tmp_path / "again") == comparable(first.path)
+    model = lwmfw.open_run(tmp_path / "again").model
+    assert same(model.state_dict().values(), weights(first))
+    assert (tmp_path / "again" / "resolved.toml").read_text() == (first.path / "resolved.toml").read_text()
+
+
+def test_lwm_with_gamma_0_has_the_bits_of_lwf_mc(tmp_path):
+    (tmp_path / "lwm").mkdir()
+    (tmp_path / "lwf").mkdir()
+    lwm = tiny_run({"penalties": [{"use": "L_D"}, {"use": "L_AD", "weight": 0.0}]}, tmp_path / "lwm")
+    lwf = tiny_run({"penalties": [{"use": "L_D"}]}, tmp_path / "lwf")
+    assert same(weights(lwm), weights(lwf))
+    assert lwm.terms[2]["L_AD"] == 0
+
+
+def test_terms_add_up_to_what_is_trained(tmp_path):
+    (tmp_path / "with").mkdir()
+    (tmp_path / "without").mkdir()
+    assert not same(weights(tiny_run(LWM, tmp_path / "with")), weights(tiny_run({}, tmp_path / "without")))
+
+
+def test_installed_but_unnamed_plug_ins_change_nothing(tmp_path):
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "crowded").mkdir()
+    catalogue = discover()
+    calls = []
+    for kind in (Penalty, Observer):
+        catalogue.components.append(kind("recorder", recorder(calls), provider=Provider("stranger")))
+    plain = tiny_run(LWM, tmp_path / "plain")
+    crowded = tiny_run(LWM, tmp_path / "crowded", catalogue=catalogue)
+    assert comparable(plain.path) == comparable(crowded.path)
+    assert same(weights(plain), weights(crowded))
+    assert calls == []
+
+
+def test_validation_takes_the_place_of_the_test_set(tmp_path):
+    run = tiny_run({"evaluation": {"validation": 0.25}}, tmp_path)
+    assert len(run.run.data.train) == 4 * 12
+    assert sum(map(sum, run.results.steps[-1].confusion["cnn"])) == 4 * 4
+
+
+def test_results_json_holds_what_the_contract_lists(tmp_path):
+    run = tiny_run(LWM, tmp_path)
+    results = json.loads((run.path / "results.json").read_text())
+    assert list(results) == [
+        "schema", "recipe", "seed", "classes_order", "class_names", "complete", "providers", "steps",
+        "average_incremental_accuracy", "last_accuracy", "forgetting", "first_step_forgetting",
+    ]  # fmt: skip
+    first, last = results["steps"]
+    assert list(last) == [
+        "step", "new_classes", "seen", "accuracy", "accuracy_top5", "accuracy_by_step", "confusion", "parameters",
+        "model_bytes", "exemplars", "memory_bytes", "train_seconds", "extra",
+    ]  # fmt: skip
+    assert results["complete"] is True
+    assert results["classes_order"] == first["new_classes"] + last["new_classes"]
+    assert results["providers"]["L_D"] == f"lwmfw {lwmfw.__version__}"
+    confusion = last["confusion"]["cnn"]
+    assert last["accuracy"]["cnn"] == sum(confusion[c][c] for c in range(4)) / 32
+    assert last["accuracy_top5"]["cnn"] == 1.0  # k = min(5, seen)
+    assert results["last_accuracy"] == last["accuracy"]
+    mean = (first["accuracy"]["cnn"] + last["accuracy"]["cnn"]) / 2
+    assert results["average_incremental_accuracy"]["cnn"] == pytest.approx(mean)
+    drop = first["accuracy"]["cnn"] - last["accuracy_by_step"]["cnn"][0]
+    assert results["forgetting"]["cnn"] == pytest.approx(drop)
+    rows = epochs(run.path)
+    assert [list(row) for row in rows] == [["step", "phase", "epoch", "terms", "lr", "images_per_s"]] * 2
+
+
+def test_a_model_learns(tmp_path):
+    run = tiny_run({"training": {"epochs": 12}, "data": {"noise": 0.1}}, tmp_path)
+    assert run.results.steps[0].accuracy["cnn"] > 0.8
+
+
+def test_bf16_trains_and_hands_hooks_float32(tmp_path):
+    seen = set()
+
+    class Looking:
+        needs = frozenset({"old"})
+
+        def __init__(self, options):
+            pass
+
+        @hookimpl
+        def compute_penalty(self, new, old):
+            seen.update({new.logits.dtype, new.features.dtype, old.logits.dtype, old.features.dtype})
+
+    catalogue = discover()
+    catalogue.components.append(Penalty("looking", Looking, provider=Provider("test")))
+    recipe = {"training": {"precision": "bf16"}, "penalties": [*LWM["penalties"], {"use": "looking"}]}
+    run = tiny_run(recipe, tmp_path, catalogue=catalogue)
+    assert seen == {torch.float32}
+    assert run.results.complete
+
+
+def test_a_tiny_recipe_is_written_as_it_is_meant(tmp_path):
+    text = tiny_recipe({"seed": 3, "training": {"epochs": 2}}, tmp_path).read_text()
+    assert "seed = 3" in text
+    assert "epochs = 2" in text
+    assert "batch_size = 16" in text

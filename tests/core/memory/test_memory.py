@@ -1,0 +1,304 @@
+"""Exemplar memory: its budget, what is kept, what is trained on again, and what an interruption leaves of it."""
+
+import json
+
+import pytest
+import torch
+from helpers.shop import RECIPE, refusal
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lwmfw import Images, Observer, Penalty, Selection, Selector, UserError, hookimpl
+from lwmfw.components import Provider
+from lwmfw.errors import Interrupted, RunFailed
+from lwmfw.memory.selection import at_most
+from lwmfw.memory.store import Memory
+from lwmfw.recipe.budget import Budget, parse_budget
+from lwmfw.recipe.catalogue import discover
+from lwmfw.testing import tiny_run
+from lwmfw_plugins.codecs.raw import Raw
+
+SEEN = {"objective": {"use": "cross_entropy", "over": "seen"}}
+RANDOM = SEEN | {"memory": {"budget": "12 exemplars", "select": {"use": "random"}}}
+THREE_STEPS = {
+    "data": {"use": "synthetic", "classes": 6, "train_per_class": 16, "test_per_class": 8},
+    "scenario": {"first": 2, "increment": 2},
+}
+
+
+# the budget
+
+
+@pytest.mark.parametrize(
+    ("text", "budget"),
+    [
+        ("2000 exemplars", Budget("exemplars", 2000)),
+        ("20 per class", Budget("per class", 20)),
+        ("6 MB", Budget("bytes", 6_000_000)),
+        ("1.5 kB", Budget("bytes", 1500)),
+        ("100 B", Budget("bytes", 100)),
+        ("all", Budget("all", 0)),
+    ],
+)
+def test_a_budget_is_written_in_words(text, budget):
+    assert parse_budget(text) == budget
+
+
+@pytest.mark.parametrize("text", ["", "2000", "20 perclass", "-1 MB", "6 mb", "1e3 B", "20  per class", "all ", "٣ B"])
+def test_what_is_no_budget_is_refused_with_examples(text):
+    message = refusal(RECIPE + f'\n[memory]\nbudget = "{text}"\nselect = {{ use = "none" }}')
+    assert message == (
+        f"recipe.toml:25: memory.budget: input should be a budget, got '{text}'; "
+        'write "2000 exemplars", "20 per class", "6 MB" (B, kB, MB, GB) or "all"'
+    )
+
+
+@pytest.mark.parametrize("text", ["0 exemplars", "0 per class", "0 MB", "0.2 B"])
+def test_an_empty_budget_is_refused(text):
+    with pytest.raises(ValueError, match="above nothing; leave"):
+        parse_budget(text)
+
+
+@given(amount=st.integers(1, 10**9), classes=st.integers(1, 1000), cost=st.floats(1, 10**6))
+def test_a_budget_is_so_many_exemplars(amount, classes, cost):
+    assert Budget("exemplars", amount).total(classes, cost) == amount
+    assert Budget("per class", amount).total(classes, cost) == amount * classes
+    in_bytes = Budget("bytes", amount).total(classes, cost)
+    assert in_bytes * cost <= amount + 1e-6 < (in_bytes + 1) * cost + 1e-3
+    assert Budget("all", 0).total(classes, cost) is None
+
+
+@pytest.mark.parametrize("budget", ["3 exemplars", "700 B"])
+def test_a_budget_of_less_than_an_exemplar_per_class_is_refused(budget, tmp_path):
+    with pytest.raises(UserError, match=rf"memory\.budget: '{budget}' is less than an exemplar for each of 4 classes"):
+        tiny_run(SEEN | {"memory": RANDOM["memory"] | {"budget": budget}}, tmp_path)
+
+
+def test_a_loss_over_the_new_classes_is_refused_beside_exemplars(tmp_path):
+    with pytest.raises(UserError, match=r'objective\.over: "new" has no place for the exemplars.*; set over = "seen"'):
+        tiny_run(RANDOM | {"objective": {"use": "cross_entropy"}}, tmp_path)
+
+
+# what is kept
+
+
+def numbered(counts):
+    """One-pixel images of classes 0, 1, ... whose pixels are their numbers."""
+    labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    return Images(torch.arange(len(labels), dtype=torch.uint8).view(-1, 1, 1, 1), labels)
+
+
+def test_the_memory_keeps_what_is_selected_in_its_order():
+    candidates = numbered([3, 4])
+    memory = Memory(Budget("per class", 2), Raw(None), candidates)
+    assert (memory.exemplars, memory.bytes) == ([], 0)
+    memory.store(candidates, Selection({1: torch.tensor([6, 3]), 0: torch.tensor([1])}))
+    assert memory.images().pixels.flatten().tolist() == [1, 6, 3]
+    assert memory.images().labels.tolist() == [0, 1, 1]
+    assert memory.bytes == 3
+
+
+class Counting(Raw):
+    """A codec of images of so many bytes as their first pixel says, which are encoded once."""
+
+    def encode(self, pixels):
+        return [bytes([image[0, 0, 0]]) * int(image[0, 0, 0]) for image in pixels]
+
+    def decode(self, encoded, shape):
+        return torch.tensor([e[0] for e in encoded], dtype=torch.uint8).view(-1, 1, 1, 1)
+
+    def shared_bytes(self, shape):
+        return 10
+
+
+def test_what_is_held_keeps_its_bytes_and_is_never_encoded_again():
+    candidates = numbered([3, 4])
+    memory = Memory(Budget("per class", 2), Counting(None), candidates)
+    memory.store(candidates, Selection({0: torch.tensor([2]), 1: torch.tensor([4])}))
+    assert memory.bytes == 2 + 4 + 10
+    joined = memory.join(Images(torch.tensor([9, 8], dtype=torch.uint8).view(-1, 1, 1, 1), torch.tensor([2, 2])))
+    assert joined.pixels.flatten().tolist() == [2, 4, 9, 8]
+    memory.codec.encode = lambda pixels: [b"new" for _ in pixels]
+    memory.store(joined, Selection({0: torch.tensor([0]), 1: torch.tensor([1]), 2: torch.tensor([3])}))
+    assert [stored.encoded for stored in memory.exemplars] == [bytes([2]) * 2, bytes([4]) * 4, b"new"]
+
+
+@given(sizes=st.lists(st.integers(1, 50), min_size=1, max_size=12), amount=st.integers(10, 300))
+def test_bytes_are_never_exceeded_and_the_least_important_go_first(sizes, amount):
+    labels = torch.arange(len(sizes)) // 3
+    candidates = Images(torch.tensor(sizes, dtype=torch.uint8).view(-1, 1, 1, 1), labels)
+    memory = Memory(Budget("bytes", amount), Counting(None), candidates)
+    indices = {c: (labels == c).nonzero().flatten() for c in labels.unique().tolist()}
+    memory.store(candidates, Selection(indices))
+    assert memory.bytes <= max(amount, 10)
+    by_rank = sorted(range(len(sizes)), key=lambda i: (i % 3, i // 3))
+    kept, left = [], amount - 10
+    for i in by_rank:
+        if sizes[i] > left:
+            break
+        kept, left = [*kept, i], left - sizes[i]
+    assert [len(s.encoded) for s in memory.exemplars] == [sizes[i] for i in sorted(kept)]
+
+
+def test_the_cost_of_an_exemplar_is_measured():
+    candidates = numbered([3, 4])
+    assert Memory(Budget("all", 0), Counting(None), candidates).cost(candidates.select(torch.tensor([2, 4, 6]))) == 4
+
+
+def test_a_quota_is_at_most_what_there_is():
+    assert at_most({0: 3, 1: 3}, numbered([2, 5]), range(2), "a: rate", "here") == {0: 2, 1: 3}
+    with pytest.raises(
+        RunFailed, match=r"a: rate returned a quota of classes \[0\]; return a number for each.* 0\.\.1"
+    ):
+        at_most({0: 3}, numbered([2, 5]), range(2), "a: rate", "here")
+    with pytest.raises(RunFailed, match="a: rate returned a quota below 0"):
+        at_most({0: 3, 1: -1}, numbered([2, 5]), range(2), "a: rate", "here")
+    with pytest.raises(RunFailed, match="a: rate returned NoneType; return a number for each class"):
+        at_most(None, numbered([2, 5]), range(2), "a: rate", "here")
+
+
+def chosen_by(select, tmp_path):
+    """Run with a selector that is a function of candidates and quota."""
+
+    class Select:
+        def __init__(self, options):
+            pass
+
+        @hookimpl
+        def select_memory(self, candidates, quota):
+            return select(candidates, quota)
+
+    catalogue = discover()
+    catalogue.components.append(Selector("chosen", Select, provider=Provider("shop", "1")))
+    recipe = SEEN | {"memory": {"budget": "3 per class", "select": {"use": "chosen"}}}
+    return tiny_run(recipe, tmp_path, catalogue=catalogue)
+
+
+def first(candidates, quota):
+    return {c: (candidates.labels == c).nonzero().flatten()[:n] for c, n in quota.items()}
+
+
+@pytest.mark.parametrize(
+    ("select", "fault"),
+    [
+        (lambda c, q: first(c, q), "returned dict; return a Selection"),
+        (lambda c, q: None, "returned NoneType; return a Selection"),
+        (lambda c, q: Selection({}), r"selects from classes \[\], the quota names \[0, 1\]"),
+        (
+            lambda c, q: Selection({k: v.repeat(2) for k, v in first(c, q).items()}),
+            "selects 6 images of class 0",
+        ),
+        (lambda c, q: Selection({k: v[[0, 0]] for k, v in first(c, q).items()}), "selects an image of class 0 twice"),
+        (lambda c, q: Selection(dict.fromkeys(q, torch.tensor([0]))), "selects for class 1 what is no image of it"),
+        (lambda c, q: Selection(dict.fromkeys(q, torch.tensor([-1]))), "selects for class 0 what is no image of it"),
+        (lambda c, q: Selection(dict.fromkeys(q, torch.tensor([99]))), "selects for class 0 what is no image of it"),
+    ],
+)
+def test_a_selection_that_cannot_be_kept_names_the_selector(select, fault, tmp_path):
+    with pytest.raises(RunFailed, match=f"^shop 1: chosen {fault}.*; the run stopped in step 1"):
+        chosen_by(select, tmp_path)
+
+
+def test_later_steps_choose_from_what_is_held_and_what_is_new(tmp_path):
+    offered = []
+
+    def note(candidates, quota):
+        offered.append((candidates.labels.bincount().tolist(), dict(quota)))
+        return Selection(first(candidates, quota))
+
+    chosen_by(note, tmp_path)
+    assert offered == [([16, 16], {0: 3, 1: 3}), ([3, 3, 16, 16], dict.fromkeys(range(4), 3))]
+
+
+# what is trained on
+
+
+def test_exemplars_are_trained_on_beside_new_images_and_counted(tmp_path):
+    seen = []
+
+    class Watch:
+        def __init__(self, options):
+            pass
+
+        @hookimpl
+        def after_update(self, step, batch):
+            seen.append((step.index, batch.labels.clone(), batch.from_memory.clone()))
+
+        @hookimpl
+        def after_step(self, step, data):
+            seen.append((step.index, data.labels, data.labels < step.new_classes.start))
+
+        @hookimpl
+        def compute_penalty(self):
+            return None
+
+    catalogue = discover()
+    catalogue.components.append(Penalty("watch", Watch, provider=Provider("test")))
+    run = tiny_run(THREE_STEPS | RANDOM | {"penalties": [{"use": "watch"}]}, tmp_path, catalogue=catalogue)
+    for step, held in ((1, {}), (2, {0: 6, 1: 6}), (3, {0: 3, 1: 3, 2: 3, 3: 3})):
+        batches = [rest for index, *rest in seen if index == step]
+        *trained, at_the_end = batches
+        for labels, from_memory in (torch.cat([p[0] for p in trained]), torch.cat([p[1] for p in trained])), at_the_end:
+            counts = {c: int((labels == c).sum()) for c in labels.unique().tolist()}
+            assert counts == held | dict.fromkeys(range(2 * step - 2, 2 * step), 16)
+            assert torch.equal(from_memory, labels < 2 * step - 2)
+    assert [s.exemplars for s in run.results.steps] == [12, 12, 12]
+    assert [s.memory_bytes for s in run.results.steps] == [12 * 3 * 8 * 8] * 3
+
+
+def test_what_is_planned_is_what_happens(tmp_path):
+    run = tiny_run(THREE_STEPS | RANDOM, tmp_path).run
+    assert [run.planned_shape(step, run.phase(step)).count for step in run.steps] == [32, 32 + 12, 32 + 12]
+    assert [run.updates(step) for step in run.steps] == [2, 3, 3]
+
+
+def test_all_images_are_kept_where_the_budget_says_so(tmp_path):
+    run = tiny_run({"memory": RANDOM["memory"] | {"budget": "all"}} | SEEN, tmp_path)
+    assert [step.exemplars for step in run.results.steps] == [32, 64]
+
+
+def test_a_recipe_without_memory_has_none(tmp_path):
+    run = tiny_run({}, tmp_path)
+    assert run.run.memory is None
+    assert [(s.exemplars, s.memory_bytes) for s in run.results.steps] == [(0, 0)] * 2
+
+
+# an interruption
+
+
+def test_a_run_resumed_with_exemplars_has_the_bits_of_an_uninterrupted_one(tmp_path):
+    class Stop:
+        def __init__(self, options):
+            pass
+
+        @hookimpl
+        def before_step(self, step):
+            if step.index == 3 and self.stops.pop():
+                raise KeyboardInterrupt
+
+    def three_steps(name, stops):
+        (tmp_path / name).mkdir(exist_ok=True)
+        Stop.stops = stops
+        catalogue = discover()
+        catalogue.components.append(Observer("stop", Stop, provider=Provider("test")))
+        recipe = THREE_STEPS | RANDOM | {"observers": [{"use": "stop"}]}
+        return tiny_run(recipe, tmp_path / name, catalogue=catalogue)
+
+    whole = three_steps("whole", [False])
+    with pytest.raises((Interrupted, KeyboardInterrupt)):
+        three_steps("halved", [True])
+    resumed = three_steps("halved", [False])
+    a, b = whole.run, resumed.run
+    assert a.memory.exemplars == b.memory.exemplars
+    assert torch.equal(a.memory.labels, b.memory.labels)
+    for name, value in a.model.state_dict().items():
+        assert torch.equal(value, b.model.state_dict()[name]), name
+    assert [s.accuracy for s in a.results.steps] == [s.accuracy for s in b.results.steps]
+
+
+def test_the_resolved_recipe_holds_the_memory(tmp_path):
+    run = tiny_run(RANDOM, tmp_path)
+    text = (run.path / "resolved.toml").read_text()
+    assert '[memory]\nbudget = "12 exemplars"\nrefine = []\nreplay = 0.0\n\n[memory.select]\nuse = "random"\n' in text
+    assert '[memory.rate]\nuse = "even"\n\n[memory.codec]\nuse = "raw"\n' in text
+    assert json.loads((run.path / "results.json").read_text())["providers"]["random"].startswith("lwmfw ")

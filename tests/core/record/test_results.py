@@ -1,0 +1,239 @@
+"""Measures on numbers worked out by hand, tables of results, and the means of loss terms over an epoch."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from lwmfw import UserError
+from lwmfw.assembly.calls import Position
+from lwmfw.engine.terms import TermMeans, merge_terms
+from lwmfw.errors import RunFailed
+from lwmfw.record.compare import NamedRun, comparison_rows, result_rows
+from lwmfw.record.results import (
+    Results,
+    StepResult,
+    accuracy,
+    accuracy_csv,
+    average,
+    first_step_forgetting,
+    forgetting,
+    read_results,
+)
+
+
+def results_of(by_step, *, recipe="lwm", seed=1, complete=True, who=("cnn",)):
+    """Results of steps of 2 balanced classes, row t: accuracy on the classes of each step so far."""
+    steps = [
+        StepResult(
+            step=index,
+            new_classes=[2 * index - 2, 2 * index - 1],
+            seen=2 * index,
+            accuracy=dict.fromkeys(who, sum(row) / len(row)),
+            accuracy_top5=dict.fromkeys(who, 1.0),
+            accuracy_by_step={name: list(row) for name in who},
+            confusion={name: [[1] * 2 * index] * 2 * index for name in who},
+            parameters=10,
+            model_bytes=40,
+            exemplars=0,
+            memory_bytes=0,
+            train_seconds=1.5,
+        )
+        for index, row in enumerate(by_step, 1)
+    ]
+    order = list(range(2 * len(by_step)))
+    return Results(recipe, seed, order, [f"class {c}" for c in order], {"L_D": "lwmfw 1"}, complete, steps)
+
+
+THREE = [[0.9], [0.6, 0.8], [0.7, 0.5, 0.9]]
+
+
+def test_accuracy_is_the_share_of_a_groups_images_on_the_diagonal():
+    confusion = [[8, 2, 0], [1, 9, 0], [15, 0, 5]]
+    assert accuracy(confusion, range(3)) == (8 + 9 + 5) / 40  # of images, not the mean over classes
+    assert accuracy(confusion, range(2)) == (8 + 9) / 20
+    assert accuracy(confusion, range(2, 3)) == 5 / 20
+
+
+def test_average_incremental_accuracy_counts_the_first_step():
+    # accuracies on all seen classes: 0.9, (0.6 + 0.8) / 2 = 0.7, (0.7 + 0.5 + 0.9) / 3 = 0.7
+    expected = (0.9 + 0.7 + 0.7) / 3
+    assert results_of(THREE).average_incremental_accuracy == {"cnn": pytest.approx(expected)}
+    assert average([0.9, 0.7, 0.7]) == pytest.approx(expected)
+    assert results_of(THREE).last_accuracy == {"cnn": pytest.approx(0.7)}
+
+
+def test_forgetting_is_the_mean_drop_from_the_best_earlier_accuracy():
+    # step 1: max(0.9, 0.6) - 0.7 = 0.2; step 2: 0.8 - 0.5 = 0.3; step 3 has no past
+    assert forgetting(THREE) == pytest.approx((0.2 + 0.3) / 2)
+    # the best is not always the first: max(0.5, 0.8) - 0.6 = 0.2; 0.9 - 0.9 = 0
+    assert forgetting([[0.5], [0.8, 0.9], [0.6, 0.9, 1.0]]) == pytest.approx((0.2 + 0.0) / 2)
+    # the end itself is not among the earlier steps, so that what got better counts as negative: 0.5 - 0.6
+    assert forgetting([[0.5], [0.6, 1.0]]) == pytest.approx(-0.1)
+    assert results_of(THREE).forgetting == {"cnn": pytest.approx(0.25)}
+
+
+def test_one_step_forgets_nothing_that_could_be_measured():
+    assert forgetting([[0.9]]) is None
+    assert forgetting([]) is None
+    assert results_of([[0.9]]).forgetting == {"cnn": None}
+
+
+def test_first_step_forgetting_is_the_fall_of_the_first_classes_since_their_step():
+    assert first_step_forgetting([[0.5], [0.8, 0.9], [0.3, 0.9, 1.0]]) == pytest.approx(0.2)
+    assert results_of([[0.9]]).first_step_forgetting == {"cnn": None}
+    assert results_of(THREE).to_json()["first_step_forgetting"] == {"cnn": pytest.approx(THREE[0][0] - THREE[-1][0])}
+
+
+def test_results_before_the_first_step_are_empty():
+    empty = results_of([])
+    assert empty.average_incremental_accuracy == empty.last_accuracy == empty.forgetting == {}
+
+
+@pytest.mark.parametrize("by_step", [[], [[0.9]], THREE])
+def test_results_survive_json(by_step):
+    results = results_of(by_step, who=("cnn", "nme"), complete=False)
+    text = json.dumps(results.to_json(), allow_nan=False)
+    assert Results.from_json(json.loads(text)) == results
+    assert json.loads(text)["schema"] == 1
+
+
+def test_results_are_read_from_a_run_directory_or_a_file(tmp_path):
+    (tmp_path / "results.json").write_text(json.dumps(results_of(THREE).to_json()))
+    assert read_results(tmp_path) == read_results(tmp_path / "results.json") == results_of(THREE)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"schema": 2}, {"steps": [{}]}, {"steps": [{"step": 1}]}, {"steps": 3}, {"steps": None}],
+    ids=lambda change: json.dumps(change),
+)
+def test_results_of_another_format_are_refused(change, tmp_path):
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps(results_of(THREE).to_json() | change))
+    with pytest.raises(UserError, match=r"results\.json: not the results of a run"):
+        read_results(tmp_path)
+
+
+def test_accuracy_csv_is_tidy():
+    runs = [results_of(THREE, who=("cnn", "nme")), results_of([[1.0]], recipe="other", seed=2)]
+    rows = list(csv.DictReader(io.StringIO(accuracy_csv({str(n): run for n, run in enumerate(runs, 1)}))))
+    assert list(rows[0]) == ["run", "recipe", "seed", "step", "seen", "classifier", "classes_of", "accuracy"]
+    # per step and classifier one row for all classes and one for each step so far: (2 + 3 + 4) * 2, and 2
+    assert len(rows) == (2 + 3 + 4) * 2 + 2
+    keys = [tuple(row[k] for k in ("recipe", "seed", "step", "classifier", "classes_of")) for row in rows]
+    assert len(set(keys)) == len(keys)
+    assert not any(value in ("", None) for row in rows for value in row.values())
+    table = {key: float(row["accuracy"]) for key, row in zip(keys, rows, strict=True)}
+    assert table["lwm", "1", "3", "nme", "step 2"] == 0.5
+    assert table["lwm", "1", "2", "cnn", "all"] == pytest.approx(0.7)
+    assert table["other", "2", "1", "cnn", "all"] == 1.0
+
+
+def named(*runs, settings=None):
+    settings = settings or [{}] * len(runs)
+    return [NamedRun(Path(f"run{n}"), run, s) for n, (run, s) in enumerate(zip(runs, settings, strict=True), 1)]
+
+
+def test_variants_of_a_recipe_are_told_apart_and_named_by_what_differs():
+    runs = [results_of([[0.5]], seed=1), results_of([[0.7]], seed=1), results_of([[0.9]], seed=2)]
+    settings = [{"lr": "0.1", "weight": "1"}, {"lr": "0.1", "weight": "2"}, {"lr": "0.1", "weight": "2"}]
+    _, rows = comparison_rows(named(*runs, settings=settings))
+    assert [row[:4] for row in rows] == [
+        ["lwm weight=1", "cnn", "1", "0.500"],
+        ["lwm weight=2", "cnn", "2", "0.800 ± 0.141"],
+    ]
+
+
+def test_one_run_twice_is_no_second_seed():
+    with pytest.raises(UserError, match=r"run2: the same recipe and seed as run1 \(lwm\); name one of them"):
+        comparison_rows(named(results_of([[0.5]]), results_of([[0.5]])))
+
+
+def test_a_comparison_averages_over_seeds():
+    runs = [
+        results_of([[0.8], [0.4, 0.6]], seed=1),  # average (0.8 + 0.5) / 2 = 0.65, last 0.5, forgetting 0.4
+        results_of([[0.6], [0.4, 0.8]], seed=2),  # average (0.6 + 0.6) / 2 = 0.60, last 0.6, forgetting 0.2
+        results_of([[0.5], [0.5, 0.5]], recipe="other", complete=False),
+    ]
+    header, rows = comparison_rows(named(*runs))
+    assert header == ["recipe", "classifier", "seeds", "step 1", "step 2", "average", "last", "forgetting"]
+    # the deviation of two values is their distance over the root of 2: 0.2, 0.1, 0.05, 0.1, 0.2
+    spread = ["0.700 ± 0.141", "0.550 ± 0.071", "0.625 ± 0.035", "0.550 ± 0.071", "0.300 ± 0.141"]
+    assert rows[0] == ["lwm", "cnn", "2", *spread]
+    assert rows[1] == ["other (unfinished)", "cnn", "1", "0.500", "0.500", "0.500", "0.500", "0.000"]
+
+
+def test_a_comparison_has_a_row_for_each_classifier():
+    _, rows = comparison_rows(named(results_of(THREE, who=("cnn", "nme"))))
+    assert [row[:3] for row in rows] == [["lwm", "cnn", "1"], ["lwm", "nme", "1"]]
+
+
+def test_a_comparison_without_forgetting_leaves_its_place_empty():
+    _, rows = comparison_rows(named(results_of([[0.5]])))
+    assert rows == [["lwm", "cnn", "1", "0.500", "0.500", "0.500", ""]]
+    assert comparison_rows([]) == (["recipe", "classifier", "seeds", "average", "last", "forgetting"], [])
+
+
+def test_the_table_of_a_run_has_its_steps_and_measures():
+    header, rows = result_rows(results_of(THREE))
+    assert header == ["accuracy", "step 1", "step 2", "step 3", "average", "last", "forgetting"]
+    assert rows == [["cnn", "0.900", "0.700", "0.700", "0.767", "0.700", "0.250"]]
+    assert result_rows(results_of([[0.9]]))[1] == [["cnn", "0.900", "0.900", "0.900", ""]]
+
+
+# terms
+
+
+def scalars(**terms):
+    return {name: torch.tensor(value, requires_grad=True) for name, value in terms.items()}
+
+
+def test_term_means_are_over_the_batches_that_had_the_term():
+    means = TermMeans()
+    for terms in ({"bce": 1.0, "L_D": 4.0}, {"bce": 2.0}, {"bce": 6.0, "L_D": 8.0}, {"L_D": 0.0, "bce": 3.0}):
+        means.add(scalars(**terms))
+    assert means.to_host(Position()) == {"bce": (1 + 2 + 6 + 3) / 4, "L_D": (4 + 8 + 0) / 3}
+
+
+def test_the_sum_of_many_terms_is_not_rounded_to_float32():
+    means = TermMeans()
+    means.add(scalars(bce=2.0**25))
+    for _ in range(7):
+        means.add(scalars(bce=1.0))
+    assert means.to_host(Position())["bce"] == (2**25 + 7) / 8
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize(
+    ("batches", "term", "batch"),
+    [
+        ([{"bce": 1.0}, {"bce": None}, {"bce": 1.0}, {"bce": None}], "bce", 2),
+        ([{"bce": 1.0, "L_D": 1.0}, {"bce": 1.0, "L_D": None}, {"bce": None, "L_D": None}], "L_D", 2),
+        ([{"bce": 1.0}, {"bce": 1.0, "L_D": 1.0}, {"bce": 1.0, "L_D": None}, {"bce": None}], "L_D", 3),
+        ([{"bce": 1.0, "L_D": 1.0}, {"bce": None}, {"bce": 1.0, "L_D": None}], "bce", 2),
+    ],
+)
+def test_a_term_that_is_not_finite_is_named_with_the_first_bad_batch(bad, batches, term, batch):
+    means, position = TermMeans(), Position(step=2, phase="main", epoch=5, batch=len(batches))
+    for terms in batches:
+        means.add(scalars(**{name: bad if value is None else value for name, value in terms.items()}))
+    with pytest.raises(RunFailed, match=f"term '{term}' is not finite; .* in step 2, epoch 5, batch {batch};"):
+        means.to_host(position)
+
+
+def test_terms_are_merged_in_recipe_order():
+    terms = merge_terms(scalars(bce=1.0), [scalars(L_D=2.0), {}, scalars(L_AD=3.0, more=4.0)], Position())
+    assert [(name, value.item()) for name, value in terms.items()] == [
+        ("bce", 1.0), ("L_D", 2.0), ("L_AD", 3.0), ("more", 4.0),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("penalties", [[{"L_D": 1.0}, {"L_D": 1.0}], [{"L_D": 1.0}, {"bce": 1.0}]])
+def test_a_repeated_term_is_refused(penalties):
+    repeated = next(iter(penalties[1]))
+    with pytest.raises(RunFailed, match=f"term '{repeated}' is returned by two components"):
+        merge_terms(scalars(bce=1.0), [scalars(**terms) for terms in penalties], Position())

@@ -1,0 +1,97 @@
+"""Run directories: one owner, whole files, and no trace of an unfinished step."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from lwmfw import record
+from lwmfw.errors import RunBusy, UserError
+from lwmfw.recipe.load import load_recipe
+from lwmfw.record.directory import open_directory
+from lwmfw.record.files import write_text
+from lwmfw.testing import tiny_recipe
+
+
+@pytest.fixture
+def resolved(tmp_path):
+    return load_recipe(tiny_recipe({}, tmp_path))
+
+
+def test_a_second_owner_is_told_that_the_directory_is_busy(resolved, tmp_path):
+    directory, known = open_directory(resolved, tmp_path / "run", "auto")
+    assert not known
+    with pytest.raises(RunBusy, match=f"run: busy, owned by process {os.getpid()} on ") as error:
+        open_directory(resolved, tmp_path / "run", "auto")
+    assert error.value.exit_code == 5
+    directory.close()
+    open_directory(resolved, tmp_path / "run", "auto")[0].close()
+
+
+def test_a_killed_owner_owns_nothing(resolved, tmp_path):
+    (tmp_path / "run").mkdir()
+    code = """
+import sys, filelock
+lock = filelock.FileLock("run/.lock")
+lock.acquire()
+print("mine", flush=True)
+sys.stdin.read()
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as owner:
+        try:
+            assert owner.stdout.readline() == b"mine\n"
+            with pytest.raises(RunBusy, match="run: busy"):
+                open_directory(resolved, tmp_path / "run", "auto")
+        finally:
+            owner.kill()
+    open_directory(resolved, tmp_path / "run", "auto")[0].close()
+
+
+def test_a_refused_directory_is_not_kept_locked(resolved, tmp_path):
+    directory, _ = open_directory(resolved, tmp_path / "run", "auto")
+    directory.start(resolved)
+    directory.close()
+    # the error is kept, and with it whatever its frames hold: ownership is given up, not collected as garbage
+    with pytest.raises(UserError, match="holds an unfinished run") as error:
+        open_directory(resolved, tmp_path / "run", "never")
+    again, known = open_directory(resolved, tmp_path / "run", "auto")
+    assert known
+    assert error.value.exit_code == 2
+    again.close()
+
+
+def test_what_is_written_is_whole_and_leaves_nothing_beside_it(tmp_path):
+    file = tmp_path / "results.json"
+    for text in ("one\n", "ä longer text\n", ""):
+        write_text(file, text)
+        assert file.read_bytes() == text.encode()
+        assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+    file = tmp_path / "results.json"
+    write_text(file, "old")
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(record.os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_text(file, "new and longer")
+    assert file.read_text() == "old"
+
+
+def test_the_epochs_of_an_unfinished_step_are_forgotten(resolved, tmp_path):
+    directory, _ = open_directory(resolved, tmp_path / "run", "auto")
+    directory.forget_epochs_after(1)  # there are none yet
+    rows = [{"step": step, "epoch": epoch} for step in (1, 2) for epoch in (1, 2)]
+    for row in rows:
+        directory.log_epoch(row)
+    file = directory.path / "metrics.jsonl"
+    with file.open("a") as stream:
+        stream.write('{"step": 1, "ep')  # the process ended while it wrote
+    directory.forget_epochs_after(1)
+    assert [json.loads(line) for line in file.read_text().splitlines()] == rows[:2]
+    directory.close()

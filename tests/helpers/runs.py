@@ -1,0 +1,39 @@
+"""Runs that are interrupted."""
+
+import pytest
+
+from lwmfw import Observer, hookimpl
+from lwmfw.components import Provider
+from lwmfw.errors import Interrupted
+from lwmfw.recipe.catalogue import discover
+from lwmfw.testing import tiny_run
+
+THREE_STEPS = {
+    "data": {"use": "synthetic", "classes": 6, "train_per_class": 16, "test_per_class": 8},
+    "scenario": {"first": 2, "increment": 2},
+}
+
+
+def interrupted(folder, recipe, after, observers=()):
+    """A run that is interrupted at the start of the step behind `after`, resumed by running it again."""
+
+    class Interrupting:
+        armed = True
+
+        def __init__(self, options):
+            pass
+
+        @hookimpl
+        def before_step(self, step):
+            if step.index == after + 1 and Interrupting.armed:
+                Interrupting.armed = False
+                raise KeyboardInterrupt
+
+    catalogue = discover()
+    catalogue.components.append(Observer("interrupting", Interrupting, provider=Provider("test")))
+    recipe = recipe | {"observers": [{"use": "interrupting"}, *observers]}
+    with pytest.raises(Interrupted, match=f"{after} finished steps are kept") as error:
+        tiny_run(recipe, folder, catalogue=catalogue)
+    assert error.value.exit_code == 130
+    assert not (folder / "run" / "DONE").exists()
+    return tiny_run(recipe, folder, catalogue=catalogue)

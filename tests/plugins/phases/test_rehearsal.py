@@ -1,0 +1,313 @@
+"""Training on exemplars: balanced phases, groups of parameters, growing budgets, nearest means, photographs."""
+
+import pytest
+import torch
+from PIL import Image
+from torch.nn.functional import normalize
+
+from lwmfw import Codec, LwmfwError, Penalty, UserError, hookimpl
+from lwmfw.components import Provider
+from lwmfw.model.features import class_means, nearest_mean_scores
+from lwmfw.recipe.catalogue import discover
+from lwmfw.testing import tiny_run
+from lwmfw_plugins.codecs.raw import Raw
+
+MEMORY = {"budget": "12 exemplars", "select": {"use": "random"}}
+SEEN = {
+    "data": {"use": "synthetic", "classes": 6, "train_per_class": 16, "test_per_class": 8},
+    "objective": {"use": "cross_entropy", "over": "seen"},
+    "memory": MEMORY,
+}
+
+
+def with_penalty(cls, overrides, folder):
+    """Run with a penalty of this class, which may implement any hook."""
+    catalogue = discover()
+    catalogue.components.append(Penalty("probe", cls, provider=Provider("test")))
+    return tiny_run(overrides | {"penalties": [{"use": "probe"}]}, folder, catalogue=catalogue)
+
+
+class Probe:
+    def __init__(self, options):
+        pass
+
+    @hookimpl
+    def compute_penalty(self):
+        return None
+
+
+# phases
+
+
+def test_a_balanced_phase_shows_as_many_new_images_as_the_memory_will_keep(tmp_path):
+    shown = {}
+
+    class Count(Probe):
+        @hookimpl
+        def group_parameters(self, step, phase):
+            self.key = step.index, phase.name
+
+        @hookimpl
+        def after_update(self, batch):
+            shown.setdefault(self.key, []).append(batch.labels)
+
+    run = with_penalty(Count, SEEN | {"phases": [{"use": "balanced", "epochs": 1}]}, tmp_path).run
+    counts = {key: torch.cat(labels).bincount().tolist() for key, labels in shown.items()}
+    assert counts == {
+        (1, "main"): [16, 16],
+        (2, "main"): [6, 6, 16, 16],
+        (2, "balanced"): [3, 3, 3, 3],
+        (3, "main"): [3, 3, 3, 3, 16, 16],
+        (3, "balanced"): [2] * 6,
+    }
+    assert [run.updates(step) for step in run.steps] == [2, 3 + 1, 3 + 1]
+
+
+@pytest.mark.parametrize("trains", ["classifier", "all"])
+def test_a_balanced_phase_trains_what_it_says(trains, tmp_path):
+    before = {}
+
+    class Watch(Probe):
+        @hookimpl
+        def group_parameters(self, phase, model):
+            if phase.name == "balanced":
+                before.update({name: value.clone() for name, value in model.state_dict().items()})
+
+        @hookimpl
+        def after_step(self, step, model):
+            assert all(p.requires_grad for p in model.parameters())
+            if step.index > 1:
+                moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+                assert any(name.startswith("classifier") for name in moved)
+                assert any(name.startswith("backbone") for name in moved) == (trains == "all")
+
+    with_penalty(Watch, SEEN | {"phases": [{"use": "balanced", "epochs": 1, "trains": trains}]}, tmp_path)
+    assert before
+
+
+def test_a_balanced_phase_without_penalties_has_the_classification_loss_alone(tmp_path):
+    phases = [{"use": "balanced", "epochs": 1, "penalties": False}]
+    run = tiny_run(SEEN | {"phases": phases, "penalties": [{"use": "L_D"}]}, tmp_path)
+    assert run.terms[2].keys() == {"cross_entropy"}
+    assert set((run.path / "metrics.jsonl").read_text().split('"')) >= {"balanced", "L_D"}
+
+
+def test_a_balanced_phase_needs_exemplars(tmp_path):
+    with pytest.raises(UserError, match=r"balanced needs exemplars, but the recipe keeps none; add \[memory\]"):
+        tiny_run({"phases": [{"use": "balanced"}]}, tmp_path)
+
+
+def test_two_phases_of_one_name_are_refused_before_training(tmp_path):
+    phases = [{"use": "balanced", "as": "a"}, {"use": "balanced", "as": "b"}]
+    with pytest.raises(UserError, match="step 2 has two phases named 'balanced'; leave one out"):
+        tiny_run(SEEN | {"phases": phases}, tmp_path)
+    assert not (tmp_path / "run").exists()
+
+
+def test_attention_of_an_inner_stage_is_distilled_beside_a_frozen_backbone(tmp_path):
+    recipe = SEEN | {"penalties": [{"use": "L_AD", "layer": 1}], "phases": [{"use": "balanced", "epochs": 1}]}
+    assert "L_AD" in tiny_run(recipe, tmp_path).terms[2]
+
+
+def test_a_parameter_in_two_groups_is_refused(tmp_path):
+    class Twice(Probe):
+        @hookimpl
+        def group_parameters(self, model):
+            return [{"params": list(model.classifier.parameters())}] * 2
+
+    with pytest.raises(LwmfwError, match="two components group one parameter in group_parameters; leave one"):
+        with_penalty(Twice, SEEN, tmp_path)
+
+
+def test_groups_of_parameters_have_their_own_settings(tmp_path):
+    class Slow(Probe):
+        @hookimpl
+        def group_parameters(self, model):
+            self.first = [p.clone() for p in model.backbone.stem.parameters()]
+            return [{"params": list(model.backbone.stem.parameters()), "lr": 0.0, "weight_decay": 0.0}]
+
+        @hookimpl
+        def after_step(self, model):
+            assert all(map(torch.equal, self.first, model.backbone.stem.parameters()))
+
+    with_penalty(Slow, SEEN, tmp_path)
+
+
+# rates
+
+
+def dynamic(**options):
+    return SEEN | {"memory": MEMORY | {"rate": {"use": "dynamic", **options}}}
+
+
+def test_the_dynamic_rate_grows_the_memory_by_a_share_of_the_coming_images(tmp_path):
+    run = tiny_run(dynamic(alpha=[0.5, 0.25]), tmp_path)
+    # 12 and half of 32, 12 and a quarter of 32, 12 and none: shared out and rounded down
+    assert [s.exemplars for s in run.results.steps] == [28, 20, 12]
+    assert [s.memory_bytes for s in run.results.steps] == [28 * 192, 20 * 192, 12 * 192]
+    planned = [run.run.planned_exemplars(after=step) for step in (1, 2, 3)]
+    assert planned == [28, 20, 12]
+
+
+def test_what_the_dynamic_rate_adds_can_be_given_up_elsewhere(tmp_path):
+    seen = {}
+
+    class Watch(Probe):
+        @hookimpl
+        def after_step(self, step, data):
+            seen[step.index] = data.labels.bincount().tolist()
+
+    with_penalty(Watch, dynamic(alpha=[0.5, 0.25], give_up=True), tmp_path)
+    assert seen == {1: [16, 16], 2: [14, 14, 8, 8], 3: [5, 5, 5, 5, 12, 12]}
+
+
+def test_a_growing_rate_beside_a_budget_in_bytes_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"memory\.rate: dynamic keeps more than the budget says, and"):
+        tiny_run(dynamic() | {"memory": dynamic()["memory"] | {"budget": "6 kB"}}, tmp_path)
+
+
+def test_data_that_lack_an_exemplar_are_refused(tmp_path):
+    class Drop(Probe):
+        @hookimpl
+        def choose_data(self, step, data):
+            return data.select(torch.arange(1, len(data))) if step.index == 2 else None
+
+    with pytest.raises(LwmfwError, match="hook choose_data left out exemplars or changed their order"):
+        with_penalty(Drop, SEEN, tmp_path)
+
+
+# nearest mean of exemplars
+
+
+def test_class_means_are_those_of_normalised_features():
+    rng = torch.Generator().manual_seed(0)
+    features = torch.randn(12, 5, dtype=torch.float64, generator=rng) * torch.arange(1, 13)[:, None]
+    labels = torch.tensor([0, 1, 2] * 4)
+    means = class_means(features, labels, 3)
+    for c in range(3):
+        mean = sum(f / f.norm() for f in features[labels == c]) / 4
+        torch.testing.assert_close(means[c], mean / mean.norm())
+    tests = torch.randn(20, 5, dtype=torch.float64, generator=rng)
+    nearest = [min(range(3), key=lambda c: float((f / f.norm() - means[c]).square().sum())) for f in tests]
+    assert nearest_mean_scores(tests, means).argmax(1).tolist() == nearest
+
+
+def test_a_class_without_exemplars_is_never_the_nearest():
+    features = -torch.eye(3)
+    means = class_means(torch.eye(3)[:2], torch.tensor([0, 1]), 3)
+    assert nearest_mean_scores(features, means).argmax(1).tolist() == [1, 0, 0]
+
+
+def test_exemplars_that_turn_out_larger_leave_one_to_a_class(tmp_path):
+    class Growing(Raw):
+        size = 10
+
+        def encode(self, pixels):
+            return [bytes(self.size)] * len(pixels)
+
+        def decode(self, encoded, shape):
+            self.size = 100  # from the second step on
+            return torch.zeros(len(encoded), *shape, dtype=torch.uint8)
+
+    catalogue = discover()
+    catalogue.components.append(Codec("growing", Growing, provider=Provider("test")))
+    memory = MEMORY | {"budget": "400 B", "codec": {"use": "growing"}}
+    run = tiny_run(SEEN | {"memory": memory}, tmp_path, catalogue=catalogue)
+    assert [(s.exemplars, s.memory_bytes) for s in run.results.steps] == [(32, 320), (4, 220), (5, 320)]
+
+
+@pytest.mark.parametrize("method", ["encode", "decode"])
+def test_a_codec_that_fails_is_named(method, tmp_path):
+    def fail(self, *given):
+        raise ValueError("no bits left")
+
+    catalogue = discover()
+    failing = type("Failing", (Raw,), {method: fail})
+    catalogue.components.append(Codec("failing", failing, provider=Provider("shop", "1")))
+    with pytest.raises(LwmfwError, match=rf"shop 1: .*Failing\.{method} raised ValueError: no bits left"):
+        tiny_run(SEEN | {"memory": MEMORY | {"codec": {"use": "failing"}}}, tmp_path, catalogue=catalogue)
+
+
+def test_a_budget_of_less_than_what_exemplars_share_is_refused(tmp_path):
+    memory = MEMORY | {"budget": "600 B", "codec": {"use": "jpeg", "tables": "shared"}}
+    with pytest.raises(UserError, match=r"memory\.budget: '600 B' is less than an exemplar for each of 6 classes"):
+        tiny_run(SEEN | {"memory": memory}, tmp_path)
+
+
+def test_nme_stands_beside_cnn_and_takes_mirrored_exemplars_too(tmp_path):
+    run = tiny_run(SEEN | {"evaluation": {"classifiers": ["cnn", "nme"]}}, tmp_path)
+    assert [set(s.accuracy) for s in run.results.steps] == [{"cnn", "nme"}] * 3
+    assert run.results.last_accuracy.keys() == run.results.forgetting.keys() == {"cnn", "nme"}
+    state, step = run.run, run.results.steps[-1]
+    exemplars = state.memory.images()
+    assert torch.equal(state.features(exemplars, mirrored=True), state.features(mirror(exemplars)))
+    sums = {}
+    for flipped in (False, True) if state.loader.flip else (False,):
+        for f, c in zip(state.features(exemplars, mirrored=flipped), exemplars.labels.tolist(), strict=True):
+            sums[c] = sums.get(c, 0) + normalize(f, dim=0)
+    means = torch.stack([sums[c] / sums[c].norm() for c in range(6)])
+    test = state.data.test
+    right = ((normalize(state.features(test)) @ means.T).argmax(1) == test.labels).float().mean()
+    assert step.accuracy["nme"] == pytest.approx(float(right))
+
+
+def mirror(images):
+    from dataclasses import replace
+
+    return replace(images, pixels=images.pixels.flip(-1))
+
+
+def test_nme_needs_exemplars(tmp_path):
+    with pytest.raises(UserError, match=r'evaluation\.classifiers: "nme" needs exemplars, but the recipe keeps none'):
+        tiny_run({"evaluation": {"classifiers": ["cnn", "nme"]}}, tmp_path)
+
+
+# photographs
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    rng = torch.Generator().manual_seed(0)
+    for label in range(4):
+        folder = tmp_path / "photographs" / f"class {label}"
+        folder.mkdir(parents=True)
+        for n in range(10):
+            width, height = torch.randint(20, 40, (2,), generator=rng).tolist()
+            pixels = torch.randint(0, 256, (height, width, 3), dtype=torch.uint8, generator=rng)
+            pixels[..., label % 3] //= 2 + label
+            Image.fromarray(pixels.numpy()).save(folder / f"{n}.png")
+    return tmp_path / "photographs"
+
+
+def test_photographs_are_kept_whole_at_their_size_and_counted(photographs, tmp_path):
+    data = {"use": "folder", "root": str(photographs), "size": 16, "decode": "each epoch"}
+    batches = []
+
+    class Watch(Probe):
+        @hookimpl
+        def after_update(self, step, batch):
+            batches.append((step.index, int(batch.from_memory.sum()), len(batch.labels)))
+
+    recipe = SEEN | {"data": data, "memory": MEMORY | {"budget": "2 per class"}}
+    recipe |= {"evaluation": {"classifiers": ["cnn", "nme"]}, "scenario": {"first": 2, "increment": 2}}
+    run = with_penalty(Watch, recipe, tmp_path)
+    assert [s.exemplars for s in run.results.steps] == [4, 8]
+    memory = run.run.memory
+    assert all(min(s.height, s.width) == 18 for s in memory.exemplars)
+    assert len({(s.height, s.width) for s in memory.exemplars}) > 1
+    assert run.results.steps[-1].memory_bytes == sum(3 * s.height * s.width + 4 for s in memory.exemplars)
+    assert sum(old for step, old, _ in batches if step == 2) == 4
+
+
+def test_the_console_names_the_phase_and_every_classifier(tmp_path, capsys):
+    recipe = SEEN | {"phases": [{"use": "balanced", "epochs": 2}], "observers": [{"use": "console"}]}
+    tiny_run(recipe | {"evaluation": {"classifiers": ["nme", "cnn"]}}, tmp_path)
+    shown = capsys.readouterr().err
+    for line in (
+        "step 1/3  main  epoch 1/1  ",
+        "step 2/3  balanced  epoch 2/2  ",
+        "accuracy by nme ",
+        "accuracy by cnn ",
+    ):
+        assert line in shown
+    assert "epoch 2/1" not in shown

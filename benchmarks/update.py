@@ -73,7 +73,7 @@ def main() -> None:
     images = run.training_images(step)
     shape = EpochShape(len(images), 0, 128)
     batch = next(run.loader.training_batches(images, shape, torch.Generator().manual_seed(0)))
-    phase = run.phase(step)
+    phase = run.phases(step)[0]
     optimizer = build_optimizer(phase, run.model)
 
     def method() -> None:

@@ -70,6 +70,63 @@ class Provider:
 
 
 @dataclass(frozen=True)
+class Trait:
+    """Something that a component's object, or its class, may say of itself, as an attribute.
+
+    Attributes:
+        name: of the attribute.
+        kinds: that have it; empty: all.
+        type: in words.
+        default: what its absence means.
+        meaning: what it is for.
+        method: whether it is a method.
+    """
+
+    name: str
+    kinds: tuple[str, ...]
+    type: str
+    default: Any
+    meaning: str
+    method: bool = False
+
+    def holds(self, value: object) -> bool:
+        """Whether a value is of the type."""
+        match self.default:
+            case bool():
+                return isinstance(value, bool)
+            case frozenset():
+                names = [value] if isinstance(value, str) else value
+                return isinstance(names, Collection) and all(isinstance(name, str) for name in names)
+            case _:
+                return callable(value) if self.method else value is None or type(value) is int
+
+
+_NONE: frozenset[str] = frozenset()
+TRAITS = {
+    each.name: each
+    for each in (
+        Trait("needs", (), "set of names", _NONE, "what must be there: old, features, maps, raw_maps, pooled, ..."),
+        Trait("offers", ("backbone", "classifier"), "set of names", _NONE, "what others can need of it"),
+        Trait("class_count", ("data",), "number or None", None, "classes, where that is known before loading"),
+        Trait("grows", ("rate",), "bool", False, "it keeps more than the budget says"),
+        Trait("none_of_these", ("objective",), "bool", False, "labels below 0 are none of the classes"),
+        Trait("spares_first_step", (), "bool", False, "its hooks change nothing of the first step's training"),
+        Trait("state", (), "method", None, "returns what a checkpoint keeps: tensors and plain values by name", True),
+        Trait("restore", (), "method", None, "takes back what `state` returned", True),
+    )
+}
+"""Name -> trait; a component has those of its kind and those of all kinds."""
+
+
+def trait(instance: Any, name: str) -> Any:
+    """What an object says of itself, or what its silence means; names as a frozenset."""
+    value = getattr(instance, name, TRAITS[name].default)
+    if isinstance(TRAITS[name].default, frozenset):
+        return frozenset([value] if isinstance(value, str) else value)
+    return value
+
+
+@dataclass(frozen=True)
 class Component:
     """A thing that a recipe can name. Use the subclass of its kind.
 
@@ -83,6 +140,8 @@ class Component:
     kind: ClassVar[str]
     table: ClassVar[str]
     """The recipe table that chooses components of this kind, dotted where it lies inside another."""
+    listed: ClassVar[bool] = False
+    """Whether a recipe can have several of the kind, so that the table is an array."""
     required_methods: ClassVar[Collection[str]] = ()
     required_hooks: ClassVar[Collection[str]] = ()
     required_options: ClassVar[type[Options]] = Options
@@ -91,6 +150,16 @@ class Component:
     factory: Callable[[Any], Any]
     options: type[Options] = Options
     provider: Provider = Provider("")
+
+    @classmethod
+    def article(cls) -> str:
+        """Its kind with the article: a penalty, an observer."""
+        return f"{'an' if cls.kind[0] in 'aeiou' else 'a'} {cls.kind}"
+
+    @classmethod
+    def heading(cls) -> str:
+        """The table of its kind as a recipe writes it: [backbone], [[penalties]]."""
+        return f"[[{cls.table}]]" if cls.listed else f"[{cls.table}]"
 
     @property
     def summary(self) -> str:
@@ -135,15 +204,15 @@ class Objective(Component):
 
 
 class Penalty(Component):
-    """A term that preserves old knowledge. Its object implements the hook `compute_penalty`."""
+    """What preserves old knowledge: mostly a term of the loss, by the hook `compute_penalty`. Its object has a hook."""
 
-    kind, table, required_hooks = "penalty", "penalties", ("compute_penalty",)
+    kind, table, listed = "penalty", "penalties", True
 
 
 class ExtraPhase(Component):
     """Trains on after the main phase of a step. Its object implements the hook `plan_phases`."""
 
-    kind, table, required_hooks = "phase", "phases", ("plan_phases",)
+    kind, table, listed, required_hooks = "phase", "phases", True, ("plan_phases",)
 
 
 class Selector(Component):
@@ -164,7 +233,7 @@ class Rate(Component):
 class Refiner(Component):
     """Changes exemplars that were selected. Its object implements the hook `select_memory` as a wrapper."""
 
-    kind, table, required_hooks = "refiner", "memory.refine", ("select_memory",)
+    kind, table, listed, required_hooks = "refiner", "memory.refine", True, ("select_memory",)
 
 
 class Codec(Component):
@@ -181,7 +250,7 @@ class Codec(Component):
 class Observer(Component):
     """Watches a run through hooks and changes nothing."""
 
-    kind, table = "observer", "observers"
+    kind, table, listed = "observer", "observers", True
 
 
 KINDS: tuple[type[Component], ...] = (

@@ -21,9 +21,24 @@ class NotFinite(RunFailed):
 
 
 class UserError(LwmfwError):
-    """Usage, recipe, missing data, or a plug-in that cannot be imported or attached."""
+    """Usage, recipe, missing data, or a plug-in that cannot be imported or attached.
+
+    `keys`: the place in the recipe that is to blame, where the place in a file is not known yet.
+    """
 
     exit_code = 2
+
+    def __init__(self, message: str, keys: tuple[str | int, ...] = ()) -> None:
+        super().__init__(message)
+        self.keys = keys
+
+
+class WrongAnswer(Exception):  # noqa: N818
+    """A network does not answer as its kind has to. Told as a failed run, in the name of the component it is of."""
+
+    def __init__(self, kind: str, fault: str) -> None:
+        super().__init__(f"the {kind} {fault}")
+        self.kind, self.fault = kind, fault
 
 
 class CheckpointRefused(LwmfwError):  # noqa: N818
@@ -44,6 +59,16 @@ class Interrupted(LwmfwError):  # noqa: N818
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+def one_line(error: BaseException) -> str:
+    """What an exception says, on one line."""
+    return " ".join(str(error).split())
+
+
+def describe(error: BaseException) -> str:
+    """An exception on one line, its type first."""
+    return f"{type(error).__name__}: {one_line(error)}".removesuffix(": ")
 
 
 def shown(text: str, limit: int = 80) -> str:

@@ -1,10 +1,10 @@
 """The moments of a run at which a component can act. These docstrings are the manual (`lwmfw hooks`).
 
 An implementation is a method marked with `@hookimpl`. It takes only the arguments it wants, by name and without
-defaults. `rng`, a `torch.Generator` that depends on nothing but the seed, the step, the phase and the component, is
-offered by every hook of a run besides the arguments described. Implementations are called in recipe order. Hooks run
-outside autocast, so logits and features are float32, and never inside a worker process. The life cycle is drawn in
-loop.py.
+defaults. Besides the arguments described, every hook of a run offers `rng`, a `torch.Generator` that depends on nothing
+but the seed, the step, the phase and the component, and `name`, the component's name in the recipe. Implementations are
+called in recipe order. Hooks run outside autocast, so logits and features are float32, and never inside a worker
+process. What they return is held against a table (assembly/answers.py). The life cycle is drawn in loop.py.
 """
 
 from __future__ import annotations
@@ -86,14 +86,14 @@ def before_step(run: Run, step: Step, model: Model, data: ImageSet, rng: Generat
 
 
 @hookspec
-def plan_phases(run: Run, step: Step, rng: Generator) -> list[Phase] | None:
+def plan_phases(step: Step, main: Phase, rng: Generator) -> list[Phase] | None:
     """Further phases of a step after its main one, such as fine-tuning on as many images of old as of new classes.
 
-    Also called while a run is planned: the answer depends on the recipe and the step alone.
+    Also called while a recipe is checked and a run is planned: the answer depends on the recipe and the step alone.
 
     Args:
-        run: the run; `run.phase(step)` is the main phase.
         step: the current step.
+        main: its main phase; `replace(main, name=..., epochs=...)` is one like it.
 
     Returns:
         The phases in their order, no two of a step of one name; or None.
@@ -253,5 +253,11 @@ SPECS: dict[str, tuple[str, ...]] = {
     if getattr(function, "lwmfw_spec", None) is not None
 }
 """Hook name -> its argument names, in the order of a run."""
+
+OWN = {
+    "rng": "a torch.Generator that depends on seed, step, phase and component alone",
+    "name": "the component's name in the recipe: the key of what it adds to results, the name of its files",
+}
+"""What every hook of a run offers besides its arguments; another for each component."""
 
 RUN_HOOKS = tuple(name for name in SPECS if name != "register_components")

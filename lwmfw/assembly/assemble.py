@@ -13,12 +13,11 @@ from typing import Any
 import pluggy
 
 from lwmfw import hookspecs
-from lwmfw.assembly.calls import Adapter
-from lwmfw.assembly.contract import check_hooks, needs_of, unmet_needs
-from lwmfw.assembly.fit import unfit_memory, unfit_objective, unfit_scenario
+from lwmfw.assembly.calls import Adapter, Attached, Position, Randomness
+from lwmfw.assembly.contract import check_hooks, check_traits, unmet_needs
+from lwmfw.assembly.fit import unfit_memory, unfit_objective, unfit_steps
 from lwmfw.assembly.parts import Assembly
-from lwmfw.errors import UserError
-from lwmfw.recipe.catalogue import describe
+from lwmfw.errors import UserError, describe
 from lwmfw.recipe.load import Chosen, Resolved
 
 
@@ -27,42 +26,45 @@ def assemble(resolved: Resolved) -> Assembly:
 
     Raises:
         UserError: with the errors of all components, one per line.
+        RunFailed: a component's plan of phases is none, or fails.
     """
     manager = pluggy.PluginManager("lwmfw")
     manager.add_hookspecs(hookspecs)
-    assembly = Assembly(resolved, {}, {}, manager.hook, manager.hook.select_memory)
-    errors: list[str] = []
-    for chosen in resolved.chosen:
-        name = _free_name(chosen, assembly.chosen)
-        try:
-            assembly.components[name] = _build(chosen)
-            assembly.chosen[name] = chosen
-        except UserError as error:
-            errors.append(str(error))
-    if not errors:
-        errors = (
-            unmet_needs(assembly)
-            + unfit_scenario(assembly, resolved)
-            + unfit_objective(assembly)
-            + unfit_memory(assembly)
-        )
-    if errors:
-        raise UserError("\n".join(errors))
-    needs = set().union(*(needs_of(component) for component in assembly.components.values()))
-    assembly.needs_old_graph = "old_graph" in needs
-    assembly.needs_old = "old" in needs or assembly.needs_old_graph
-    twice = _used_twice(resolved)
-    refiners = [name for name, chosen in assembly.chosen.items() if chosen.component.kind == "refiner"]
+    position = Position()
+    parts = _attached(resolved, position)
+    refiners = [name for name, part in parts.items() if part.record.kind == "refiner"]
     # pluggy calls the implementation registered last first, but the wrapper registered first is the innermost
-    for name in reversed(assembly.components):
-        wraps = ("select_memory",) if name in refiners else ()
-        manager.register(_adapter(assembly, name, twice, without=wraps), name)
-    wrappers = [_attached(assembly, name, ["select_memory"]) for name in refiners]
+    for name, part in reversed(parts.items()):
+        hooks = check_hooks(part.instance, part.provider, part.record.kind).keys()
+        manager.register(Adapter(part, hooks - {"select_memory"} if name in refiners else hooks), name)
+    wrappers = [Adapter(parts[name], ["select_memory"]) for name in refiners]
     for wrapper in wrappers:
         manager.register(wrapper)
     manager.check_pending()
-    assembly.select_unrefined = manager.subset_hook_caller("select_memory", wrappers)
+    unrefined = manager.subset_hook_caller("select_memory", wrappers)
+    randomness = Randomness(resolved.recipe.seed, position)
+    assembly = Assembly(resolved, parts, manager.hook, unrefined, position, randomness)
+    errors = unmet_needs(assembly) + unfit_steps(assembly) + unfit_objective(assembly) + unfit_memory(assembly)
+    if errors:
+        raise UserError("\n".join(errors))
     return assembly
+
+
+def _attached(resolved: Resolved, position: Position) -> dict[str, Attached]:
+    """Every component of a recipe, built; in hook order."""
+    parts: dict[str, Attached] = {}
+    errors: list[str] = []
+    components = [(chosen.component.kind, chosen.component.name) for chosen in resolved.chosen]
+    for chosen, component in zip(resolved.chosen, components, strict=True):
+        name = _free_name(chosen, parts)
+        prefix = f"{name}." if components.count(component) > 1 else ""
+        try:
+            parts[name] = Attached(_build(chosen), name, chosen, position, prefix)
+        except UserError as error:
+            errors.append(str(error))
+    if errors:
+        raise UserError("\n".join(errors))
+    return parts
 
 
 def _free_name(chosen: Chosen, taken: Collection[str]) -> str:
@@ -84,30 +86,15 @@ def _build(chosen: Chosen) -> Any:
         ) from error
     if inspect.isclass(instance):
         raise UserError(f"{component.provider}: {component.name}: the factory returned a class; return an instance")
-    hooks = check_hooks(instance, str(component.provider), component.kind)
     who = f"{component.provider}: {type(instance).__name__}"
+    check_traits(instance, who)
+    hooks = check_hooks(instance, str(component.provider), component.kind)
     for method in component.required_methods:
         if not callable(getattr(instance, method, None)):
-            raise UserError(f"{who}: a {component.kind} needs the method {method}; define it")
+            raise UserError(f"{who}: {component.article()} needs the method {method}; define it")
     for hook in component.required_hooks:
         if hook not in hooks:
-            raise UserError(f"{who}: a {component.kind} needs the hook {hook}; define it with @hookimpl")
-    if component.kind == "observer" and not hooks:
-        raise UserError(f"{who}: implements no hook; it would never be called")
+            raise UserError(f"{who}: {component.article()} needs the hook {hook}; define it with @hookimpl")
+    if not (component.required_methods or hooks):
+        raise UserError(f"{who}: {component.article()} needs a hook; define one with @hookimpl")
     return instance
-
-
-def _used_twice(resolved: Resolved) -> set[tuple[str, str]]:
-    keys = [(c.component.kind, c.component.name) for c in resolved.chosen]
-    return {key for key in keys if keys.count(key) > 1}
-
-
-def _adapter(assembly: Assembly, name: str, twice: set[tuple[str, str]], without: Collection[str]) -> Adapter:
-    component = assembly.chosen[name].component
-    hooks = check_hooks(assembly.components[name], str(component.provider), component.kind).keys() - set(without)
-    return _attached(assembly, name, hooks, f"{name}." if (component.kind, component.name) in twice else "")
-
-
-def _attached(assembly: Assembly, name: str, hooks: Collection[str], prefix: str = "") -> Adapter:
-    provider = str(assembly.chosen[name].component.provider)
-    return Adapter(assembly.components[name], name, provider, assembly.position, hooks, prefix)

@@ -1,22 +1,27 @@
-"""The hooks of a component as pluggy calls them: with the component's own random numbers, and failures told where."""
+"""How a component is called: with its own name and random numbers; what it answers is checked, and what fails is told
+where. Nothing else calls a hook or a method of a kind."""
 
 from __future__ import annotations
 
-import functools
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lwmfw.errors import LwmfwError, RunFailed
-from lwmfw.recipe.catalogue import describe
+from lwmfw import hookspecs
+from lwmfw.assembly.answers import HOOKS, METHODS, Offered, nothing
+from lwmfw.components import Component, trait
+from lwmfw.errors import LwmfwError, RunFailed, UserError, WrongAnswer, describe
+from lwmfw.hookspecs import SPECS
 
 if TYPE_CHECKING:
     import torch
+
+    from lwmfw.recipe.load import Chosen
 
 
 @dataclass
@@ -54,91 +59,161 @@ class Randomness:
         return self._generators[name]
 
 
-class Adapter:
-    """What pluggy sees of a component: its hooks, each of which gives the component its own rng and, when it fails,
-    says where. Registering this object rather than the component spares pluggy comparing components by `==`.
+@dataclass(frozen=True)
+class Attached:
+    """A component in a run.
+
+    Attributes:
+        instance: what its factory made.
+        name: within the recipe.
+        chosen: the choice it was made from.
+        position: where the run is.
+        prefix: of its terms; empty unless its component is used twice.
     """
 
-    def __init__(
-        self, instance: Any, name: str, provider: str, position: Position, hooks: Iterable[str], prefix: str = ""
-    ) -> None:
-        for hook in hooks:
-            setattr(self, hook, guarded(instance, name, provider, position, hook, prefix))
+    instance: Any
+    name: str
+    chosen: Chosen
+    position: Position
+    prefix: str = ""
 
+    @property
+    def record(self) -> Component:
+        """The record of what was chosen."""
+        return self.chosen.component
 
-def guarded(
-    instance: Any, name: str, provider: str, position: Position, method_name: str, prefix: str = ""
-) -> Callable[..., Any]:
-    """A component's method that is given its own rng and whose failure names provider, method and position."""
-    method = getattr(instance, method_name)
-    arguments = list(inspect.signature(method).parameters)
-    rng = arguments.index("rng") if "rng" in arguments else None
+    @property
+    def provider(self) -> str:
+        """Where the component comes from, for messages."""
+        return str(self.record.provider)
 
-    def own_rng(values: tuple[Any, ...]) -> tuple[Any, ...]:
-        if rng is None:
-            return values
-        source: Randomness = values[rng]
-        return (*values[:rng], source.of_component(name), *values[rng + 1 :])
+    def trait(self, name: str) -> Any:
+        """What it says of itself, of the table in components.py."""
+        return trait(self.instance, name)
+
+    def method(self, name: str) -> Callable[..., Any]:
+        """A method of its kind, its answer checked."""
+        method = getattr(self.instance, name)
+        check = METHODS.get(f"{self.record.kind}.{name}") or METHODS.get(name)
+
+        def call(*arguments: Any) -> Any:
+            with self._told_where(name):
+                answer = method(*arguments)
+                if check is not None:
+                    self._refuse(name, check(answer, *arguments))
+            return answer
+
+        return call
+
+    def hook(self, name: str) -> Callable[..., Any]:
+        """A hook as pluggy calls it, with everything its specification offers; its answer checked."""
+        method = getattr(self.instance, name)
+        wanted = inspect.signature(method).parameters
+        marked: dict[str, Any] = method.lwmfw_impl
+
+        def own(values: tuple[Any, ...]) -> tuple[Offered, dict[str, Any]]:
+            offered = dict(zip(SPECS[name], values, strict=True))
+            offered["name"] = self.name
+            if "rng" in wanted:
+                offered["rng"] = offered["rng"].of_component(self.name)
+            return offered, {argument: offered[argument] for argument in wanted}
+
+        def call(*values: Any) -> Any:
+            offered, given = own(values)
+            with self._told_where(name, _failed(name, offered)):
+                return self._checked(name, method(**given), offered)
+
+        def wrap(*values: Any) -> Generator[Any, Any, Any]:
+            offered, given = own(values)
+            with self._told_where(name):
+                return self._checked(name, (yield from method(**given)), offered)
+
+        relayed: Callable[..., Any] = wrap if marked["wrapper"] else call
+        # pluggy hands over what the function behind __wrapped__ names
+        vars(relayed).update(__wrapped__=getattr(hookspecs, name), lwmfw_impl=marked)
+        return relayed
+
+    def _checked(self, hook: str, answer: Any, offered: Offered) -> Any:
+        question = HOOKS.get(hook, nothing)
+        yields = answer is None and hook not in self.record.required_hooks  # another component may know
+        if not yields or question in (nothing, HOOKS["after_step"]):
+            self._refuse(hook, question(answer, offered))
+        if hook == "compute_penalty" and answer is not None:
+            return {self.prefix + term: value for term, value in answer.items()}
+        return answer
+
+    def _refuse(self, method: str, fault: str) -> None:
+        if fault:
+            raise self.failure(f"{self.provider}: {self.name}.{method} {fault}")
+
+    def failure(self, what: str) -> RunFailed:
+        """What to report when a component has failed in the run."""
+        return RunFailed(f"{what}; the run stopped {self.position}")
 
     @contextmanager
-    def told_where() -> Iterator[None]:
-        underway = sys.exception()
+    def _told_where(self, method: str, failed: BaseException | None = None) -> Iterator[None]:
         try:
             yield
-        except LwmfwError:
-            raise
-        except Exception as error:
-            place = place_in(error, provider, instance) or provider
-            failure = f"{place}: {type(instance).__name__}.{method_name} raised {describe(error)}"
-            if underway is None:
-                raise RunFailed(f"{failure}; the run stopped {position}") from error
-            underway.add_note(failure)  # after_run after an exception must not hide it
+        except (Exception, SystemExit) as error:
+            told = self._told(method, error)
+            if failed is not None:
+                failed.add_note(str(told))
+            elif told is error:
+                raise
+            else:
+                raise told from error
 
-    @functools.wraps(method)  # pluggy reads the argument names through it
-    def call(*values: Any) -> Any:
-        returned = None
-        with told_where():
-            returned = method(*own_rng(values))
-        if method_name == "compute_penalty" and returned is not None:
-            return _checked_terms(returned, prefix, f"{provider}: {name}.{method_name}", position)
-        return returned
+    def _told(self, method: str, error: BaseException) -> BaseException:
+        """The error that a person is to see for one that came out of a method."""
+        if isinstance(error, UserError) and raised_in(error, self.instance):
+            return UserError(f"{self.provider}: {self.name}: {error}")
+        if isinstance(error, WrongAnswer) or (isinstance(error, LwmfwError) and type(error) is not LwmfwError):
+            return error  # of a network that was asked, or told already
+        place = place_in(error, self.provider, self.instance) or self.provider
+        return self.failure(f"{place}: {type(self.instance).__name__}.{method} raised {describe(error)}")
 
-    @functools.wraps(method)
-    def wrap(*values: Any) -> Generator[Any, Any, Any]:
-        with told_where():
-            return (yield from method(*own_rng(values)))
 
-    marked = getattr(method, "lwmfw_impl", None) or {}
-    return wrap if marked.get("wrapper") else call
+def _failed(hook: str, offered: Offered) -> BaseException | None:
+    """What has ended the run, which nothing that goes wrong in after_run may hide."""
+    return sys.exception() if hook == "after_run" and not offered["results"].complete else None
+
+
+class Adapter:
+    """What pluggy sees of a component: its hooks, called as above.
+
+    Registering this object rather than the component spares pluggy comparing components by `==`.
+    """
+
+    def __init__(self, attached: Attached, hooks: Iterable[str]) -> None:
+        for hook in hooks:
+            setattr(self, hook, attached.hook(hook))
+
+
+def raised_in(error: BaseException, instance: Any) -> bool:
+    """Whether an error was raised in the file, or the package, that an instance's class comes from."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return _at_home(frame.f_code.co_filename, _home(instance))
 
 
 def place_in(error: BaseException, provider: str, instance: Any) -> str:
     """Provider and line of the innermost frame in the file, or the package, that an instance's class comes from."""
-    root = type(instance).__module__.partition(".")[0]
-    source = getattr(sys.modules.get(root), "__file__", None)
-    if source is None:
-        return ""
-    home = Path(source).resolve()
-    home = home.parent if home.name == "__init__.py" else home
-    place = ""
+    home, place = _home(instance), ""
     for frame, line in traceback.walk_tb(error.__traceback__):
-        code = Path(frame.f_code.co_filename).resolve()
-        if code == home or home in code.parents:
-            place = f"{provider}:{line}" if provider.endswith(".py") else f"{provider}: {code.name}:{line}"
+        if _at_home(frame.f_code.co_filename, home):
+            file = Path(frame.f_code.co_filename).name
+            place = f"{provider}:{line}" if provider.endswith(".py") else f"{provider}: {file}:{line}"
     return place
 
 
-def _checked_terms(returned: object, prefix: str, who: str, position: Position) -> dict[str, Any]:
-    if not isinstance(returned, Mapping):
-        raise RunFailed(
-            f"{who} returned {type(returned).__name__}; return a dict of name -> scalar; the run stopped {position}"
-        )
-    for term, value in returned.items():
-        if not isinstance(term, str):
-            raise RunFailed(f"{who}: a term is named {term!r}; name it by a string; the run stopped {position}")
-        if getattr(value, "shape", None) != () or not value.is_floating_point():
-            what = f"{value.dtype} of shape {tuple(value.shape)}" if hasattr(value, "shape") else type(value).__name__
-            raise RunFailed(
-                f"{who}: term {term!r} is no scalar tensor but {what}; reduce it; the run stopped {position}"
-            )
-    return {prefix + term: value for term, value in returned.items()}
+def _home(instance: Any) -> Path | None:
+    root = type(instance).__module__.partition(".")[0]
+    source = getattr(sys.modules.get(root), "__file__", None)
+    if source is None:
+        return None
+    home = Path(source).resolve()
+    return home.parent if home.name == "__init__.py" else home
+
+
+def _at_home(file: str, home: Path | None) -> bool:
+    code = Path(file).resolve()
+    return home is not None and (code == home or home in code.parents)

@@ -1,14 +1,16 @@
-"""What an instance must look like: well-formed hooks, and needs that something in the recipe offers."""
+"""What an instance must look like: well-formed hooks, known traits, and needs that something in the recipe offers."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from difflib import get_close_matches
 from typing import Any
 
 from lwmfw.assembly.parts import Assembly
+from lwmfw.components import TRAITS, trait
 from lwmfw.errors import UserError, did_you_mean
-from lwmfw.hookspecs import RUN_HOOKS, SPECS
+from lwmfw.hookspecs import OWN, RUN_HOOKS, SPECS
 
 OFFERS = {
     "backbone": frozenset({"features", "maps", "raw_maps", "pooled"}),
@@ -49,13 +51,14 @@ def check_hooks(instance: Any, provider: str, kind: str = "") -> dict[str, Calla
         elif used:
             raise UserError(f"{who}: @hookimpl({used[0]}=...) is refused; the order is that of the recipe")
         method = getattr(instance, name)
-        _check_arguments(who, method, SPECS[name], "old" in needs_of(instance))
+        _check_arguments(who, method, SPECS[name], "old" in trait(instance, "needs"))
         found[name] = method
     return found
 
 
 def _check_arguments(who: str, method: Callable[..., Any], spec: tuple[str, ...], gets_old: bool) -> None:
-    offered = [argument for argument in spec if argument != "old" or gets_old]
+    offered = [*(argument for argument in spec if argument != "old" or gets_old)]
+    offered += [argument for argument in OWN if argument not in offered]
     for parameter in inspect.signature(method).parameters.values():
         if parameter.kind is not parameter.POSITIONAL_OR_KEYWORD:
             raise UserError(f"{who} takes '{parameter}'; a hook names its arguments: {', '.join(offered)}")
@@ -70,17 +73,32 @@ def _check_arguments(who: str, method: Callable[..., Any], spec: tuple[str, ...]
             )
 
 
-def needs_of(instance: Any) -> set[str]:
-    needs = getattr(instance, "needs", ())
-    return {needs} if isinstance(needs, str) else set(needs)
+def check_traits(instance: Any, who: str) -> None:
+    """Hold what an instance says of itself against the table of traits.
+
+    Raises:
+        UserError: a trait of another type, one misspelt, or a state that could not be restored.
+    """
+    values = {name: inspect.getattr_static(instance, name) for name in dir(instance) if not name.startswith("_")}
+    for trait_ in TRAITS.values():
+        if trait_.name in values and not trait_.holds(getattr(instance, trait_.name)):
+            value = getattr(instance, trait_.name)
+            raise UserError(f"{who}: {trait_.name} = {value!r} is no {trait_.type}; {trait_.meaning}")
+    for name in values.keys() - TRAITS.keys():
+        near = get_close_matches(name.lower(), TRAITS, n=1, cutoff=0.85)
+        if near and callable(values[name]) == TRAITS[near[0]].method and near[0] not in values:
+            raise UserError(f"{who}: has '{name}', which nothing reads; did you mean '{near[0]}'?")
+    if ("state" in values) != ("restore" in values):
+        lone, other = ("state", "restore") if "state" in values else ("restore", "state")
+        raise UserError(f"{who}: has {lone} and no {other}; define both")
 
 
 def unmet_needs(assembly: Assembly) -> list[str]:
+    """What components need and nothing in the recipe offers, one line each."""
     errors = []
-    for name, instance in assembly.components.items():
-        provider = assembly.chosen[name].component.provider
-        faults = (_unmet(assembly, need) for need in sorted(needs_of(instance)))
-        errors += [f"{provider}: {name} needs {fault}" for fault in faults if fault]
+    for part in assembly.components.values():
+        faults = (_unmet(assembly, need) for need in sorted(part.trait("needs")))
+        errors += [f"{part.provider}: {part.name} needs {fault}" for fault in faults if fault]
     return errors
 
 
@@ -92,9 +110,9 @@ def _unmet(assembly: Assembly, need: str) -> str:
     if need == "memory" and assembly.resolved.recipe.memory is None:
         return "exemplars, but the recipe keeps none; add [memory]"
     for kind in (kind for kind, possible in OFFERS.items() if need in possible):
-        name = assembly.name_of(kind)
-        offers = getattr(assembly.components[name], "offers", ())
+        part = assembly.only(kind)
+        offers = part.trait("offers")
         if need not in offers:
             listed = ", ".join(sorted(offers)) or "nothing"
-            return f"'{need}', but the {kind} {name} offers {listed}; choose another {kind}"
+            return f"'{need}', but the {kind} {part.name} offers {listed}; choose another {kind}"
     return ""

@@ -2,62 +2,86 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pluggy
 
-from lwmfw.assembly.calls import Position, guarded, place_in
-from lwmfw.errors import RunFailed
-from lwmfw.recipe.catalogue import describe
-from lwmfw.recipe.load import Chosen, Resolved
+from lwmfw.assembly.calls import Attached, Position, Randomness, place_in
+from lwmfw.errors import RunFailed, UserError, WrongAnswer, describe
+from lwmfw.recipe.load import Resolved
+from lwmfw.recipe.phase import MAIN, Phase
+from lwmfw.recipe.scenario import Step
 
 
-@dataclass
+@dataclass(frozen=True)
 class Assembly:
     """The components of one run.
 
     Attributes:
         resolved: the recipe they were built from.
-        components: name within the recipe -> instance, in hook order.
-        chosen: name within the recipe -> the choice it was built from.
+        components: name within the recipe -> component, in hook order.
         hook: pluggy's relay; `hook.before_step(...)` calls every implementation in recipe order.
         select_unrefined: the hook select_memory without the refiners.
         position: shared with the loop, which keeps it up to date.
-        needs_old: whether the old model has to run.
-        needs_old_graph: whether its outputs must be differentiable with respect to its maps.
+        rng: gives every component its generator.
     """
 
     resolved: Resolved
-    components: dict[str, Any]
-    chosen: dict[str, Chosen]
+    components: Mapping[str, Attached]
     hook: pluggy.HookRelay
     select_unrefined: pluggy.HookCaller
-    position: Position = field(default_factory=Position)
-    needs_old: bool = False
-    needs_old_graph: bool = False
+    position: Position
+    rng: Randomness
 
-    def name_of(self, kind: str) -> str:
-        """The name of the component of a kind of which a recipe has exactly one."""
-        return next(name for name, c in self.chosen.items() if c.component.kind == kind)
-
-    def provider_of(self, *kinds: str) -> str:
-        """Provider and name of the components of some kinds, for messages."""
-        of_kinds = [(name, c.component) for name, c in self.chosen.items() if c.component.kind in kinds]
-        return " and ".join(f"{component.provider}: {name}" for name, component in of_kinds)
+    def only(self, kind: str) -> Attached:
+        """The component of a kind of which a recipe has exactly one."""
+        return next(part for part in self.components.values() if part.record.kind == kind)
 
     def method(self, kind: str, method: str) -> Callable[..., Any]:
-        """A method of the only component of a kind; an error in it names its provider, as in hooks."""
-        name = self.name_of(kind)
-        provider = str(self.chosen[name].component.provider)
-        return guarded(self.components[name], name, provider, self.position, method)
+        """A method of the only component of a kind."""
+        return self.only(kind).method(method)
+
+    def needs(self, need: str) -> bool:
+        """Whether a component needs something."""
+        return any(need in part.trait("needs") for part in self.components.values())
+
+    @property
+    def needs_old_graph(self) -> bool:
+        """Whether the old model's outputs must be differentiable with respect to its maps."""
+        return self.needs("old_graph")
+
+    @property
+    def needs_old(self) -> bool:
+        """Whether the old model has to run."""
+        return self.needs("old") or self.needs_old_graph
+
+    def phases(self, step: Step) -> list[Phase]:
+        """All phases of a step, the main one first.
+
+        Raises:
+            UserError: two have one name.
+        """
+        main = Phase(MAIN, **self.resolved.recipe.training.settings(step.index).model_dump())
+        more = self.hook.plan_phases(step=step, main=main, rng=self.rng)
+        phases = [main, *itertools.chain.from_iterable(more)]
+        names = [phase.name for phase in phases]
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise UserError(
+                f"phases: step {step.index} has two phases named '{twice[0]}'; leave one out", keys=("phases",)
+            )
+        return phases
 
     def blame(self, error: Exception) -> RunFailed | None:
         """The failure to report for an exception that came out of a component's own modules, such as a network."""
-        for name, instance in self.components.items():
-            provider = str(self.chosen[name].component.provider)
-            place = place_in(error, provider, instance)
-            if place and not provider.startswith("lwmfw "):
-                return RunFailed(f"{place}: {name} raised {describe(error)}; the run stopped {self.position}")
+        if isinstance(error, WrongAnswer):
+            part = self.only(error.kind)
+            return part.failure(f"{part.provider}: {part.name}: {error}")
+        for part in self.components.values():
+            place = place_in(error, part.provider, part.instance)
+            if place and not part.provider.startswith("lwmfw "):
+                return part.failure(f"{place}: {part.name} raised {describe(error)}")
         return None

@@ -68,6 +68,8 @@ def plugins(
         for component in manual.named(catalogue, name):
             print(f"{component.kind} {component.name}, from {component.provider}: {component.summary}")
             print_table(["option", "type", "default", "meaning"], manual.option_rows(component))
+            print()
+            print_table(["trait", "type", "here", "meaning"], manual.trait_rows(component))
     else:
         rows = [[c.kind, c.name, str(c.provider), c.summary] for c in manual.sorted_components(catalogue)]
         print_table(["kind", "name", "from", "what it is"], rows)

@@ -7,9 +7,9 @@ from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from lwmfw import hookspecs
-from lwmfw.components import KINDS, Component
+from lwmfw.components import KINDS, TRAITS, Component
 from lwmfw.errors import UserError, did_you_mean
-from lwmfw.hookspecs import SPECS
+from lwmfw.hookspecs import OWN, SPECS
 from lwmfw.recipe.catalogue import Catalogue
 
 
@@ -40,6 +40,24 @@ def option_rows(component: Component) -> list[list[str]]:
     return rows
 
 
+def trait_rows(component: Component) -> list[list[str]]:
+    """Name, type, value and meaning of what an object of the kind may say of itself."""
+    rows = []
+    for trait in TRAITS.values():
+        if not trait.kinds or component.kind in trait.kinds:
+            value = getattr(component.factory, trait.name, trait.default)
+            rows.append([trait.name, trait.type, _stated(value), trait.meaning])
+    return rows
+
+
+def _stated(value: Any) -> str:
+    if callable(value):
+        return "defined"
+    if isinstance(value, property):
+        return "as its options say"
+    return ", ".join(sorted(value)) or "-" if isinstance(value, set | frozenset) else _toml(value)
+
+
 def hook_rows() -> list[list[str]]:
     """Name, arguments and first sentence of each hook."""
     return [[name, ", ".join(_arguments(name)), _doc(name).splitlines()[0]] for name in SPECS]
@@ -53,8 +71,9 @@ def hook_page(name: str) -> str:
     """
     if name not in SPECS:
         raise UserError(f"no hook named '{name}'{did_you_mean(name, SPECS) or '; `lwmfw hooks` lists them'}")
-    besides = "\n\nBesides, rng is offered: a torch.Generator that depends on seed, step, phase and component alone."
-    return f"{name}({', '.join(_arguments(name))})\n\n{_doc(name)}{besides if 'rng' in SPECS[name] else ''}"
+    besides = "".join(f"\n    {argument}: {meaning}." for argument, meaning in OWN.items())
+    offered = f"\n\nOffered besides:{besides}" if "rng" in SPECS[name] else ""
+    return f"{name}({', '.join(_arguments(name))})\n\n{_doc(name)}{offered}"
 
 
 def _arguments(name: str) -> list[str]:

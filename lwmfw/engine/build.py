@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from torch import nn
 
+from lwmfw.assembly.calls import Attached
 from lwmfw.assembly.parts import Assembly
-from lwmfw.errors import UserError
+from lwmfw.errors import UserError, WrongAnswer, describe, one_line
 from lwmfw.model.growing import Model, build_model
-from lwmfw.model.outputs import Features
+from lwmfw.model.outputs import checked_features
 from lwmfw.rng import derive_seed
 
 DeviceName = Literal["auto", "cpu", "cuda"]
@@ -22,28 +23,39 @@ def new_model(assembly: Assembly, channels: int, size: int, device: torch.device
     recipe = assembly.resolved.recipe
     torch.manual_seed(derive_seed(recipe.seed, "model", *[draw] * bool(draw)))
     backbone: nn.Module = assembly.method("backbone", "build")(channels)
-    features, stages = _probe(backbone, channels, size, assembly.provider_of("backbone"))
+    features, stages = _probe(backbone, channels, size, assembly.only("backbone"))
     classifier: nn.Module = assembly.method("classifier", "build")(features)
+    for kind, network in (("backbone", backbone), ("classifier", classifier)):
+        odd = [name for name, value in network.state_dict().items() if not isinstance(value, torch.Tensor)]
+        if odd:
+            raise WrongAnswer(kind, f"has '{odd[0]}' in its state, which is no tensor; checkpoints keep tensors alone")
     precision = recipe.training.precision
     bf16 = precision == "bf16" or (precision == "auto" and computes_bf16(device))
     return build_model(backbone, classifier, device, bf16=bf16, stages=stages)
 
 
-def _probe(backbone: nn.Module, channels: int, size: int, who: str) -> tuple[int, int]:
+def _probe(backbone: nn.Module, channels: int, size: int, part: Attached) -> tuple[int, int]:
     """Width of the features and number of maps, found by one forward so that no backbone has to state them.
 
     Raises:
         UserError: the backbone cannot take such images, as one with large strides or of a fixed size.
+        WrongAnswer: it does not answer as a backbone has to.
+        RunFailed: it fails otherwise.
     """
-    training = backbone.training
+    training, who = backbone.training, f"{part.provider}: {part.name}"
+    images = torch.zeros(1, channels, size, size)
     try:
         with torch.no_grad():
-            body = cast(Features, backbone.eval()(torch.zeros(1, channels, size, size)))
+            body = checked_features(backbone.eval()(images), images)
     except (RuntimeError, ValueError, AssertionError) as error:
-        reason = " ".join(str(error).split())
         raise UserError(
-            f"{who} cannot take images of {channels}x{size}x{size} ({reason}); choose another backbone or image size"
+            f"{who} cannot take images of {channels}x{size}x{size} ({one_line(error)}); "
+            "choose another backbone or image size"
         ) from error
+    except WrongAnswer:
+        raise
+    except Exception as error:
+        raise part.failure(f"{who} raised {describe(error)} from forward") from error
     backbone.train(training)
     return body.features.shape[1], len(body.maps)
 

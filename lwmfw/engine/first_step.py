@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lwmfw.assembly.assemble import assemble
+from lwmfw.assembly.calls import Attached
 from lwmfw.assembly.contract import check_hooks
 from lwmfw.assembly.parts import Assembly
 from lwmfw.errors import UserError
@@ -57,7 +58,7 @@ def first_step_of(path: Path, assembly: Assembly) -> FirstStep:
     if key:
         raise UserError(f"{path}: its first step was trained in another way ({key} differs); leave --from out")
     for name in _acting(assembly):
-        if hasattr(assembly.components[name], "state"):
+        if assembly.components[name].trait("state"):
             raise UserError(
                 f"{path}: {name} gathers its state while the first step is trained, which cannot be taken over; "
                 "leave --from out"
@@ -83,7 +84,7 @@ def _what_trains(assembly: Assembly) -> dict[str, Any]:
             "provider": chosen.component.provider.record,
             **chosen.options.model_dump(),
         }
-        for chosen in map(assembly.chosen.__getitem__, _acting(assembly))
+        for chosen in (assembly.components[name].chosen for name in _acting(assembly))
     }
     return {"seed": recipe.seed, "scenario": scenario, "training": training, "evaluation": validation, **acting}
 
@@ -96,13 +97,10 @@ def _address(chosen: Chosen) -> str:
 
 def _acting(assembly: Assembly) -> list[str]:
     """The components that have a part in the training of a first step."""
-    return [
-        name
-        for name, instance in assembly.components.items()
-        if assembly.chosen[name].component.kind in _ALWAYS
-        or (
-            assembly.chosen[name].component.kind != "observer"
-            and not getattr(instance, "spares_first_step", False)
-            and not check_hooks(instance, "", assembly.chosen[name].component.kind).keys() <= _AFTER_TRAINING
-        )
-    ]
+    return [name for name, part in assembly.components.items() if part.record.kind in _ALWAYS or _acts(part)]
+
+
+def _acts(part: Attached) -> bool:
+    if part.record.kind == "observer" or part.trait("spares_first_step"):
+        return False
+    return not check_hooks(part.instance, part.provider, part.record.kind).keys() <= _AFTER_TRAINING

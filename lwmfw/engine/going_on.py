@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -65,12 +66,7 @@ def take_first_step(run: Run, first: FirstStep) -> None:
 
 
 def save(run: Run) -> None:
-    """Record the finished steps: results first, so that they are never behind the checkpoint.
-
-    Raises:
-        RunFailed: a component's state, or what an observer added to the results, is not of plain values.
-    """
-    checkpoint.check_plain("result.extra", run.results.steps[-1].extra, "add numbers, strings, lists and dicts")
+    """Record the finished steps: results first, so that they are never behind the checkpoint."""
     run.results.complete = not run.remaining_steps
     if run.directory is None:
         return
@@ -91,4 +87,9 @@ def snapshot(run: Run) -> Checkpoint:
 
 def stateful(run: Run) -> dict[str, Any]:
     """What a checkpoint keeps besides model and results, by name; no component is named with brackets."""
-    return run.assembly.components | ({"[memory]": run.memory} if run.memory else {})
+    parts: dict[str, Any] = {
+        name: SimpleNamespace(state=part.method("state"), restore=part.method("restore"))
+        for name, part in run.assembly.components.items()
+        if part.trait("state")
+    }
+    return parts | ({"[memory]": run.memory} if run.memory else {})

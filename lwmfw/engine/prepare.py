@@ -7,7 +7,6 @@ from typing import cast
 
 import torch
 
-from lwmfw.assembly.calls import Randomness
 from lwmfw.assembly.parts import Assembly
 from lwmfw.components import Codec, ObjectiveOptions
 from lwmfw.data.arrange import arrange
@@ -37,7 +36,7 @@ def prepare(assembly: Assembly, device_name: DeviceName = "auto") -> Run:
     steps = steps_of(recipe.scenario, len(order))
     data = arrange(loaded, order, recipe.evaluation.validation, recipe.seed)
     data = DataSet(**vars(data) | {"train": data.train.to(device), "test": data.test.to(device)})
-    providers = {name: chosen.component.provider.record for name, chosen in assembly.chosen.items()}
+    providers = {name: part.record.provider.record for name, part in assembly.components.items()}
     names = [loaded.class_names[label] for label in order]
     run = Run(
         recipe=recipe,
@@ -49,11 +48,11 @@ def prepare(assembly: Assembly, device_name: DeviceName = "auto") -> Run:
         model=new_model(assembly, data.train.channels, data.train.size, device),
         device=device,
         results=Results(recipe.name, recipe.seed, order, names, providers),
-        rng=Randomness(recipe.seed, assembly.position),
+        rng=assembly.rng,
         memory=_memory(assembly, data.train, len(order)),
     )
     for step in steps:
-        run.phases(step)
+        assembly.phases(step)
     return run
 
 
@@ -73,9 +72,9 @@ def _memory(assembly: Assembly, images: ImageSet, classes: int) -> Memory | None
 
 
 def _objective(assembly: Assembly) -> ObjectiveTerm:
-    name = assembly.name_of("objective")
-    options = cast(ObjectiveOptions, assembly.chosen[name].options)
-    return ObjectiveTerm(name, options.over, options.weight, assembly.method("objective", "loss"))
+    objective = assembly.only("objective")
+    options = cast(ObjectiveOptions, objective.chosen.options)
+    return ObjectiveTerm(objective.name, options.over, options.weight, assembly.method("objective", "loss"))
 
 
 def environment(run: Run) -> dict[str, object]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +16,6 @@ from lwmfw.data.images import DataSet, ImageSet
 from lwmfw.data.loader import EpochShape, Loader
 from lwmfw.engine.build import new_model
 from lwmfw.engine.first_step import FirstStep
-from lwmfw.errors import UserError
 from lwmfw.memory.store import Memory
 from lwmfw.model.features import features_of
 from lwmfw.model.growing import Model, frozen_copy
@@ -90,11 +88,6 @@ class Run:
         """The steps that are not finished."""
         return self.steps[len(self.results.steps) :]
 
-    def phase(self, step: Step) -> Phase:
-        """The main phase of a step."""
-        settings = self.recipe.training.settings(step.index)
-        return Phase("main", **settings.model_dump())
-
     @property
     def replay(self) -> float:
         """The share of exemplars in every batch; 0: as chance has it."""
@@ -115,13 +108,7 @@ class Run:
 
     def phases(self, step: Step) -> list[Phase]:
         """All phases of a step, the main one first."""
-        more = self.assembly.hook.plan_phases(run=self, step=step, rng=self.rng)
-        phases = [self.phase(step), *itertools.chain.from_iterable(more)]
-        names = [phase.name for phase in phases]
-        twice = [name for name in names if names.count(name) > 1]
-        if twice:
-            raise UserError(f"phases: step {step.index} has two phases named '{twice[0]}'; leave one out")
-        return phases
+        return self.assembly.phases(step)
 
     def planned_exemplars(self, after: int) -> int:
         """How many exemplars a step, by its number, will keep; their mean size is that of the codec as it is set up."""

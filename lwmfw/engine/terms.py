@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lwmfw.assembly.calls import Position
-from lwmfw.errors import NotFinite, RunFailed
+from lwmfw.errors import NotFinite, RunFailed, one_line
 
 
 def merge_terms(
@@ -17,18 +17,13 @@ def merge_terms(
     """The objective's term and those of the penalties, in recipe order.
 
     Raises:
-        RunFailed: two components return a term of one name, or a term lies on another device.
+        RunFailed: two components return a term of one name.
     """
     merged = dict(terms)
-    device = next(iter(terms.values())).device
     for more in penalties:
         for name, value in more.items():
             if name in merged:
                 raise RunFailed(f"term '{name}' is returned by two components; rename one; the run stopped {position}")
-            if value.device != device:
-                raise RunFailed(
-                    f"term '{name}' is on {value.device}, the model on {device}; the run stopped {position}"
-                )
             merged[name] = value
     return merged
 
@@ -44,9 +39,8 @@ def backward(terms: Mapping[str, Tensor], position: Position) -> None:
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        reason = " ".join(str(error).split())
         raise RunFailed(
-            f"the gradient of {' + '.join(terms)} cannot be computed: {reason}; the run stopped {position}; "
+            f"the gradient of {' + '.join(terms)} cannot be computed: {one_line(error)}; the run stopped {position}; "
             "a penalty neither changes outputs in place nor calls backward"
         ) from error
 

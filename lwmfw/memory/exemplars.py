@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pluggy import HookCaller
 
 from lwmfw.data.images import ImageSet
-from lwmfw.memory.selection import Selection, at_most, check_chosen_data, check_selection
+from lwmfw.memory.selection import Selection, at_most
 from lwmfw.recipe.scenario import Step
 
 if TYPE_CHECKING:
@@ -18,11 +18,7 @@ def choose_data(run: Run, step: Step) -> ImageSet:
     """The exemplars and the images of the new classes that a step is trained on."""
     data = run.training_images(step)
     chosen: ImageSet | None = run.assembly.hook.choose_data(run=run, step=step, data=data, rng=run.rng)
-    if chosen is None:
-        return data
-    held = len(run.memory.exemplars) if run.memory else 0
-    check_chosen_data(chosen, data, held, "hook choose_data", run.position)
-    return chosen
+    return data if chosen is None else chosen
 
 
 def balanced(run: Run, step: Step, images: ImageSet) -> ImageSet:
@@ -40,16 +36,8 @@ def _select(run: Run, step: Step, candidates: ImageSet, select_memory: HookCalle
     hook, model = run.assembly.hook, run.model
     assert run.memory is not None, "phases of balanced images need [memory], which is checked"  # noqa: S101
     hook.before_memory(run=run, step=step, model=model, candidates=candidates, rng=run.rng)
-    quota = at_most(
-        run.quota(step, run.memory.cost(candidates)),
-        candidates,
-        step.seen_classes,
-        run.assembly.provider_of("rate"),
-        run.position,
-    )
+    quota = at_most(run.quota(step, run.memory.cost(candidates)), candidates)
     selection: Selection = select_memory(
         run=run, step=step, model=model, candidates=candidates, quota=quota, rng=run.rng
     )
-    who = run.assembly.provider_of("selector", "refiner")
-    check_selection(selection, candidates, quota, who, run.position)
     return selection

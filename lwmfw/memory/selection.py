@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from lwmfw.data.images import ImageFiles, Images, ImageSet
-from lwmfw.errors import RunFailed
+
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -41,70 +42,48 @@ class Selection:
         return Images(pixels, chosen.labels)
 
 
-def at_most(quota: object, candidates: ImageSet, classes: range, who: str, place: object) -> dict[int, int]:
-    """A rate's quota of each class, no more than there are candidates.
-
-    Raises:
-        RunFailed: it is none, or is of other classes.
-    """
-    if not isinstance(quota, Mapping) or quota.keys() != set(classes):
-        what = f"a quota of classes {sorted(quota)}" if isinstance(quota, Mapping) else type(quota).__name__
-        raise RunFailed(
-            f"{who} returned {what}; return a number for each class of {classes.start}..{classes.stop - 1}; "
-            f"the run stopped {place}"
-        )
-    if any(count < 0 for count in quota.values()):
-        raise RunFailed(f"{who} returned a quota below 0; the run stopped {place}")
-    available = torch.bincount(candidates.labels, minlength=classes.stop).tolist()
-    return {c: min(int(quota[c]), available[c]) for c in classes}
+def at_most(quota: Mapping[int, int], candidates: ImageSet) -> dict[int, int]:
+    """The quota of each class, no more than there are candidates of it."""
+    available = torch.bincount(candidates.labels, minlength=max(quota) + 1).tolist()
+    return {label: min(quota[label], available[label]) for label in sorted(quota)}
 
 
-def check_chosen_data(chosen: ImageSet, data: ImageSet, held: int, who: str, place: object) -> None:
-    """Refuse training data that lack an exemplar: the memory finds its own among the first ones.
-
-    Raises:
-        RunFailed: naming who chose.
-    """
-    if not torch.equal(chosen.labels[:held], data.labels[:held]) or (chosen.labels.diff() < 0).any():
-        raise RunFailed(f"{who} left out exemplars or changed their order; leave out new images only; stopped {place}")
-
-
-def check_selection(selection: object, candidates: ImageSet, quota: Mapping[int, int], who: str, place: object) -> None:
-    """Refuse a selection that the memory cannot keep.
-
-    Raises:
-        RunFailed: it is none, lacks a class, exceeds its quota, repeats an image or names one of another class.
-    """
-    if not isinstance(selection, Selection):
-        raise RunFailed(f"{who} returned {type(selection).__name__}; return a Selection; the run stopped {place}")
-    labels, fault = candidates.labels, ""
+def selection_fault(selection: Selection, candidates: ImageSet, quota: Mapping[int, int]) -> str:
+    """Why the memory cannot keep a selection: it lacks a class, exceeds its quota, repeats an image or names one of
+    another class, or changes pixels that it may not; empty: it can."""
+    labels = candidates.labels
+    for part in ("indices", "pixels"):
+        values = getattr(selection, part)
+        wrong = [v for v in values.values() if not isinstance(v, Tensor)] if isinstance(values, dict) else [values]
+        if wrong:
+            return f"returned a Selection whose {part} hold {type(wrong[0]).__name__}; give class -> tensor"
     if selection.indices.keys() != quota.keys():
-        fault = f"selects from classes {sorted(selection.indices)}, the quota names {sorted(quota)}"
+        return f"selects from classes {sorted(selection.indices)}, the quota names {sorted(quota)}"
     for label, indices in selection.indices.items():
-        if fault:
-            break
+        if indices.dtype != torch.int64 or indices.ndim != 1 or indices.device not in (labels.device, _CPU):
+            return f"selects by {_told(indices)} for class {label}; give torch.int64 of shape (K,) on {labels.device}"
         if len(indices) > quota[label]:
-            fault = f"selects {len(indices)} images of class {label}, whose quota is {quota[label]}"
-        elif len(indices.unique()) < len(indices):
-            fault = f"selects an image of class {label} twice"
-        elif not ((indices >= 0) & (indices < len(labels))).all() or (labels[indices] != label).any():
-            fault = f"selects for class {label} what is no image of it"
-    for label, pixels in () if fault else selection.pixels.items():
+            return f"selects {len(indices)} images of class {label}, whose quota is {quota[label]}"
+        if len(indices.unique()) < len(indices):
+            return f"selects an image of class {label} twice"
+        if not ((indices >= 0) & (indices < len(labels))).all() or (labels[indices] != label).any():
+            return f"selects for class {label} what is no image of it"
+    return _pixels_fault(selection, candidates)
+
+
+def _pixels_fault(selection: Selection, candidates: ImageSet) -> str:
+    for label, pixels in selection.pixels.items():
         if isinstance(candidates, ImageFiles):
-            fault = 'changes pixels of photographs that stay in their files; set data.decode = "once"'
-        elif label not in selection.indices:
-            fault = f"changes pixels of class {label}, of which it selects nothing"
-        elif _form(pixels) != (torch.uint8, (len(selection.indices[label]), *candidates.pixels.shape[1:])):
-            wanted = (len(selection.indices[label]), *candidates.pixels.shape[1:])
-            fault = f"has {_told(pixels)} for class {label}; give torch.uint8 of shape {wanted}"
-    if fault:
-        raise RunFailed(f"{who} {fault}; the run stopped {place}")
+            return 'changes pixels of photographs that stay in their files; set data.decode = "once"'
+        if label not in selection.indices:
+            return f"changes pixels of class {label}, of which it selects nothing"
+        wanted = (len(selection.indices[label]), *candidates.pixels.shape[1:])
+        places = (candidates.labels.device, _CPU)
+        if (pixels.dtype, tuple(pixels.shape)) != (torch.uint8, wanted) or pixels.device not in places:
+            return f"has {_told(pixels)} for class {label}; give torch.uint8 of shape {wanted}"
+    return ""
 
 
-def _form(pixels: object) -> tuple[torch.dtype, tuple[int, ...]] | None:
-    return (pixels.dtype, tuple(pixels.shape)) if isinstance(pixels, Tensor) else None
-
-
-def _told(pixels: object) -> str:
-    form = _form(pixels)
-    return f"{form[0]} of shape {form[1]}" if form else type(pixels).__name__
+def _told(tensor: Tensor) -> str:
+    where = "" if tensor.device == _CPU else f" on {tensor.device}"
+    return f"{tensor.dtype} of shape {tuple(tensor.shape)}{where}"

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from lwmfw.data.decoding import encoded_files
 from lwmfw.data.images import ImageFiles, Images, ImageSet, StoredImage
-from lwmfw.errors import RunFailed
 from lwmfw.memory.selection import Selection
 from lwmfw.recipe.budget import Budget
 
@@ -139,8 +138,6 @@ class Memory:
             yield from encoded_files(images, self.codec)
             return
         encoded = self.codec.encode(images.pixels.cpu())
-        if len(encoded) != len(images):
-            raise RunFailed(f"the codec encoded {len(images)} images as {len(encoded)}; return the bytes of each")
         yield from (StoredImage(each, images.size, images.size) for each in encoded)
 
     def state(self) -> dict[str, Any]:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from lwmfw.model.outputs import Features, Outputs
+from lwmfw.errors import WrongAnswer, describe
+from lwmfw.model.outputs import Outputs, checked_features, checked_logits
 
 
 class Model(nn.Module):
@@ -36,12 +37,18 @@ class Model(nn.Module):
         self.stages = stages
 
     def forward(self, images: Tensor) -> Outputs:
-        """Outputs for normalised images (B, C, H, W). The classifier runs in float32 whatever the precision."""
+        """Outputs for normalised images (B, C, H, W). The classifier runs in float32 whatever the precision.
+
+        Raises:
+            WrongAnswer: backbone or classifier does not answer as its kind has to.
+        """
         device = images.device.type
-        with torch.autocast(device, torch.bfloat16) if self.bf16 else contextlib.nullcontext():
-            body = cast(Features, self.backbone(images))
+        precision = torch.autocast(device, torch.bfloat16) if self.bf16 else contextlib.nullcontext()
+        with precision, _answering("backbone", "forward"):
+            body = checked_features(self.backbone(images), images)
         features = body.features.float() if self.bf16 else body.features
-        logits = self.classifier(features)
+        with _answering("classifier", "forward"):
+            logits = checked_logits(self.classifier(features), features, self.classes)
         return Outputs(logits, features, body.maps, body.raw_maps, body.pooled, self.classifier)
 
     def train(self, mode: bool = True) -> Model:
@@ -55,8 +62,18 @@ class Model(nn.Module):
     def grow(self, classes: int) -> None:
         """Give the classifier rows for `classes` more classes."""
         if classes:
-            self.classifier.grow(classes)  # type: ignore[operator]
+            with _answering("classifier", "grow"):
+                self.classifier.grow(classes)  # type: ignore[operator]
             self.classes += classes
+
+
+@contextlib.contextmanager
+def _answering(kind: str, method: str) -> Iterator[None]:
+    """Blame a call that a network does not take on the component it is of: no frame of its file is in the traceback."""
+    try:
+        yield
+    except TypeError as error:
+        raise WrongAnswer(kind, f"raised {describe(error)} from {method}") from error
 
 
 def build_model(
@@ -72,12 +89,25 @@ def frozen_copy(model: Model) -> Model:
 
     Folding changes float32 outputs by rounding only and saves a quarter of the forward pass.
     """
-    old = copy.deepcopy(model).eval().requires_grad_(False)
+    old = _copied(model).eval().requires_grad_(False)
     old.zero_grad(set_to_none=True)
     for module in old.modules():
         if type(module).forward is nn.Sequential.forward:
             _fold(cast(nn.Sequential, module))
     return old.to(memory_format=torch.channels_last)
+
+
+def _copied(model: Model) -> Model:
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:
+        for kind in ("backbone", "classifier"):
+            try:
+                copy.deepcopy(getattr(model, kind))
+            except Exception as fault:
+                hint = "keep what a network needs in parameters, buffers and plain values"
+                raise WrongAnswer(kind, f"cannot be copied ({describe(fault)}); {hint}") from error
+        raise
 
 
 def parameter_count(model: nn.Module) -> int:

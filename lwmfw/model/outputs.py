@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lwmfw.errors import WrongAnswer
+
 
 class Features(NamedTuple):
     """What a backbone's forward returns. What a backbone does not offer stays empty.
@@ -106,3 +108,54 @@ class Outputs:
             self.head,
             (self.logits, self.maps),
         )
+
+
+def checked_features(answer: object, images: Tensor) -> Features:
+    """What a backbone answered for images (B, C, H, W), if it is that.
+
+    Raises:
+        WrongAnswer: it is something else.
+    """
+    if not isinstance(answer, Features):
+        raise WrongAnswer("backbone", f"returned {type(answer).__name__} from forward; return lwmfw.Features")
+    parts = [("features", answer.features, 2), *(("pooled", answer.pooled, 4),) * (answer.pooled is not None)]
+    for name in ("maps", "raw_maps"):
+        maps = getattr(answer, name)
+        if not isinstance(maps, list | tuple):
+            raise WrongAnswer("backbone", f"returned {type(maps).__name__} as {name}; return a list of maps")
+        parts += [(name, value, 4) for value in maps]
+    for name, value, axes in parts:
+        if not _fits(value, images, axes):
+            shape = "(B, D)" if axes == 2 else "(B, C, H, W)"
+            raise WrongAnswer(
+                "backbone", f"returned {_told(value)} in {name} for {_told(images)}; return floating values {shape}"
+            )
+    return answer
+
+
+def checked_logits(answer: object, features: Tensor, classes: int) -> Tensor:
+    """What a classifier answered for features (B, D), if it is a logit for each of the classes.
+
+    Raises:
+        WrongAnswer: it is something else.
+    """
+    if not _fits(answer, features, 2) or answer.shape[1] != classes:  # type: ignore[attr-defined]
+        wanted = (len(features), classes)
+        raise WrongAnswer("classifier", f"returned {_told(answer)} from forward; return floating logits {wanted}")
+    return answer  # type: ignore[return-value]
+
+
+def _fits(value: object, like: Tensor, axes: int) -> bool:
+    return (
+        isinstance(value, Tensor)
+        and value.ndim == axes
+        and len(value) == len(like)
+        and value.is_floating_point()
+        and value.device == like.device
+    )
+
+
+def _told(value: object) -> str:
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    return f"{value.dtype} of shape {tuple(value.shape)} on {value.device}"

@@ -17,7 +17,7 @@ import pluggy
 
 from lwmfw import hookspecs
 from lwmfw.components import KINDS, Component, Provider
-from lwmfw.errors import UserError, did_you_mean, shown
+from lwmfw.errors import UserError, describe, did_you_mean, shown
 
 GROUP = "lwmfw"
 
@@ -58,9 +58,7 @@ class Catalogue:
         elsewhere = next((c for c in self.components if c.name == name and c.kind != kind), None)
         hint = did_you_mean(use, [f"{c.provider.name}/{c.name}" for c in known] if provider else names)
         if elsewhere is not None and name not in names:
-            article = "an" if elsewhere.kind[0] in "aeiou" else "a"
-            table = f"[[{elsewhere.table}]]" if elsewhere.table.endswith("s") else f"[{elsewhere.table}]"
-            hint = f"; '{name}' is {article} {elsewhere.kind}, it belongs into {table}"
+            hint = f"; '{name}' is {elsewhere.article()}, it belongs into {elsewhere.heading()}"
         notes = "".join(f"; note: {failure}" for failure in self.failures)
         raise UserError(f"no {kind} named '{shown(use)}'{hint or '; choose one'} (known: {', '.join(names)}){notes}")
 
@@ -163,11 +161,6 @@ def load_file(path: Path) -> ModuleType:
     sys.modules[name] = module  # pydantic looks annotations up in the module of a class
     spec.loader.exec_module(module)
     return module
-
-
-def describe(error: BaseException) -> str:
-    """An exception on one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
 
 
 def _discovery_order(point: EntryPoint) -> tuple[bool, str, str]:

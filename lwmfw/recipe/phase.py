@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+MAIN = "main"
+"""The phase that every step begins with."""
+
 
 @dataclass(frozen=True)
 class Phase:
@@ -26,3 +29,8 @@ class Phase:
     gamma: float
     balanced: bool = False
     penalties: bool = True
+
+    @property
+    def main(self) -> bool:
+        """Whether it is the phase that [training] describes, and not one that follows it."""
+        return self.name == MAIN

@@ -16,19 +16,18 @@ def recipe_schema(catalogue: Catalogue) -> dict[str, Any]:
     for kind in KINDS:
         *outer, key = kind.table.split(".")
         place = definitions["MemoryTable"]["properties"] if outer else properties
-        listed = place[key].get("type") == "array"
         forms = []
         for component in catalogue.of_kind(kind.kind):
             options = component.options.model_json_schema()
             definitions |= options.pop("$defs", {})
-            extra = {"as": ListedChoice.model_json_schema()["properties"]["as"]} if listed else {}
+            extra = {"as": ListedChoice.model_json_schema()["properties"]["as"]} if kind.listed else {}
             use = {"enum": [component.name, f"{component.provider.name}/{component.name}"]}
             options["properties"] = {"use": use} | extra | options.get("properties", {})
             options["required"] = ["use", *options.get("required", [])]
             options["title"], options["description"] = component.name, component.summary
             forms.append(options)
         choice = {"oneOf": forms}
-        place[key] = {"type": "array", "items": choice} if listed else choice
+        place[key] = {"type": "array", "items": choice} if kind.listed else choice
     first = StepSettings.model_json_schema()
     definitions["Training"]["properties"]["first"] = {
         "type": "object", "properties": first["properties"], "additionalProperties": False

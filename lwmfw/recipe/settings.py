@@ -7,10 +7,11 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from lwmfw.components import KINDS
 from lwmfw.errors import UserError, did_you_mean, shown
 from lwmfw.recipe.text import DEEP_KEY, MAX_BYTES, MAX_DEPTH, Keys, Source, too_deep
 
-LISTED = ("penalties", "phases", "memory.refine", "observers")
+LISTED = tuple(kind.table for kind in KINDS if kind.listed)
 
 
 def flat(tables: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -19,7 +19,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from lwmfw.errors import CheckpointRefused, RunFailed
+from lwmfw.errors import CheckpointRefused, one_line
 from lwmfw.model.growing import Model
 from lwmfw.record.files import remove, write_bytes
 from lwmfw.record.results import Results
@@ -52,16 +52,10 @@ class Checkpoint:
 
 
 def take(model: Model, components: Mapping[str, Any], results: Results, facts: Mapping[str, Any]) -> Checkpoint:
-    """The checkpoint of the last finished step, in memory; what happens later does not change it.
-
-    Raises:
-        RunFailed: a component's state is more than tensors and plain values.
-    """
+    """The checkpoint of the last finished step, in memory; what happens later does not change it."""
     states: dict[str, dict[str, Any]] = {}
     for name, component in components.items():
-        state = component.state() if hasattr(component, "state") else {}
-        plain = {key: value for key, value in state.items() if not isinstance(value, Tensor)}
-        check_plain(f"{name}.state", plain, "return a flat dict of tensors and plain values")
+        state = component.state()
         states[name] = {k: _copy(v) if isinstance(v, Tensor) else copy.deepcopy(v) for k, v in state.items()}
     weights = {name: _copy(value) for name, value in model.state_dict().items()}
     path = Path(_name(len(results.steps)))
@@ -102,19 +96,6 @@ def save(folder: Path, kept: Checkpoint) -> None:
 def _finished(folder: Path) -> list[Path]:
     """The folders of whole checkpoints, oldest first."""
     return sorted(path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdigit())
-
-
-def check_plain(place: str, values: Mapping[str, Any], advice: str) -> None:
-    """Refuse what JSON does not keep.
-
-    Raises:
-        RunFailed: beginning with the place, ending with the advice.
-    """
-    for key, value in values.items():
-        try:
-            json.dumps(value, allow_nan=False)
-        except (TypeError, ValueError, RecursionError) as error:
-            raise RunFailed(f"{place}: '{key}' cannot be kept ({error}); {advice}") from error
 
 
 def _name(step: int) -> str:
@@ -160,15 +141,12 @@ def restore(checkpoint: Checkpoint, model: Model, components: Mapping[str, Any])
     try:
         missing, unexpected = model.load_state_dict(checkpoint.model, strict=False)
     except RuntimeError as error:  # parts of another shape
-        raise CheckpointRefused(
-            f"{checkpoint.path}: does not fit the recipe: {' '.join(str(error).split())}"
-        ) from error
+        raise CheckpointRefused(f"{checkpoint.path}: does not fit the recipe: {one_line(error)}") from error
     if missing or unexpected:
         which = f"lacks {missing[0]}" if missing else f"holds {min(unexpected)}, which nothing made"
         raise CheckpointRefused(f"{checkpoint.path}: {which}; make a plug-in's own parts in before_run")
     for name, component in components.items():
-        if hasattr(component, "restore"):
-            component.restore(checkpoint.components.get(name, {}))
+        component.restore(checkpoint.components.get(name, {}))
 
 
 def _verified(path: Path) -> dict[str, bytes]:

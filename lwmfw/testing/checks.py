@@ -11,13 +11,14 @@ from typing import Any
 
 import torch
 
+from lwmfw.assembly.answers import HOOKS
 from lwmfw.assembly.assemble import assemble
 from lwmfw.components import Component, Options
 from lwmfw.data.decoding import decode_images
 from lwmfw.data.images import ImageFiles, Images
 from lwmfw.engine.prepare import prepare
 from lwmfw.engine.run import Run
-from lwmfw.memory.selection import Selection, check_selection
+from lwmfw.memory.selection import Selection
 from lwmfw.model.outputs import Features
 from lwmfw.recipe.budget import parse_budget
 from lwmfw.recipe.load import load_recipe
@@ -165,8 +166,14 @@ def _prepared(tables: Mapping[str, Any]) -> Run:
 
 def _asked(question: Callable[..., Any], **offered: Any) -> Any:
     """What a hook returns, given the arguments it wants and an rng of the same seed every time."""
-    offered["rng"] = torch.Generator().manual_seed(1)
+    offered |= {"rng": torch.Generator().manual_seed(1), "name": "examined"}
     return question(**{name: offered[name] for name in inspect.signature(question).parameters})
+
+
+def _answers(hook: str, answer: Any, offered: Mapping[str, Any]) -> None:
+    """Hold an answer against the table that runs hold it against."""
+    fault = HOOKS[hook](answer, offered)
+    assert not fault, f"{hook} {fault}"
 
 
 def check_selector(component: Any) -> None:
@@ -178,7 +185,7 @@ def check_selector(component: Any) -> None:
         quota = dict.fromkeys(step.seen_classes, count)
         offered = {"run": run, "step": step, "model": run.model, "candidates": candidates, "quota": quota}
         chosen, again = (_asked(component.select_memory, **offered) for _ in range(2))
-        check_selection(chosen, candidates, quota, type(component).__name__, "here")
+        _answers("select_memory", chosen, offered)
         for label in quota:
             assert len(chosen.indices[label]) == count, "a quota of at most what there is is filled"
             assert torch.equal(chosen.indices[label], again.indices[label]), "the same rng, the same choice"
@@ -207,7 +214,7 @@ def check_refiner(component: Any) -> None:
         raise AssertionError("a refiner yields once, for the selection")
 
     found, again = refined(), refined()
-    check_selection(found, candidates, quota, type(component).__name__, "here")
+    _answers("select_memory", found, offered)
     assert all(torch.equal(found.indices[c], selection.indices[c]) for c in quota), "a refiner selects nothing"
     assert found.pixels.keys() == again.pixels.keys(), "the same rng, the same classes"
     assert all(torch.equal(found.pixels[c], again.pixels[c]) for c in found.pixels), "the same rng, the same pixels"
@@ -264,7 +271,7 @@ def check_phase(component: Any) -> None:
     run = _prepared({"memory": memory, "objective": {"use": "cross_entropy", "over": "seen"}})
     names = []
     for step in run.steps:
-        planned, again = (_asked(component.plan_phases, run=run, step=step) for _ in range(2))
+        planned, again = (_asked(component.plan_phases, step=step, main=run.phases(step)[0]) for _ in range(2))
         assert planned is None or isinstance(planned, list), "plan_phases returns a list of Phase, or None"
         assert planned == again, "a plan does not change"
         assert all(isinstance(phase, Phase) for phase in planned or ()), "plan_phases returns a list of Phase"

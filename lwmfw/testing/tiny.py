@@ -186,7 +186,9 @@ def _old(model: Model, images: torch.Tensor) -> Outputs:
 
 def penalty_terms(component: Any, pair: Pair) -> dict[str, torch.Tensor]:
     """What a penalty returns for a pair, each hook argument given by name."""
-    method = check_hooks(component, "test")["compute_penalty"]
+    method = check_hooks(component, "test").get("compute_penalty")
+    if method is None:
+        return {}
     offered = {
         "step": pair.step,
         "batch": pair.batch,

@@ -55,7 +55,7 @@ class Cosine:
     @hookimpl
     def group_parameters(self, phase: Phase, model: Model) -> None:
         """Keep the old directions as they are."""
-        if self.options.freeze_old and phase.name == "main":
+        if self.options.freeze_old and phase.main:
             cast("CosineHead", model.classifier).freeze_old()
 
 

@@ -70,7 +70,7 @@ class Proxies:
     @hookimpl
     def group_parameters(self, phase: Phase, model: Model) -> None:
         """Keep the old proxies as they are."""
-        if self.options.freeze_old and phase.name == "main":
+        if self.options.freeze_old and phase.main:
             cast("ProxyHead", model.classifier).freeze_old()
 
 

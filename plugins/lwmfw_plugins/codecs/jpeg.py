@@ -39,7 +39,7 @@ def compress(pixels: Tensor, quality: int, subsampling: Subsampling) -> list[byt
 
     channels = pixels.shape[1]
     if channels not in _COLOURS:
-        raise UserError(f"jpeg (from lwmfw): JPEG has 1 or 3 channels, images have {channels}; choose another codec")
+        raise UserError(f"JPEG has 1 or 3 channels, images have {channels}; choose another codec")
     colours = (_COLOURS[channels], "Gray" if channels == 1 else subsampling)
     images = pixels.permute(0, 2, 3, 1).contiguous().numpy()
     return [simplejpeg.encode_jpeg(image, quality, *colours, fastdct=False) for image in images]
@@ -203,10 +203,10 @@ class Jpeg:
                 return
 
     @hookimpl
-    def after_step(self, result: StepResult) -> None:
+    def after_step(self, result: StepResult, name: str) -> None:
         """Say in the results which quality was chosen."""
         if self.options.choose:
-            result.extra["jpeg"] = {"quality": self.quality}
+            result.extra[name] = {"quality": self.quality}
 
 
 @hookimpl

@@ -73,7 +73,7 @@ class NCA:
             classes = step.new_classes if self.options.over == "new" else step.seen_classes
             if len(classes) < 2 and not self.options.legacy_margin:
                 raise UserError(
-                    f"nca (from lwmfw): step {step.index} has one class, which no other can be told from; "
+                    f"step {step.index} has one class, which no other can be told from; "
                     "have two, or set legacy_margin = true"
                 )
 

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from lwmfw import ImageSet, Model, Run, Step, StepResult
 
-NAME = "attention-drift"
 EPS = 1e-6  # as in L_AD
 ROWS = 8  # of the picture
 
@@ -26,19 +25,19 @@ class DriftOptions(Options):
     """Options of attention-drift."""
 
     images: int = Field(10, ge=1, le=10_000, description="test images of each class of the first step, in stored order")
-    picture: bool = Field(True, description="whether the run leaves attention.png: images, and attention step by step")
+    picture: bool = Field(True, description="whether the run leaves a picture: images, and attention step by step")
 
 
 class AttentionDrift:
     """Measures how far attention to the first step's classes has moved; keeps the maps and a picture of them.
 
-    results.json gets, per step, `extra["attention-drift"]`: `l1` and `l2`, the distances of the L2-normalised Grad-CAM
-    maps to those of step 1, mean over the images (0..sqrt(2 H W) and, Euclidean, 0..sqrt(2)), and the same
+    results.json gets, per step, in `extra` under the observer's name: `l1` and `l2`, the distances of the L2-normalised
+    Grad-CAM maps to those of step 1, mean over the images (0..sqrt(2 H W) and, Euclidean, 0..sqrt(2)), and the same
     `l1_by_class` and `l2_by_class`, in class order. Models look in evaluation mode, at the map that the classifier
     pools.
 
-    `attention/step-N.safetensors` holds `maps` (images, H, W), float16, `labels`, positions in the class order, and
-    `indices`, positions among the test images in class order.
+    `NAME/step-N.safetensors`, NAME being the observer's, holds `maps` (images, H, W), float16, `labels`, positions in
+    the class order, and `indices`, positions among the test images in class order. `NAME.png` is the picture.
     """
 
     needs = frozenset({"pooled"})
@@ -58,21 +57,21 @@ class AttentionDrift:
         self.maps = list(state.get("maps", []))
 
     @hookimpl
-    def after_step(self, run: Run, step: Step, model: Model, result: StepResult) -> None:
+    def after_step(self, run: Run, step: Step, model: Model, result: StepResult, name: str) -> None:
         """Measure, and keep the maps."""
         indices = self._indices(run)
         images = run.data.test.select(indices)
         self.maps.append(look(run, model, images))
         labels = images.labels.cpu()
-        result.extra[NAME] = summary(*drift(self.maps[-1], self.maps[0]), labels)
+        result.extra[name] = summary(*drift(self.maps[-1], self.maps[0]), labels)
         if run.directory:
             from safetensors.torch import save
 
             tensors = {"maps": self.maps[-1].half(), "labels": labels, "indices": indices.cpu()}
-            run.directory.write(f"attention/step-{step.index}.safetensors", save(tensors))
+            run.directory.write(f"{name}/step-{step.index}.safetensors", save(tensors))
 
     @hookimpl
-    def after_run(self, run: Run) -> None:
+    def after_run(self, run: Run, name: str) -> None:
         """Draw the first images of each class."""
         if not (self.options.picture and run.directory and self.maps):
             return
@@ -91,7 +90,7 @@ class AttentionDrift:
         maps = torch.stack(self.maps, 1)[rows]
         captions = [[f"l1 {float(drift(one, one[:1])[0][n]):.2f}" for n in range(len(one))] for one in maps]
         names = [run.results.class_names[labels[i]] for i in rows]
-        run.directory.write("attention.png", attention_sheet(pixels, maps, names, captions))
+        run.directory.write(f"{name}.png", attention_sheet(pixels, maps, names, captions))
 
     def _indices(self, run: Run) -> Tensor:
         """Positions of the watched images among the test images."""
@@ -136,4 +135,4 @@ def summary(l1: Tensor, l2: Tensor, labels: Tensor) -> dict[str, Any]:
 @hookimpl
 def register_components() -> Iterator[Component]:
     """The component of this file."""
-    yield Observer(NAME, AttentionDrift, DriftOptions)
+    yield Observer("attention-drift", AttentionDrift, DriftOptions)

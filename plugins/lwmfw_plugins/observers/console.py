@@ -54,7 +54,7 @@ class ConsoleObserver:
         self.updates = run.updates(step)
         self.updates_left = sum(run.updates(later) for later in run.remaining_steps)
         self.numbers, self.images, self.epoch_began = "", 0, time.perf_counter()
-        self.phase = run.phase(step)
+        self.phase = run.phases(step)[0]
         if self.live:
             self.task = self.progress.add_task(self._where(step, 1), total=self.updates, numbers="")
             self.progress.start()

@@ -35,10 +35,6 @@ class Freeze:
         if step.index > self.after:
             model.backbone.requires_grad_(False)
 
-    @hookimpl
-    def compute_penalty(self) -> None:
-        """No term: what does not change needs no penalty."""
-
 
 @hookimpl
 def register_components() -> Iterator[Component]:

@@ -67,18 +67,19 @@ class AttentionDistillation:
     A map that the ReLU zeroes everywhere is a zero vector: it has a distance to the other model's, but no gradient.
     """
 
+    needs = frozenset({"old", "pooled"})
+
     def __init__(self, options: AttentionOptions) -> None:
         self.options = options
-        self.needs = {"old", "pooled"} if options.layer == "pooled" else {"old", "maps", "old_graph"}
+        if options.layer != "pooled":
+            self.needs = frozenset({"old", "maps", "old_graph"})
 
     @hookimpl
     def before_run(self, run: Run) -> None:
         """Refuse a stage that the backbone does not have."""
         layer, stages = self.options.layer, run.model.stages
         if layer != "pooled" and layer > stages:
-            raise UserError(
-                f"L_AD (from lwmfw): layer: {layer} wanted, but the backbone has {stages} stages; choose one"
-            )
+            raise UserError(f"layer: {layer} wanted, but the backbone has {stages} stages; choose one")
 
     @hookimpl
     def compute_penalty(self, step: Step, new: Outputs, old: Outputs) -> dict[str, Tensor]:

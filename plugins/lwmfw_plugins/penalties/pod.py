@@ -109,7 +109,7 @@ class PooledOutputsDistillation:
     def before_run(self, run: Run) -> None:
         """Refuse to average over no stage."""
         if not range(run.model.stages)[self.stages]:
-            raise UserError('POD (from lwmfw): layers: the backbone has one stage, which is the last; set "all"')
+            raise UserError('layers: the backbone has one stage, which is the last; set "all"')
 
     @hookimpl
     def compute_penalty(self, step: Step, new: Outputs, old: Outputs) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from lwmfw import Component, ExtraPhase, Field, Options, hookimpl
 
 if TYPE_CHECKING:
-    from lwmfw import Model, Phase, Run, Step
+    from lwmfw import Model, Phase, Step
 
 
 class BalancedOptions(Options):
@@ -37,21 +37,21 @@ class Balanced:
         self.options = options
 
     @hookimpl
-    def plan_phases(self, run: Run, step: Step) -> list[Phase] | None:
+    def plan_phases(self, step: Step, main: Phase, name: str) -> list[Phase] | None:
         """One phase, with the main phase's batch size and optimiser."""
         if step.index == 1:
             return None
         changed = {
-            "name": "balanced",
+            "name": name,
             "balanced": True,
             **self.options.model_dump(include={"epochs", "lr", "schedule", "penalties"}),
         }
-        return [replace(run.phase(step), **changed)]
+        return [replace(main, **changed)]
 
     @hookimpl
-    def group_parameters(self, phase: Phase, model: Model) -> None:
+    def group_parameters(self, phase: Phase, model: Model, name: str) -> None:
         """Keep the backbone as it is."""
-        if phase.name == "balanced" and self.options.trains == "classifier":
+        if phase.name == name and self.options.trains == "classifier":
             model.backbone.requires_grad_(False)
 
 

@@ -30,12 +30,12 @@ FAULTS = {
     "unknown argument": (
         "@hookimpl\ndef compute_penalty(self, old_output): pass",
         "probe.py: Probe.compute_penalty asks for 'old_output', which is not offered; "
-        "offered: step, batch, new, old, model, rng",
+        "offered: step, batch, new, old, model, rng, name",
     ),
     "misspelled argument": (
         "@hookimpl\ndef compute_penalty(self, btach): pass",
         "probe.py: Probe.compute_penalty asks for 'btach', which is not offered; did you mean 'batch'? "
-        "offered: step, batch, new, old, model, rng",
+        "offered: step, batch, new, old, model, rng, name",
     ),
     "default": (
         "@hookimpl\ndef compute_penalty(self, new, old=None): pass",
@@ -44,7 +44,7 @@ FAULTS = {
     "star": (
         "@hookimpl\ndef compute_penalty(self, **outputs): pass",
         "probe.py: Probe.compute_penalty takes '**outputs'; a hook names its arguments: "
-        "step, batch, new, old, model, rng",
+        "step, batch, new, old, model, rng, name",
     ),
     "call order": (
         "@hookimpl(tryfirst=True)\ndef compute_penalty(self, new): pass",
@@ -52,7 +52,7 @@ FAULTS = {
     ),
     "no hook at all": (
         "def penalty(self, new): pass",
-        "probe.py: Probe: a penalty needs the hook compute_penalty; define it with @hookimpl",
+        "probe.py: Probe: a penalty needs a hook; define one with @hookimpl",
     ),
 }
 
@@ -184,12 +184,6 @@ def test_an_exception_in_any_hook_names_file_hook_and_place(hook, tmp_path):
 @pytest.mark.parametrize(
     ("returned", "message"),
     [
-        ("new.logits", "probe.py: probe.compute_penalty returned Tensor; return a dict of name -> scalar; "),
-        (
-            "{'t': new.logits}",
-            r"probe.py: probe.compute_penalty: term 't' is no scalar tensor but torch.float32 of shape \(16, 4\); ",
-        ),
-        ("{'t': 1.5}", "probe.py: probe.compute_penalty: term 't' is no scalar tensor but float; reduce it; "),
         ("{'t': new.logits.sum() * torch.nan}", "term 't' is not finite; the run stopped in step 2, epoch 1, batch 1"),
         ("{'bce': new.logits.sum()}", "term 'bce' is returned by two components; rename one"),
     ],
@@ -302,5 +296,73 @@ def test_rng_is_a_function_of_seed_step_phase_and_component(tmp_path):
 def test_observers_need_a_hook(tmp_path):
     catalogue = discover()
     catalogue.components.append(Observer("mute", lambda options: object(), provider=Provider("mine")))
-    with pytest.raises(UserError, match="mine: object: implements no hook; it would never be called"):
+    with pytest.raises(UserError, match="mine: object: an observer needs a hook; define one with @hookimpl"):
         assemble(load_recipe(tiny_recipe({"observers": [{"use": "mute"}]}, tmp_path), catalogue=catalogue))
+
+
+MISSPELT = {
+    "need": ({"need": {"old"}}, "has 'need', which nothing reads; did you mean 'needs'?"),
+    "spare": ({"spare_first_step": True}, "has 'spare_first_step', which nothing reads; did you mean"),
+    "state": ({"states": lambda self: {}}, "has 'states', which nothing reads; did you mean 'state'?"),
+    "type": ({"needs": 5}, "needs = 5 is no set of names; what must be there"),
+    "flag": ({"spares_first_step": "yes"}, "spares_first_step = 'yes' is no bool; its hooks change nothing"),
+    "number": ({"class_count": "ten"}, "class_count = 'ten' is no number or None; classes, where"),
+    "half": ({"state": lambda self: {}}, "has state and no restore; define both"),
+}
+
+
+@pytest.mark.parametrize("fault", MISSPELT)
+def test_a_trait_that_nothing_would_read_is_refused(fault, tmp_path):
+    attributes, message = MISSPELT[fault]
+    probe = type(
+        "Probe", (), {"__init__": lambda self, options: None, "compute_penalty": hookimpl(no_term)} | attributes
+    )
+    catalogue = discover()
+    catalogue.components.append(Penalty("probe", probe, provider=Provider("mine")))
+    with pytest.raises(UserError) as refused:
+        assemble(load_recipe(tiny_recipe({"penalties": [{"use": "probe"}]}, tmp_path), catalogue=catalogue))
+    assert str(refused.value).startswith(f"mine: Probe: {message}")
+
+
+def no_term(self):
+    return None
+
+
+@pytest.mark.parametrize("attribute", ["growth", "states_of", "offering", "restored_at", "exact_match", "count"])
+def test_an_attribute_of_its_own_is_none_of_our_business(attribute, tmp_path):
+    own = {"__init__": lambda self, options: None, "compute_penalty": hookimpl(no_term), attribute: 1}
+    catalogue = discover()
+    catalogue.components.append(Penalty("probe", type("Probe", (), own), provider=Provider("mine")))
+    assemble(load_recipe(tiny_recipe({"penalties": [{"use": "probe"}]}, tmp_path), catalogue=catalogue))
+
+
+def test_every_component_is_offered_its_name_in_the_recipe(tmp_path):
+    named = []
+
+    class Named:
+        def __init__(self, options):
+            pass
+
+        @hookimpl
+        def before_run(self, name):
+            named.append(name)
+
+    catalogue = discover()
+    catalogue.components.append(Observer("named", Named, provider=Provider("mine")))
+    tiny_run({"observers": [{"use": "named"}, {"use": "named", "as": "other"}]}, tmp_path, catalogue=catalogue)
+    assert named == ["named", "other"]
+
+
+def test_a_refusal_in_a_hook_names_provider_and_component(tmp_path):
+    class Picky:
+        def __init__(self, options):
+            pass
+
+        @hookimpl
+        def before_run(self):
+            raise UserError("layer: 9 wanted; choose another")
+
+    catalogue = discover()
+    catalogue.components.append(Penalty("picky", Picky, provider=Provider("mine", "2")))
+    with pytest.raises(UserError, match=r"^mine 2: mine-too: layer: 9 wanted; choose another$"):
+        tiny_run({"penalties": [{"use": "picky", "as": "mine-too"}]}, tmp_path, catalogue=catalogue)

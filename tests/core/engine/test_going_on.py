@@ -99,7 +99,7 @@ def test_the_state_of_a_component_survives_an_interruption(tmp_path):
             with pytest.raises(Interrupted):
                 tiny_run(recipe, tmp_path / name, catalogue=catalogue)
         resumed = tiny_run(recipe, tmp_path / name, catalogue=catalogue)
-        component = resumed.run.assembly.components[name]
+        component = resumed.run.assembly.components[name].instance
         assert component.steps == [1, 2, 3]
         assert component.total == 6
         (tmp_path / f"{name}-whole").mkdir()

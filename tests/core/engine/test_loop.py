@@ -125,7 +125,7 @@ def test_hooks_fire_in_the_stated_order(tmp_path):
         1: ["after_update 1"] * 2,
         2: ["compute_penalty 2 20", "after_update 2", "compute_penalty 2 20", "after_update 2"],
     }
-    expected = ["plan_phases 1", "plan_phases 2", "before_run"]
+    expected = [*["plan_phases 1", "plan_phases 2"] * 2, "before_run"]  # when it is checked, and when it is prepared
     for step in (1, 2):
         expected += [f"choose_data {step} {images[step]}", f"before_step {step}"]
         expected += [f"plan_phases {step}", f"group_parameters {step} main"]
@@ -177,14 +177,14 @@ def test_components_are_called_in_recipe_order(tmp_path):
 
 
 def test_each_hook_is_called_in_exactly_one_place():
-    files = [
-        (Path(lwmfw.__file__).parent / name).read_text() for name in ("loop.py", "memory/exemplars.py", "engine/run.py")
-    ]
+    core = Path(lwmfw.__file__).parent
+    callers = ("loop.py", "memory/exemplars.py", "engine/run.py", "assembly/parts.py")
     called = [
         node.attr
-        for node in ast.walk(ast.parse("\n".join(files).replace("from __future__ import annotations", "")))
+        for path in callers
+        for node in ast.walk(ast.parse((core / path).read_text()))
         if isinstance(node, ast.Attribute)
-        if ast.unparse(node.value) in ("hook", "run.assembly.hook", "self.assembly.hook")
+        if ast.unparse(node.value) in ("hook", "run.assembly.hook", "self.assembly.hook", "self.hook")
     ]
     assert [called.count(hook) for hook in RUN_HOOKS] == [1] * len(RUN_HOOKS)
 

@@ -87,7 +87,7 @@ def test_images_of_other_colours_are_refused(tmp_path):
     recipe = SEEN | {"data": data, "memory": {"budget": "6 kB", "select": {"use": "random"}, "codec": {"use": "jpeg"}}}
     with pytest.raises(UserError) as refused:
         tiny_run(recipe, tmp_path)
-    assert str(refused.value) == ("jpeg (from lwmfw): JPEG has 1 or 3 channels, images have 4; choose another codec")
+    assert str(refused.value) == ("lwmfw 0.1.0: jpeg: JPEG has 1 or 3 channels, images have 4; choose another codec")
 
 
 @pytest.mark.parametrize("wrong", [{"quality": 0}, {"quality": 101}, {"choose": [50, 0]}, {"tolerance": -0.1}])
@@ -244,7 +244,7 @@ def test_shared_tables_make_room_for_more_exemplars(tmp_path):
 @pytest.mark.parametrize(("tolerance", "quality"), [(1.0, 10), (0.0, 90)])
 def test_the_smallest_quality_within_the_tolerance_is_chosen_else_the_highest(tolerance, quality, tmp_path):
     finished = tiny_run(memory(choose=[90, 10, 50], tolerance=tolerance), tmp_path)
-    assert finished.run.assembly.components["jpeg"].quality == quality
+    assert finished.run.assembly.components["jpeg"].instance.quality == quality
     assert [step.extra["jpeg"] for step in finished.results.steps] == [{"quality": quality}] * 2
     exemplars = finished.run.memory.images()
     labels = exemplars.labels.tolist()
@@ -294,7 +294,7 @@ def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(tmp_path):
     with pytest.raises((Interrupted, KeyboardInterrupt)):
         two_steps("halved", [True])
     resumed = two_steps("halved", [False])
-    assert resumed.run.assembly.components["jpeg"].quality == 20
+    assert resumed.run.assembly.components["jpeg"].instance.quality == 20
     assert resumed.run.memory.exemplars == whole.run.memory.exemplars
     for name, value in whole.run.model.state_dict().items():
         assert torch.equal(value, resumed.run.model.state_dict()[name]), name

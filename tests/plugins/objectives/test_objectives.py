@@ -111,7 +111,7 @@ def test_a_class_alone_is_refused_unless_the_loss_is_defined():
     with pytest.raises(UserError) as refused:
         NCA(NCAOptions(over="new")).before_run(run)
     assert str(refused.value) == (
-        "nca (from lwmfw): step 3 has one class, which no other can be told from; have two, or set legacy_margin = true"
+        "step 3 has one class, which no other can be told from; have two, or set legacy_margin = true"
     )
     NCA(NCAOptions()).before_run(run)
     NCA(NCAOptions(over="new", legacy_margin=True)).before_run(run)

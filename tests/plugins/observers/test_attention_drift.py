@@ -67,7 +67,7 @@ def test_results_say_how_far_each_step_is_from_the_first(done):
 
 
 def test_the_maps_of_every_step_are_kept(done):
-    one, two = (load_file(done.path / "attention" / f"step-{n}.safetensors") for n in (1, 2))
+    one, two = (load_file(done.path / "attention-drift" / f"step-{n}.safetensors") for n in (1, 2))
     assert one["labels"].tolist() == two["labels"].tolist() == [0, 0, 0, 1, 1, 1]
     assert one["indices"].tolist() == [0, 1, 2, 8, 9, 10]  # 8 test images a class
     assert one["maps"].shape == (6, 4, 4)
@@ -84,16 +84,16 @@ def test_a_resumed_run_measures_from_the_first_step_of_all(tmp_path):
     whole = tiny_run(THREE_STEPS | DRIFT, tmp_path / "whole")
     cut = interrupted(tmp_path / "cut", THREE_STEPS, after=2, observers=DRIFT["observers"])
     assert extras(cut.results) == extras(read_results(cut.path)) == extras(whole.results)
-    assert (cut.path / "attention.png").read_bytes() == (whole.path / "attention.png").read_bytes()
+    assert (cut.path / "attention-drift.png").read_bytes() == (whole.path / "attention-drift.png").read_bytes()
 
 
 def test_the_picture_has_a_row_per_image_and_a_column_per_step(done, tmp_path):
-    with Image.open(done.path / "attention.png") as picture:
+    with Image.open(done.path / "attention-drift.png") as picture:
         width, height = picture.size
     assert width > 3 * 112  # the image and two steps
     assert height > 6 * 112
     without = tiny_run({"observers": [{"use": "attention-drift", "picture": False}]}, tmp_path)
-    assert not (without.path / "attention.png").exists()
+    assert not (without.path / "attention-drift.png").exists()
 
 
 @pytest.mark.parametrize(("channels", "side"), [(1, 28), (3, 32), (3, 224)])
@@ -129,5 +129,5 @@ def test_what_an_observer_adds_has_to_be_plain(tmp_path):
 
     catalogue = discover()
     catalogue.components.append(Observer("adding", Adding, provider=Provider("test")))
-    with pytest.raises(RunFailed, match=r"result\.extra: 'adding' cannot be kept .*; add numbers"):
+    with pytest.raises(RunFailed, match=r"adding\.after_step added 'adding', which cannot be kept .*; add numbers"):
         tiny_run({"observers": [{"use": "adding"}]}, tmp_path, catalogue=catalogue)

@@ -32,7 +32,7 @@ class Watch:
 
     @hookimpl
     def after_step(self, run, step):
-        for penalty in (run.assembly.components[name] for name in METHODS if name in run.assembly.components):
+        for penalty in (run.assembly.components[name].instance for name in METHODS if name in run.assembly.components):
             Watch.seen[step.index] = (penalty.held, flat(p.detach() for p in penalty.parameters(run.model).values()))
 
 

@@ -150,7 +150,7 @@ def test_all_but_the_last_of_one_stage_is_refused():
     penalty = PooledOutputsDistillation(PodOptions(layers="all-but-last"))
     with pytest.raises(UserError) as refused:
         penalty.before_run(SimpleNamespace(model=SimpleNamespace(stages=1)))
-    assert str(refused.value) == 'POD (from lwmfw): layers: the backbone has one stage, which is the last; set "all"'
+    assert str(refused.value) == 'layers: the backbone has one stage, which is the last; set "all"'
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -1,15 +1,19 @@
 """Training on exemplars: balanced phases, groups of parameters, growing budgets, nearest means, photographs."""
 
+import json
+
 import pytest
 import torch
 from PIL import Image
 from torch.nn.functional import normalize
 
 from lwmfw import Codec, LwmfwError, Penalty, UserError, hookimpl
+from lwmfw.assembly.assemble import assemble
 from lwmfw.components import Provider
 from lwmfw.model.features import class_means, nearest_mean_scores
 from lwmfw.recipe.catalogue import discover
-from lwmfw.testing import tiny_run
+from lwmfw.recipe.load import load_recipe
+from lwmfw.testing import tiny_recipe, tiny_run
 from lwmfw_plugins.codecs.raw import Raw
 
 MEMORY = {"budget": "12 exemplars", "select": {"use": "random"}}
@@ -97,11 +101,17 @@ def test_a_balanced_phase_needs_exemplars(tmp_path):
         tiny_run({"phases": [{"use": "balanced"}]}, tmp_path)
 
 
-def test_two_phases_of_one_name_are_refused_before_training(tmp_path):
-    phases = [{"use": "balanced", "as": "a"}, {"use": "balanced", "as": "b"}]
-    with pytest.raises(UserError, match="step 2 has two phases named 'balanced'; leave one out"):
-        tiny_run(SEEN | {"phases": phases}, tmp_path)
-    assert not (tmp_path / "run").exists()
+def test_a_phase_has_the_name_of_its_component_so_that_there_can_be_two(tmp_path):
+    phases = [{"use": "balanced", "as": name, "epochs": 1} for name in ("a", "b")]
+    run = tiny_run(SEEN | {"phases": phases}, tmp_path)
+    rows = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["phase"] for row in rows if row["step"] == 2] == ["main", "a", "b"]
+
+
+def test_two_phases_of_one_name_are_refused_when_the_recipe_is_checked(tmp_path):
+    recipe = tiny_recipe(SEEN | {"phases": [{"use": "balanced", "as": "main"}]}, tmp_path)
+    with pytest.raises(UserError, match=r"tiny.toml:\d+: phases: step 2 has two phases named 'main'; leave one out"):
+        assemble(load_recipe(recipe))
 
 
 def test_attention_of_an_inner_stage_is_distilled_beside_a_frozen_backbone(tmp_path):
@@ -115,7 +125,7 @@ def test_a_parameter_in_two_groups_is_refused(tmp_path):
         def group_parameters(self, model):
             return [{"params": list(model.classifier.parameters())}] * 2
 
-    with pytest.raises(LwmfwError, match="two components group one parameter in group_parameters; leave one"):
+    with pytest.raises(LwmfwError, match=r"probe\.group_parameters groups a parameter twice; leave it out once"):
         with_penalty(Twice, SEEN, tmp_path)
 
 
@@ -172,7 +182,7 @@ def test_data_that_lack_an_exemplar_are_refused(tmp_path):
         def choose_data(self, step, data):
             return data.select(torch.arange(1, len(data))) if step.index == 2 else None
 
-    with pytest.raises(LwmfwError, match="hook choose_data left out exemplars or changed their order"):
+    with pytest.raises(LwmfwError, match=r"probe\.choose_data left out exemplars or changed their order"):
         with_penalty(Drop, SEEN, tmp_path)
 
 

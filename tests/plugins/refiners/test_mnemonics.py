@@ -153,9 +153,11 @@ def test_single_exemplars_have_no_other_half(tmp_path):
         assert [list(step.extra["mnemonics"]) for step in made.results.steps] == [["new"], ["new"]]
 
 
-def test_a_second_one_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"mnemonics \(from lwmfw\): is in memory.refine twice; leave one out"):
-        tiny_run(SEEN | {"memory": MEMORY | {"refine": [FEW, FEW | {"as": "again"}]}}, tmp_path)
+def test_two_of_them_follow_one_another_under_their_own_names(tmp_path):
+    run = tiny_run(SEEN | {"memory": MEMORY | {"refine": [FEW, FEW | {"as": "again"}]}}, tmp_path)
+    for name in ("mnemonics", "again"):
+        assert run.results.steps[-1].extra[name]["new"]["exemplars"] > 0
+        assert (run.path / name / "step-2.png").exists()
 
 
 def test_exemplars_in_jpeg_are_refined_too(tmp_path):

@@ -131,12 +131,12 @@ def test_what_is_held_and_not_changed_keeps_its_bytes():
             {0: torch.zeros(3, 3, 8, 8)},
             r"has torch.float32 of shape \(3, 3, 8, 8\) for class 0; give torch.uint8 of shape \(3, 3, 8, 8\)",
         ),
-        ({0: [1, 2]}, "has list for class 0; give torch.uint8 of shape"),
+        ({0: [1, 2]}, "returned a Selection whose pixels hold list; give class -> tensor"),
         ({0: torch.zeros(2, 3, 8, 8, dtype=torch.uint8)}, r"has torch.uint8 of shape \(2, 3, 8, 8\) for class 0; give"),
     ],
 )
 def test_pixels_that_cannot_be_stored_are_refused(pixels, fault, tmp_path):
-    with pytest.raises(RunFailed, match=f"lwmfw .*: random and shop 1: refiner-0 {fault}.*; the run stopped in step 1"):
+    with pytest.raises(RunFailed, match=f"^shop 1: refiner-0.select_memory {fault}.*; the run stopped in step 1"):
         run_with(tmp_path, doing(lambda candidates, selection: Selection(selection.indices, pixels)))
 
 

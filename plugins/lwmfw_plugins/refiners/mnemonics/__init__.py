@@ -114,20 +114,15 @@ class Mnemonics:
 
     @hookimpl
     def before_run(self, run: Run) -> None:
-        """Refuse images that have no pixels yet, and a second refiner that would write the same files."""
+        """Refuse images that have no pixels yet."""
         from lwmfw import Images
 
         if not isinstance(run.data.train, Images):
-            raise UserError(
-                "mnemonics (from lwmfw): the images stay in their files and have no pixels to change; "
-                'set data.decode = "once"'
-            )
-        if [chosen.component.factory for chosen in run.assembly.chosen.values()].count(Mnemonics) > 1:
-            raise UserError("mnemonics (from lwmfw): is in memory.refine twice; leave one out")
+            raise UserError('the images stay in their files and have no pixels to change; set data.decode = "once"')
 
     @hookimpl(wrapper=True)
     def select_memory(
-        self, run: Run, step: Step, candidates: Images, rng: torch.Generator
+        self, run: Run, step: Step, candidates: Images, rng: torch.Generator, name: str
     ) -> Generator[None, Selection, Selection]:
         """Adjust what was selected."""
         import torch
@@ -140,10 +135,10 @@ class Mnemonics:
         assert isinstance(before, Images), "others are refused before the run"  # noqa: S101
         pixels, labels = before.pixels.clone(), before.labels
 
-        def adjust(name: str, chosen: Tensor, queries: Images) -> None:
+        def adjust(part: str, chosen: Tensor, queries: Images) -> None:
             if chosen.any() and len(queries):
                 gradient = RULES[self.options.rule](run, labels[chosen], queries, self.options, rng)
-                pixels[chosen] = self._adjust(name, pixels[chosen], gradient)
+                pixels[chosen] = self._adjust(part, pixels[chosen], gradient)
 
         new = labels >= step.new_classes.start
         adjust("new", new, candidates.of_classes(step.new_classes))
@@ -153,10 +148,10 @@ class Mnemonics:
             old = ~new & (labels.bincount()[labels] > 1)  # a single exemplar has no other half to be judged on
             adjust("old A", old & even, Images(pixels[old & ~even], labels[old & ~even]))
             adjust("old B", old & ~even, Images(pixels[old & even], labels[old & even]))
-        self._record(run, step, before, pixels, time.perf_counter() - started)
+        self._record(run, f"{name}/step-{step.index}", before, pixels, time.perf_counter() - started)
         return Selection(selection.indices, {label: pixels[labels == label] for label in selection.indices})
 
-    def _adjust(self, name: str, pixels: Tensor, gradient: Gradient) -> Tensor:
+    def _adjust(self, part: str, pixels: Tensor, gradient: Gradient) -> Tensor:
         """Exemplars after all steps, as they can be stored."""
         import torch
 
@@ -168,7 +163,7 @@ class Mnemonics:
         tenth = max(1, options.iterations // 10)
         batches = options.unrolled * min(options.batch_size, len(pixels))
         shown = options.queries + (batches if options.rule == "unrolled" else len(pixels))
-        self.told[name] = {
+        self.told[part] = {
             "exemplars": len(pixels),
             "images_shown": options.iterations * shown,
             "change": float((stored.float() - pixels.float()).abs().mean()),
@@ -177,7 +172,7 @@ class Mnemonics:
         }
         return stored
 
-    def _record(self, run: Run, step: Step, before: Images, pixels: Tensor, seconds: float) -> None:
+    def _record(self, run: Run, file: str, before: Images, pixels: Tensor, seconds: float) -> None:
         """Write into the run directory what it cost, and a picture of some classes."""
         from lwmfw_plugins._pictures import before_and_after, evenly_spread
 
@@ -187,16 +182,16 @@ class Mnemonics:
         cost = {"seconds": seconds}
         if self.options.rule != "from-scratch":  # which trains networks on more images than those counted
             cost["images_per_s"] = shown / seconds
-        run.directory.write(f"mnemonics/step-{step.index}.json", json.dumps(self.told | cost, indent=1).encode())
+        run.directory.write(f"{file}.json", json.dumps(self.told | cost, indent=1).encode())
         chosen, labels, columns = evenly_spread(before.labels, _SHOWN)
         names = [run.results.class_names[label] for label in labels]
         picture = before_and_after(before.pixels[chosen], pixels[chosen], names, columns)
-        run.directory.write(f"mnemonics/step-{step.index}.png", picture)
+        run.directory.write(f"{file}.png", picture)
 
     @hookimpl
-    def after_step(self, result: StepResult) -> None:
+    def after_step(self, result: StepResult, name: str) -> None:
         """Put into the results what was changed."""
-        result.extra["mnemonics"] = self.told
+        result.extra[name] = self.told
 
 
 @hookimpl

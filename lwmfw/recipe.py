@@ -24,6 +24,7 @@ from lwmfw.source import LISTED, Keys, Source, apply, read_source
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=100)]
 OrderName = Literal["seed", "seed1993", "podnet1", "podnet2", "podnet3", "icarl"]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+StepSize = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
 class Choice(BaseModel):
@@ -49,7 +50,9 @@ class Scenario(Options):
 
     classes: int = Field(0, ge=0, le=1_000_000, description="0: all; n: the first n of the order")
     first: int = Field(ge=1, le=1_000_000, description="classes in the first step")
-    increment: int = Field(0, ge=0, le=1_000_000, description="classes in each later step; 0: there is none")
+    increment: Annotated[int, Field(ge=0, le=1_000_000)] | Annotated[list[StepSize], Field(max_length=100_000)] = Field(
+        0, description="classes in each later step, the last taking what is left; 0: there is none; or a list of them"
+    )
     order: OrderName | list[Annotated[int, Field(ge=0, le=1_000_000)]] = Field(
         "seed", description="drawn from the seed, a published order of 100 classes, or a list of classes"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
 
 from lwmfw.errors import UserError
 from lwmfw.orders import NAMED_ORDERS
@@ -86,18 +87,32 @@ def steps_of(scenario: Scenario, classes: int) -> list[Step]:
     Raises:
         UserError: the classes cannot be shared out as stated.
     """
-    rest = classes - scenario.first
-    if rest < 0:
-        raise UserError(f"scenario.first: {scenario.first} classes wanted, but there are {classes}; ask for fewer")
-    if rest and (scenario.increment == 0 or rest % scenario.increment):
-        fitting = [str(n) for n in range(1, min(rest, 1000) + 1) if rest % n == 0]
-        raise UserError(
-            f"scenario.increment: the {rest} classes after the first {scenario.first} do not make whole steps of "
-            f"{scenario.increment}; choose of {', '.join(fitting)}, or use fewer classes"
-        )
-    starts = [0, *range(scenario.first, classes, scenario.increment or 1)]
-    stops = [*starts[1:], classes]
+    stops = [*accumulate([scenario.first, *_later_sizes(scenario, classes)])]
+    starts = [0, *stops[:-1]]
     return [
         Step(index, range(start, stop), range(stop), len(starts))
         for index, (start, stop) in enumerate(zip(starts, stops, strict=True), 1)
     ]
+
+
+def _later_sizes(scenario: Scenario, classes: int) -> list[int]:
+    """How many classes come in each step after the first."""
+    first, increment = scenario.first, scenario.increment
+    rest = classes - first
+    if rest < 0:
+        raise UserError(f"scenario.first: {first} classes wanted, but there are {classes}; ask for fewer")
+    if isinstance(increment, list):
+        listed = sum(increment)
+        if listed != rest:
+            fault = f"{abs(listed - rest)} too {'many' if listed > rest else 'few'}"
+            raise UserError(
+                f"scenario.increment: the list has {listed} classes, {fault}: {rest} come after the first {first}; "
+                "change the list, or scenario.classes"
+            )
+        return increment
+    if rest and not increment:
+        raise UserError(
+            f"scenario.increment: 0 leaves no step for the {rest} classes after the first {first}; say how many come "
+            "at a time, or use fewer classes"
+        )
+    return [min(increment, classes - start) for start in range(first, classes, increment or 1)]

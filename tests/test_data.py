@@ -1,7 +1,6 @@
 """Data: batches, the class order and its steps, and images made on the spot."""
 
 import hashlib
-import re
 from collections import Counter
 from typing import get_args
 
@@ -16,7 +15,7 @@ from lwmfw import DataSet, Images, UserError
 from lwmfw.data import EpochShape, Loader, arrange, crop_and_flip
 from lwmfw.orders import NAMED_ORDERS
 from lwmfw.recipe import OrderName, Scenario
-from lwmfw.scenario import class_order, steps_of
+from lwmfw.scenario import class_order
 from lwmfw_plugins.data.synthetic import Synthetic, SyntheticOptions
 
 SEEDS = st.integers(0, 2**63 - 1)
@@ -246,38 +245,7 @@ def test_a_small_share_still_holds_one_image_of_each_class_out():
     assert len(arranged.train) == 4
 
 
-# class order and steps
-
-
-@given(first=st.integers(1, 20), increment=st.integers(1, 10), later=st.integers(0, 10))
-@settings(deadline=None)
-def test_steps_share_out_the_classes(first, increment, later):
-    classes = first + increment * later
-    steps = steps_of(Scenario(first=first, increment=increment), classes)
-    assert [c for step in steps for c in step.new_classes] == list(range(classes))
-    assert [len(step.new_classes) for step in steps] == [first] + [increment] * later
-    assert [(step.index, step.total) for step in steps] == [(n, later + 1) for n in range(1, later + 2)]
-    for step in steps:
-        assert [*step.old_classes, *step.new_classes] == list(step.seen_classes)
-
-
-@given(first=st.integers(1, 30), increment=st.integers(0, 12), classes=st.integers(0, 60))
-@settings(deadline=None)
-def test_classes_that_make_no_whole_steps_are_refused_and_every_proposal_works(first, increment, classes):
-    def last_of(increment):
-        return steps_of(Scenario(first=first, increment=increment), classes)[-1].seen_classes
-
-    rest = classes - first
-    if rest == 0 or (rest > 0 and increment and rest % increment == 0):
-        assert last_of(increment) == range(classes)
-    elif rest < 0:
-        with pytest.raises(UserError, match=rf"scenario\.first: {first} classes wanted, but there are {classes}"):
-            last_of(increment)
-    else:
-        with pytest.raises(UserError, match=r"scenario\.increment: ") as error:
-            last_of(increment)
-        proposed = re.search(r"choose of ([\d, ]+),", str(error.value))[1].split(", ")
-        assert all(last_of(int(n)) == range(classes) for n in proposed)
+# class order
 
 
 @given(labels=st.permutations(range(12)), used=st.integers(1, 12), classes=st.integers(0, 12), seed=SEEDS)

@@ -7,7 +7,7 @@ provider and what is offered.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,12 +15,13 @@ import pluggy
 
 from lwmfw import hookspecs
 from lwmfw.budget import parse_budget
-from lwmfw.errors import RunFailed, UserError, did_you_mean
+from lwmfw.errors import RunFailed, UserError, did_you_mean, shown
 from lwmfw.guard import Adapter, guarded, place_in
 from lwmfw.plugins import describe
 from lwmfw.position import Position
 from lwmfw.recipe import Chosen, Resolved
-from lwmfw.scenario import steps_of, used_classes
+from lwmfw.scenario import Orders, stated_order, steps_of, used_classes
+from lwmfw.source import Source
 
 SPECS: dict[str, tuple[str, ...]] = {
     name: tuple(inspect.signature(function).parameters)
@@ -76,6 +77,25 @@ class Assembly:
     def method(self, kind: str, method: str) -> Callable[..., Any]:
         """A method of the only component of a kind; an error in it names its provider, as in hooks."""
         return guarded(self, self.name_of(kind), method)
+
+    @property
+    def orders(self) -> Orders:
+        """The class orders that the data set offers, by name.
+
+        Raises:
+            UserError: what it states is no such table.
+        """
+        name = self.name_of("data")
+        try:
+            orders = getattr(self.components[name], "orders", {})
+            fits = isinstance(orders, Mapping) and all(_is_order(*item) for item in orders.items())
+            fault = "" if fits else f"orders is {shown(repr(orders), 60)}"
+        except Exception as error:
+            fault = f"orders raised {describe(error)}"
+        if fault:
+            provider = self.provider_of("data")
+            raise UserError(f"{provider}: {fault}; a data set states its class orders as name -> list of class numbers")
+        return orders
 
     def blame(self, error: Exception) -> RunFailed | None:
         """The failure to report for an exception that came out of a component's own modules, such as a network."""
@@ -245,16 +265,26 @@ def _unmet(assembly: Assembly, need: str) -> str:
 
 
 def _unfit_scenario(assembly: Assembly, resolved: Resolved) -> list[str]:
-    """The scenario held against the number of classes, where the data set tells it without being read."""
+    """The scenario held against what the data set tells without being read: class orders, and the number of classes."""
+    scenario = resolved.recipe.scenario
     count = getattr(assembly.components[assembly.name_of("data")], "class_count", None)
-    if count is None:
-        return []
     try:
-        steps_of(resolved.recipe.scenario, used_classes(resolved.recipe.scenario, count))
+        stated_order(scenario, assembly.orders)
+        if count is not None:
+            steps_of(scenario, used_classes(scenario, count, assembly.orders))
     except UserError as error:
-        key = str(error).partition(":")[0].split(".")
-        return [f"{resolved.source.place(tuple(key))}: {error}"]
+        return [placed(error, resolved.source)]
     return []
+
+
+def placed(error: UserError, source: Source) -> str:
+    """What is wrong with a scenario, behind the place where its key was written."""
+    key = str(error).partition(":")[0]
+    return f"{source.place(tuple(key.split('.')))}: {error}" if key.startswith("scenario.") else str(error)
+
+
+def _is_order(name: object, order: object) -> bool:
+    return isinstance(name, str) and isinstance(order, Sequence) and all(isinstance(label, int) for label in order)
 
 
 def _unfit_objective(assembly: Assembly) -> list[str]:

@@ -100,7 +100,11 @@ class Component:
 
 
 class Data(Component):
-    """A data set. Its object has `class_count` (None if only loading tells) and `load() -> DataSet`."""
+    """A data set. Its object has `class_count` (None if only loading tells) and `load() -> DataSet`.
+
+    One that published results were measured on in a certain order of classes offers it by name in `orders`, a mapping
+    from names to lists of labels; `scenario.order` takes the name.
+    """
 
     kind, table, required_methods = "data", "data", ("load",)
 

@@ -22,7 +22,6 @@ from lwmfw.plugins import Catalogue, discover
 from lwmfw.source import LISTED, Keys, Source, apply, read_source
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=100)]
-OrderName = Literal["seed", "seed1993", "podnet1", "podnet2", "podnet3", "icarl"]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 StepSize = Annotated[int, Field(ge=1, le=1_000_000)]
 
@@ -53,8 +52,8 @@ class Scenario(Options):
     increment: Annotated[int, Field(ge=0, le=1_000_000)] | Annotated[list[StepSize], Field(max_length=100_000)] = Field(
         0, description="classes in each later step, the last taking what is left; 0: there is none; or a list of them"
     )
-    order: OrderName | list[Annotated[int, Field(ge=0, le=1_000_000)]] = Field(
-        "seed", description="drawn from the seed, a published order of 100 classes, or a list of classes"
+    order: str | list[Annotated[int, Field(ge=0, le=1_000_000)]] = Field(
+        "seed", description="seed: drawn from the seed; the name of an order of the data set; or a list of classes"
     )
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from lwmfw.errors import UserError
-from lwmfw.orders import NAMED_ORDERS
+from lwmfw.errors import UserError, did_you_mean, shown
 from lwmfw.recipe import Scenario
+
+Orders = Mapping[str, Sequence[int]]
+"""The class orders that a data set offers, by name."""
 
 
 @dataclass(frozen=True)
@@ -32,53 +35,40 @@ class Step:
         return range(self.new_classes.start)
 
 
-def used_classes(scenario: Scenario, classes: int) -> int:
+def stated_order(scenario: Scenario, orders: Orders) -> list[int] | None:
+    """The labels in the order that a scenario states; None: it is drawn from the seed.
+
+    Raises:
+        UserError: the data set offers no order of that name.
+    """
+    order = scenario.order
+    if isinstance(order, list):
+        return order
+    if order == "seed":
+        return None
+    if order not in orders:
+        known = ["seed", *map(shown, orders)]
+        hint = did_you_mean(order, known) or "; choose one, or write a list"
+        raise UserError(f"scenario.order: no order named '{shown(order)}'{hint} (known: {', '.join(known)})")
+    return list(orders[order])
+
+
+def used_classes(scenario: Scenario, classes: int, orders: Orders) -> int:
     """How many of a data set's classes a scenario uses.
 
     Raises:
-        UserError: the order is no permutation of classes, or one of another number of them, or more are wanted than
-            there are.
+        UserError: as `stated_order`, or the order is no permutation of classes, or more are wanted than there are.
     """
-    if isinstance(scenario.order, list):
-        wrong = [label for label in scenario.order if not 0 <= label < classes]
-        if wrong or len(set(scenario.order)) < len(scenario.order):
+    order = stated_order(scenario, orders)
+    if order is not None:
+        wrong = [label for label in order if not 0 <= label < classes]
+        if wrong or len(set(order)) < len(order):
             fault = f"{wrong[0]} is no class" if wrong else "a class stands twice"
             raise UserError(f"scenario.order: {fault}; list each of 0..{classes - 1} at most once")
-        classes = len(scenario.order)
-    elif scenario.order not in ("seed", "seed1993") and classes != len(NAMED_ORDERS[scenario.order]):
-        raise UserError(
-            f"scenario.order: '{scenario.order}' is an order of {len(NAMED_ORDERS[scenario.order])} classes, but there "
-            f'are {classes}; write "seed" or a list'
-        )
+        classes = len(order)
     if scenario.classes > classes:
         raise UserError(f"scenario.classes: {scenario.classes} wanted, but there are {classes}; ask for fewer")
     return scenario.classes or classes
-
-
-def class_order(scenario: Scenario, classes: int, seed: int) -> list[int]:
-    """The labels of a data set in the order in which they are learned.
-
-    Args:
-        scenario: states the order and how many of its classes are used.
-        classes: number of classes of the data set.
-        seed: decides `order = "seed"`.
-
-    Raises:
-        UserError: as `used_classes`.
-    """
-    import numpy as np
-    import torch
-
-    from lwmfw.rng import generator
-
-    used = used_classes(scenario, classes)
-    if isinstance(scenario.order, list):
-        return scenario.order[:used]
-    if scenario.order == "seed1993":
-        return [int(label) for label in np.random.RandomState(1993).permutation(classes)][:used]
-    if scenario.order != "seed":
-        return NAMED_ORDERS[scenario.order][:used]
-    return torch.randperm(classes, generator=generator(seed, "order")).tolist()[:used]
 
 
 def steps_of(scenario: Scenario, classes: int) -> list[Step]:

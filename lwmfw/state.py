@@ -14,7 +14,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from lwmfw import checkpoint
-from lwmfw.assemble import Assembly
+from lwmfw.assemble import Assembly, placed
 from lwmfw.budget import parse_budget
 from lwmfw.checkpoint import Checkpoint
 from lwmfw.components import Codec, ObjectiveOptions
@@ -26,10 +26,10 @@ from lwmfw.memory import Memory
 from lwmfw.metrics import Results
 from lwmfw.model import Model, build_model, frozen_copy
 from lwmfw.position import Position
-from lwmfw.recipe import Recipe
+from lwmfw.recipe import Recipe, Scenario
 from lwmfw.record import RunDirectory
-from lwmfw.rng import Randomness, derive_seed
-from lwmfw.scenario import Step, class_order, steps_of
+from lwmfw.rng import Randomness, derive_seed, generator
+from lwmfw.scenario import Orders, Step, stated_order, steps_of, used_classes
 from lwmfw.types import DataSet, Features, ImageSet, Phase
 
 DeviceName = Literal["auto", "cpu", "cuda"]
@@ -261,8 +261,11 @@ def prepare(assembly: Assembly, device_name: DeviceName = "auto") -> Run:
     recipe = assembly.resolved.recipe
     device = choose_device(device_name)
     loaded: DataSet = assembly.method("data", "load")()
-    order = class_order(recipe.scenario, len(loaded.class_names), recipe.seed)
-    steps = steps_of(recipe.scenario, len(order))
+    try:
+        order = class_order(recipe.scenario, len(loaded.class_names), assembly.orders, recipe.seed)
+        steps = steps_of(recipe.scenario, len(order))
+    except UserError as error:
+        raise UserError(placed(error, assembly.resolved.source)) from error
     data = arrange(loaded, order, recipe.evaluation.validation, recipe.seed)
     data = DataSet(**vars(data) | {"train": data.train.to(device), "test": data.test.to(device)})
     providers = {name: chosen.component.provider.record for name, chosen in assembly.chosen.items()}
@@ -283,6 +286,25 @@ def prepare(assembly: Assembly, device_name: DeviceName = "auto") -> Run:
     for step in steps:
         run.phases(step)
     return run
+
+
+def class_order(scenario: Scenario, classes: int, orders: Orders, seed: int) -> list[int]:
+    """The labels of a data set in the order in which they are learned.
+
+    Args:
+        scenario: states the order and how many of its classes are used.
+        classes: number of classes of the data set.
+        orders: those that the data set offers, by name.
+        seed: decides `order = "seed"`.
+
+    Raises:
+        UserError: as `used_classes`.
+    """
+    used = used_classes(scenario, classes, orders)
+    order = stated_order(scenario, orders)
+    if order is None:
+        order = torch.randperm(classes, generator=generator(seed, "order")).tolist()
+    return order[:used]
 
 
 def new_model(assembly: Assembly, channels: int, size: int, device: torch.device, draw: int = 0) -> Model:

@@ -144,7 +144,11 @@ def check_objective(component: Any) -> None:
 def check_data(component: Any) -> None:
     """Hold a data set's object against the contract: images in memory or in files, every class in both parts."""
     data = component.load()
-    assert component.class_count in (None, len(data.class_names)), "class_count is the number of classes"
+    classes = range(len(data.class_names))
+    assert component.class_count in (None, len(classes)), "class_count is the number of classes"
+    for name, order in getattr(component, "orders", {}).items():
+        assert len(set(order)) == len(order), f"the order {name} has a class at most once"
+        assert set(order) <= set(classes), f"the order {name} is of the set's classes"
     for part in (data.train, data.test):
         assert isinstance(part, Images | ImageFiles), "train and test are Images or ImageFiles"
         if isinstance(part, ImageFiles):
@@ -156,7 +160,7 @@ def check_data(component: Any) -> None:
         assert pixels.dtype == torch.uint8, "pixels are uint8"
         assert pixels.ndim == 4, "pixels are (N, C, H, W)"
         assert part.labels.dtype == torch.int64, "labels are int64"
-        assert set(part.labels.tolist()) == set(range(len(data.class_names))), "every class has images"
+        assert set(part.labels.tolist()) == set(classes), "every class has images"
     assert len(data.mean) == len(data.std) == data.train.channels, "mean and std are per channel"
 
 

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 CORE = sorted((ROOT / "lwmfw").glob("*.py"))
 SHIPPED = sorted((ROOT / "plugins" / "lwmfw_plugins").glob("**/*.py"))
 LAYERS = [
-    "errors", "position", "rng", "orders", "budget", "types", "hookspecs", "components", "plugins", "source",
+    "errors", "position", "rng", "budget", "types", "hookspecs", "components", "plugins", "source",
     "messages", "recipe", "tradeoff", "scenario", "guard", "assemble", "manual", "schema", "shipped", "model",
     "features", "decoding", "data", "memory", "terms", "optimizer", "metrics", "record", "compare", "checkpoint",
     "first_step", "state", "plan", "evaluate", "exemplars", "loop", "api", "search", "tiny", "testing", "cli",

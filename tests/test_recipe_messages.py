@@ -154,8 +154,7 @@ MESSAGES = {
     "unknown order": (
         "increment = 2",
         'order = "sed"',
-        "recipe.toml:6: scenario.order: input should be 'seed', 'seed1993', 'podnet1', 'podnet2', 'podnet3' or 'icarl' "
-        "or a valid list, got 'sed'",
+        "recipe.toml:6: scenario.order: no order named 'sed'; did you mean 'seed'? (known: seed)",
     ),
     "order of words": (
         "increment = 2",

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
 from lwmfw import Component, Data, Field, hookimpl
+from lwmfw_plugins.data._orders import numpy_order
 from lwmfw_plugins.data.files import (
     FileOptions,
     Labelled,
@@ -42,6 +43,11 @@ class Caltech101:
 
     def __init__(self, options: Caltech101Options) -> None:
         self.options = options
+
+    @property
+    def orders(self) -> dict[str, list[int]]:
+        """seed1993."""
+        return {"seed1993": numpy_order(self.class_count)}
 
     def load(self) -> DataSet:
         """Read root, or root/caltech101, where torchvision puts it.

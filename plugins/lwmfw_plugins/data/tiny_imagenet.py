@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from lwmfw import Component, Data, Field, UserError, hookimpl
+from lwmfw_plugins.data._orders import numpy_order
 from lwmfw_plugins.data.files import (
     FileOptions,
     check_class_count,
@@ -42,6 +43,11 @@ class TinyImageNet:
 
     def __init__(self, options: TinyImageNetOptions) -> None:
         self.options = options
+
+    @property
+    def orders(self) -> dict[str, list[int]]:
+        """seed1993."""
+        return {"seed1993": numpy_order(self.class_count)}
 
     def load(self) -> DataSet:
         """Read root, or root/tiny-imagenet-200; label = line of wnids.txt.

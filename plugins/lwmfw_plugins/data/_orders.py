@@ -1,20 +1,21 @@
-"""Class orders of 100 classes that published results on CIFAR-100 (and ImageNet-100) were measured with.
-
-seed1993: NumPy's RandomState(1993).permutation(100), in UCIR, Mnemonics, DER and most later code. podnet1..3: the three
-orders of PODNet (Douillard et al. 2020); the first of them, also called icarl, is what iCaRL's own script produced
-(Rebuffi et al. 2017).
-"""
+"""Class orders that published results were measured with; a data set offers them by name in its `orders`."""
 
 from __future__ import annotations
 
+
+def numpy_order(classes: int, seed: int = 1993) -> list[int]:
+    """NumPy's permutation of so many classes.
+
+    Of seed 1993 it is the order `seed1993`, in UCIR, Mnemonics, DER and most later code.
+    """
+    from numpy.random import RandomState  # the generator that NumPy keeps as it is
+
+    order: list[int] = RandomState(seed).permutation(classes).tolist()
+    return order
+
+
 # fmt: off
-NAMED_ORDERS: dict[str, list[int]] = {
-    "seed1993": [
-        68, 56, 78, 8, 23, 84, 90, 65, 74, 76, 40, 89, 3, 92, 55, 9, 26, 80, 43, 38, 58, 70, 77, 1, 85,
-        19, 17, 50, 28, 53, 13, 81, 45, 82, 6, 59, 83, 16, 15, 44, 91, 41, 72, 60, 79, 52, 20, 10, 31, 54,
-        37, 95, 14, 71, 96, 98, 97, 2, 64, 66, 42, 22, 35, 86, 24, 34, 87, 21, 99, 0, 88, 27, 18, 94, 11,
-        12, 47, 25, 30, 46, 62, 69, 36, 61, 7, 63, 75, 5, 32, 4, 51, 48, 73, 93, 39, 67, 29, 49, 57, 33,
-    ],
+PODNET: dict[str, list[int]] = {
     "podnet1": [
         87, 0, 52, 58, 44, 91, 68, 97, 51, 15, 94, 92, 10, 72, 49, 78, 61, 14, 8, 86, 84, 96, 18, 24, 32,
         45, 88, 11, 4, 67, 69, 66, 77, 47, 79, 93, 29, 50, 57, 83, 17, 81, 41, 12, 37, 59, 25, 20, 80, 73,
@@ -35,4 +36,4 @@ NAMED_ORDERS: dict[str, list[int]] = {
     ],
 }
 # fmt: on
-NAMED_ORDERS["icarl"] = NAMED_ORDERS["podnet1"]
+"""The three orders of CIFAR-100 in PODNet (Douillard et al. 2020)."""

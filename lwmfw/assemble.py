@@ -20,7 +20,7 @@ from lwmfw.guard import Adapter, guarded, place_in
 from lwmfw.plugins import describe
 from lwmfw.position import Position
 from lwmfw.recipe import Chosen, Resolved
-from lwmfw.scenario import Orders, stated_order, steps_of, used_classes
+from lwmfw.scenario import Orders, labels_of, stated_order, steps_of, used_classes
 from lwmfw.source import Source
 
 SPECS: dict[str, tuple[str, ...]] = {
@@ -265,13 +265,15 @@ def _unmet(assembly: Assembly, need: str) -> str:
 
 
 def _unfit_scenario(assembly: Assembly, resolved: Resolved) -> list[str]:
-    """The scenario held against what the data set tells without being read: class orders, and the number of classes."""
-    scenario = resolved.recipe.scenario
-    count = getattr(assembly.components[assembly.name_of("data")], "class_count", None)
+    """The scenario held against what the data set tells without being read: class orders, and its classes."""
+    scenario, data = resolved.recipe.scenario, assembly.components[assembly.name_of("data")]
+    count, names = getattr(data, "class_count", None), getattr(data, "class_names", None)
     try:
-        stated_order(scenario, assembly.orders)
+        order = stated_order(scenario, assembly.orders)
         if count is not None:
             steps_of(scenario, used_classes(scenario, count, assembly.orders))
+        if order is not None and names is not None:
+            labels_of(order, names)
     except UserError as error:
         return [placed(error, resolved.source)]
     return []

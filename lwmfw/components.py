@@ -103,7 +103,8 @@ class Data(Component):
     """A data set. Its object has `class_count` (None if only loading tells) and `load() -> DataSet`.
 
     One that published results were measured on in a certain order of classes offers it by name in `orders`, a mapping
-    from names to lists of labels; `scenario.order` takes the name.
+    from names to lists of labels; `scenario.order` takes the name. One that knows the names of its classes before it is
+    loaded may state them in `class_names`, by label, so that `check` can tell a wrong one in `scenario.order`.
     """
 
     kind, table, required_methods = "data", "data", ("load",)

@@ -44,6 +44,12 @@ class ListedChoice(Choice):
     as_: Name | None = Field(None, alias="as", description="name within the recipe; by default that of `use`")
 
 
+def _of_one_sort(order: str | list[int | str]) -> str | list[int | str]:
+    if isinstance(order, list) and len({type(label) for label in order}) > 1:
+        raise ValueError("input should be numbers alone or names alone; write every class in the same way")
+    return order
+
+
 class Scenario(Options):
     """Which classes come when."""
 
@@ -52,8 +58,10 @@ class Scenario(Options):
     increment: Annotated[int, Field(ge=0, le=1_000_000)] | Annotated[list[StepSize], Field(max_length=100_000)] = Field(
         0, description="classes in each later step, the last taking what is left; 0: there is none; or a list of them"
     )
-    order: str | list[Annotated[int, Field(ge=0, le=1_000_000)]] = Field(
-        "seed", description="seed: drawn from the seed; the name of an order of the data set; or a list of classes"
+    order: Annotated[str | list[Annotated[int, Field(ge=0, le=1_000_000)] | str], AfterValidator(_of_one_sort)] = Field(
+        "seed",
+        description="seed: drawn from the seed; the name of an order of the data set; or a list of classes, by number "
+        "or by name",
     )
 
 

@@ -35,8 +35,8 @@ class Step:
         return range(self.new_classes.start)
 
 
-def stated_order(scenario: Scenario, orders: Orders) -> list[int] | None:
-    """The labels in the order that a scenario states; None: it is drawn from the seed.
+def stated_order(scenario: Scenario, orders: Orders) -> Sequence[int | str] | None:
+    """The classes in the order that a scenario states, by label or by name; None: it is drawn from the seed.
 
     Raises:
         UserError: the data set offers no order of that name.
@@ -50,21 +50,47 @@ def stated_order(scenario: Scenario, orders: Orders) -> list[int] | None:
         known = ["seed", *map(shown, orders)]
         hint = did_you_mean(order, known) or "; choose one, or write a list"
         raise UserError(f"scenario.order: no order named '{shown(order)}'{hint} (known: {', '.join(known)})")
-    return list(orders[order])
+    return orders[order]
+
+
+def labels_of(classes: Sequence[int | str], names: Sequence[str]) -> list[int]:
+    """The labels of classes that are stated by label or by name.
+
+    Args:
+        classes: labels or names.
+        names: of all classes of the data set, by label.
+
+    Raises:
+        UserError: no class has such a name, or two have it.
+    """
+    return [_label(name, names) if isinstance(name, str) else name for name in classes]
+
+
+def _label(name: str, names: Sequence[str]) -> int:
+    labels = [label for label, known in enumerate(names) if known == name]
+    if len(labels) == 1:
+        return labels[0]
+    if labels:
+        numbers = " and ".join(map(str, labels))
+        raise UserError(f"scenario.order: '{shown(name)}' is the name of classes {numbers}; list classes by number")
+    known = [shown(text) for text in names]
+    hint = did_you_mean(name, known) or f"; choose of {shown(', '.join(known), 200)}"
+    raise UserError(f"scenario.order: no class named '{shown(name)}'{hint}")
 
 
 def used_classes(scenario: Scenario, classes: int, orders: Orders) -> int:
     """How many of a data set's classes a scenario uses.
 
     Raises:
-        UserError: as `stated_order`, or the order is no permutation of classes, or more are wanted than there are.
+        UserError: as `stated_order`, or a class stands twice or is not there, or more are wanted than there are.
     """
     order = stated_order(scenario, orders)
     if order is not None:
-        wrong = [label for label in order if not 0 <= label < classes]
+        wrong = [label for label in order if isinstance(label, int) and not 0 <= label < classes]
         if wrong or len(set(order)) < len(order):
             fault = f"{wrong[0]} is no class" if wrong else "a class stands twice"
-            raise UserError(f"scenario.order: {fault}; list each of 0..{classes - 1} at most once")
+            each = "class" if any(isinstance(name, str) for name in order) else f"of 0..{classes - 1}"
+            raise UserError(f"scenario.order: {fault}; list each {each} at most once")
         classes = len(order)
     if scenario.classes > classes:
         raise UserError(f"scenario.classes: {scenario.classes} wanted, but there are {classes}; ask for fewer")

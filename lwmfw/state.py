@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import SimpleNamespace
@@ -29,7 +29,7 @@ from lwmfw.position import Position
 from lwmfw.recipe import Recipe, Scenario
 from lwmfw.record import RunDirectory
 from lwmfw.rng import Randomness, derive_seed, generator
-from lwmfw.scenario import Orders, Step, stated_order, steps_of, used_classes
+from lwmfw.scenario import Orders, Step, labels_of, stated_order, steps_of, used_classes
 from lwmfw.types import DataSet, Features, ImageSet, Phase
 
 DeviceName = Literal["auto", "cpu", "cuda"]
@@ -262,7 +262,7 @@ def prepare(assembly: Assembly, device_name: DeviceName = "auto") -> Run:
     device = choose_device(device_name)
     loaded: DataSet = assembly.method("data", "load")()
     try:
-        order = class_order(recipe.scenario, len(loaded.class_names), assembly.orders, recipe.seed)
+        order = class_order(recipe.scenario, loaded.class_names, assembly.orders, recipe.seed)
         steps = steps_of(recipe.scenario, len(order))
     except UserError as error:
         raise UserError(placed(error, assembly.resolved.source)) from error
@@ -288,23 +288,23 @@ def prepare(assembly: Assembly, device_name: DeviceName = "auto") -> Run:
     return run
 
 
-def class_order(scenario: Scenario, classes: int, orders: Orders, seed: int) -> list[int]:
+def class_order(scenario: Scenario, names: Sequence[str], orders: Orders, seed: int) -> list[int]:
     """The labels of a data set in the order in which they are learned.
 
     Args:
         scenario: states the order and how many of its classes are used.
-        classes: number of classes of the data set.
+        names: of the data set's classes, by label.
         orders: those that the data set offers, by name.
         seed: decides `order = "seed"`.
 
     Raises:
-        UserError: as `used_classes`.
+        UserError: as `used_classes` and `labels_of`.
     """
-    used = used_classes(scenario, classes, orders)
-    order = stated_order(scenario, orders)
-    if order is None:
-        order = torch.randperm(classes, generator=generator(seed, "order")).tolist()
-    return order[:used]
+    used = used_classes(scenario, len(names), orders)
+    stated = stated_order(scenario, orders)
+    if stated is None:
+        stated = torch.randperm(len(names), generator=generator(seed, "order")).tolist()
+    return labels_of(stated, names)[:used]
 
 
 def new_model(assembly: Assembly, channels: int, size: int, device: torch.device, draw: int = 0) -> Model:

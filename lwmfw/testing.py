@@ -146,6 +146,7 @@ def check_data(component: Any) -> None:
     data = component.load()
     classes = range(len(data.class_names))
     assert component.class_count in (None, len(classes)), "class_count is the number of classes"
+    assert getattr(component, "class_names", None) in (None, data.class_names), "class_names are the names of classes"
     for name, order in getattr(component, "orders", {}).items():
         assert len(set(order)) == len(order), f"the order {name} has a class at most once"
         assert set(order) <= set(classes), f"the order {name} is of the set's classes"

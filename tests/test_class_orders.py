@@ -25,6 +25,10 @@ def data(name, **options):
     return component.factory(component.options(**options))
 
 
+def names(classes):
+    return [f"class {c}" for c in range(classes)]
+
+
 # --- drawn from the seed, or listed ------------------------------------------------------------------------------
 
 
@@ -33,21 +37,21 @@ def data(name, **options):
 def test_an_explicit_order_is_kept_whatever_the_seed(labels, used, classes, seed):
     order = labels[:used]
     scenario = Scenario(first=1, order=order, classes=min(classes, used))
-    assert class_order(scenario, 12, {}, seed) == order[: min(classes, used) or used]
+    assert class_order(scenario, names(12), {}, seed) == order[: min(classes, used) or used]
 
 
 @given(seed=SEEDS, classes=st.integers(1, 50), first=st.integers(1, 9), draw=st.data())
 @settings(deadline=None)
 def test_the_order_of_a_seed_is_a_permutation_that_depends_only_on_the_seed(seed, classes, first, draw):
-    whole = class_order(Scenario(first=1), classes, {}, seed)
+    whole = class_order(Scenario(first=1), names(classes), {}, seed)
     assert sorted(whole) == list(range(classes))
     torch.manual_seed(first)  # the global generator has no say
     used = draw.draw(st.integers(1, classes))
-    assert class_order(Scenario(first=first, increment=2, classes=used), classes, {}, seed) == whole[:used]
+    assert class_order(Scenario(first=first, increment=2, classes=used), names(classes), {}, seed) == whole[:used]
 
 
 def test_seeds_give_different_orders():
-    orders = {tuple(class_order(Scenario(first=1), 10, {}, seed)) for seed in range(20)}
+    orders = {tuple(class_order(Scenario(first=1), names(10), {}, seed)) for seed in range(20)}
     assert len(orders) == 20
 
 
@@ -66,7 +70,7 @@ def test_seeds_give_different_orders():
 )
 def test_a_wrong_class_order_is_refused(scenario, words):
     with pytest.raises(UserError, match=words):
-        class_order(Scenario(first=1, **scenario), 10, {}, seed=0)
+        class_order(Scenario(first=1, **scenario), names(10), {}, seed=0)
 
 
 # --- offered by the data set -------------------------------------------------------------------------------------
@@ -90,7 +94,7 @@ def test_every_order_of_cifar100_is_tested():
 def test_an_order_of_cifar100_is_the_published_one_whatever_the_seed(name):
     orders = data("cifar100").orders
     for seed, classes in ((0, 0), (1, 30)):
-        order = class_order(Scenario(first=10, increment=10, order=name, classes=classes), 100, orders, seed)
+        order = class_order(Scenario(first=10, increment=10, order=name, classes=classes), names(100), orders, seed)
         assert order == orders[name][: classes or 100]
     digits = ",".join(map(str, orders[name])).encode()
     assert hashlib.sha256(digits).hexdigest() == CIFAR100_SHA256[name]

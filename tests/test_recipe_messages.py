@@ -156,10 +156,16 @@ MESSAGES = {
         'order = "sed"',
         "recipe.toml:6: scenario.order: no order named 'sed'; did you mean 'seed'? (known: seed)",
     ),
-    "order of words": (
+    "order of numbers and words": (
         "increment = 2",
         'order = [1, "2"]',
-        "recipe.toml:6: scenario.order[1]: input should be a valid integer, got '2'",
+        "recipe.toml:6: scenario.order: input should be numbers alone or names alone, got [1, '2']; "
+        "write every class in the same way",
+    ),
+    "order of fractions": (
+        "increment = 2",
+        "order = [1, 2.5]",
+        "recipe.toml:6: scenario.order[1]: input should be a valid integer or a valid string, got 2.5",
     ),
     "order beyond the classes": (
         "increment = 2",

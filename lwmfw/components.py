@@ -5,7 +5,7 @@ plain: its constructor takes the options, and its methods are hooks (marked with
 kind requires.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -69,6 +69,15 @@ class Provider:
         return f"{self.name} sha256:{self.sha256}" if self.sha256 else str(self)
 
 
+def _names(value: object) -> bool:
+    names = [value] if isinstance(value, str) else value
+    return isinstance(names, Collection) and all(isinstance(name, str) for name in names)
+
+
+def _order(name: object, order: object) -> bool:
+    return isinstance(name, str) and isinstance(order, Sequence) and all(type(label) is int for label in order)
+
+
 @dataclass(frozen=True)
 class Trait:
     """Something that a component's object, or its class, may say of itself, as an attribute.
@@ -77,42 +86,50 @@ class Trait:
         name: of the attribute.
         kinds: that have it; empty: all.
         type: in words.
+        holds: whether a value is of the type.
         default: what its absence means.
         meaning: what it is for.
-        method: whether it is a method.
     """
 
     name: str
     kinds: tuple[str, ...]
     type: str
+    holds: Callable[[Any], bool]
     default: Any
     meaning: str
-    method: bool = False
 
-    def holds(self, value: object) -> bool:
-        """Whether a value is of the type."""
-        match self.default:
-            case bool():
-                return isinstance(value, bool)
-            case frozenset():
-                names = [value] if isinstance(value, str) else value
-                return isinstance(names, Collection) and all(isinstance(name, str) for name in names)
-            case _:
-                return callable(value) if self.method else value is None or type(value) is int
+    @property
+    def method(self) -> bool:
+        """Whether it is a method."""
+        return self.holds is callable
 
 
-_NONE: frozenset[str] = frozenset()
+_SET = ("set of names", _names, frozenset[str]())
+_FLAG = ("bool", lambda value: isinstance(value, bool), False)
 TRAITS = {
     each.name: each
     for each in (
-        Trait("needs", (), "set of names", _NONE, "what must be there: old, features, maps, raw_maps, pooled, ..."),
-        Trait("offers", ("backbone", "classifier"), "set of names", _NONE, "what others can need of it"),
-        Trait("class_count", ("data",), "number or None", None, "classes, where that is known before loading"),
-        Trait("grows", ("rate",), "bool", False, "it keeps more than the budget says"),
-        Trait("none_of_these", ("objective",), "bool", False, "labels below 0 are none of the classes"),
-        Trait("spares_first_step", (), "bool", False, "its hooks change nothing of the first step's training"),
-        Trait("state", (), "method", None, "returns what a checkpoint keeps: tensors and plain values by name", True),
-        Trait("restore", (), "method", None, "takes back what `state` returned", True),
+        Trait("needs", (), *_SET, "what must be there: old, features, maps, raw_maps, pooled, ..."),
+        Trait("offers", ("backbone", "classifier"), *_SET, "what others can need of it"),
+        Trait(
+            *("class_count", ("data",), "number or None", lambda value: value is None or type(value) is int, None),
+            "classes, where that is known before loading",
+        ),
+        Trait(
+            *("class_names", ("data",), "list of names or None"),
+            *(lambda value: value is None or (isinstance(value, Sequence) and _names(value)), None),
+            "by label, where they are known before loading",
+        ),
+        Trait(
+            *("orders", ("data",), "table of name -> list of class numbers"),
+            *(lambda value: isinstance(value, Mapping) and all(_order(*item) for item in value.items()), {}),
+            "class orders that `scenario.order` can name",
+        ),
+        Trait("grows", ("rate",), *_FLAG, "it keeps more than the budget says"),
+        Trait("none_of_these", ("objective",), *_FLAG, "labels below 0 are none of the classes"),
+        Trait("spares_first_step", (), *_FLAG, "its hooks change nothing of the first step's training"),
+        Trait("state", (), "method", callable, None, "returns what checkpoints keep: tensors and plain values by name"),
+        Trait("restore", (), "method", callable, None, "takes back what `state` returned"),
     )
 }
 """Name -> trait; a component has those of its kind and those of all kinds."""
@@ -169,7 +186,12 @@ class Component:
 
 
 class Data(Component):
-    """A data set. Its object has `class_count` (None if only loading tells) and `load() -> DataSet`."""
+    """A data set. Its object has `class_count` (None if only loading tells) and `load() -> DataSet`.
+
+    One that published results were measured on in a certain order of classes offers it by name in `orders`, a mapping
+    from names to lists of labels; `scenario.order` takes the name. One that knows the names of its classes before it is
+    loaded may state them in `class_names`, by label, so that `check` can tell a wrong one in `scenario.order`.
+    """
 
     kind, table, required_methods = "data", "data", ("load",)
 

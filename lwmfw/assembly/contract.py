@@ -9,7 +9,7 @@ from typing import Any
 
 from lwmfw.assembly.parts import Assembly
 from lwmfw.components import TRAITS, trait
-from lwmfw.errors import UserError, did_you_mean
+from lwmfw.errors import UserError, describe, did_you_mean, shown
 from lwmfw.hookspecs import OWN, RUN_HOOKS, SPECS
 
 OFFERS = {
@@ -79,17 +79,21 @@ def check_traits(instance: Any, who: str) -> None:
     Raises:
         UserError: a trait of another type, one misspelt, or a state that could not be restored.
     """
-    values = {name: inspect.getattr_static(instance, name) for name in dir(instance) if not name.startswith("_")}
-    for trait_ in TRAITS.values():
-        if trait_.name in values and not trait_.holds(getattr(instance, trait_.name)):
-            value = getattr(instance, trait_.name)
-            raise UserError(f"{who}: {trait_.name} = {value!r} is no {trait_.type}; {trait_.meaning}")
-    for name in values.keys() - TRAITS.keys():
-        near = get_close_matches(name.lower(), TRAITS, n=1, cutoff=0.85)
-        if near and callable(values[name]) == TRAITS[near[0]].method and near[0] not in values:
+    names = {name for name in dir(instance) if not name.startswith("_")}
+    for name in TRAITS.keys() & names:
+        try:
+            value = getattr(instance, name)
+        except Exception as error:
+            raise UserError(f"{who}: {name} raised {describe(error)}; {TRAITS[name].meaning}") from error
+        if not TRAITS[name].holds(value):
+            shape = f"{name} = {shown(repr(value), 60)} is no {TRAITS[name].type}"
+            raise UserError(f"{who}: {shape}; {TRAITS[name].meaning}")
+    for name in names - TRAITS.keys():
+        near = get_close_matches(name.lower(), TRAITS.keys() - names, n=1, cutoff=0.85)
+        if near and callable(inspect.getattr_static(instance, name)) == TRAITS[near[0]].method:
             raise UserError(f"{who}: has '{name}', which nothing reads; did you mean '{near[0]}'?")
-    if ("state" in values) != ("restore" in values):
-        lone, other = ("state", "restore") if "state" in values else ("restore", "state")
+    if ("state" in names) != ("restore" in names):
+        lone, other = ("state", "restore") if "state" in names else ("restore", "state")
         raise UserError(f"{who}: has {lone} and no {other}; define both")
 
 

@@ -5,20 +5,23 @@ from __future__ import annotations
 from lwmfw.assembly.parts import Assembly
 from lwmfw.errors import UserError
 from lwmfw.recipe.budget import parse_budget
-from lwmfw.recipe.scenario import steps_of, used_classes
+from lwmfw.recipe.scenario import labels_of, stated_order, steps_of, used_classes
+from lwmfw.recipe.text import placed
 
 
 def unfit_steps(assembly: Assembly) -> list[str]:
-    """The scenario held against the number of classes, and the phases of its steps, where the data set tells the number
-    without being read."""
-    count, resolved = assembly.only("data").trait("class_count"), assembly.resolved
-    if count is None:
-        return []
+    """The scenario held against what the data set tells without being read, and the phases of its steps."""
+    scenario, data = assembly.resolved.recipe.scenario, assembly.only("data")
+    count, names, orders = (data.trait(name) for name in ("class_count", "class_names", "orders"))
     try:
-        for step in steps_of(resolved.recipe.scenario, used_classes(resolved.recipe.scenario, count)):
-            assembly.phases(step)
+        order = stated_order(scenario, orders)
+        if order is not None and names is not None:
+            labels_of(order, names)
+        if count is not None:
+            for step in steps_of(scenario, used_classes(scenario, count, orders)):
+                assembly.phases(step)
     except UserError as error:
-        return [f"{resolved.source.place(error.keys)}: {error}" if error.keys else str(error)]
+        return [placed(error, assembly.resolved.source)]
     return []
 
 

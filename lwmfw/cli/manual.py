@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Collection
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -55,7 +56,9 @@ def _stated(value: Any) -> str:
         return "defined"
     if isinstance(value, property):
         return "as its options say"
-    return ", ".join(sorted(value)) or "-" if isinstance(value, set | frozenset) else _toml(value)
+    if isinstance(value, Collection) and not isinstance(value, str):
+        return ", ".join(sorted(map(str, value))) or "-"
+    return _toml(value)
 
 
 def hook_rows() -> list[list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import cast
 
@@ -17,10 +18,11 @@ from lwmfw.engine.run import ObjectiveTerm, Run
 from lwmfw.errors import UserError
 from lwmfw.memory.store import Memory
 from lwmfw.recipe.budget import parse_budget
-from lwmfw.recipe.orders import NAMED_ORDERS
-from lwmfw.recipe.scenario import steps_of, used_classes
+from lwmfw.recipe.scenario import Orders, labels_of, stated_order, steps_of, used_classes
 from lwmfw.recipe.tables import Scenario
+from lwmfw.recipe.text import placed
 from lwmfw.record.results import Results
+from lwmfw.rng import generator
 
 
 def prepare(assembly: Assembly, device_name: DeviceName = "auto") -> Run:
@@ -32,8 +34,11 @@ def prepare(assembly: Assembly, device_name: DeviceName = "auto") -> Run:
     recipe = assembly.resolved.recipe
     device = choose_device(device_name)
     loaded: DataSet = assembly.method("data", "load")()
-    order = class_order(recipe.scenario, len(loaded.class_names), recipe.seed)
-    steps = steps_of(recipe.scenario, len(order))
+    try:
+        order = class_order(recipe.scenario, loaded.class_names, assembly.only("data").trait("orders"), recipe.seed)
+        steps = steps_of(recipe.scenario, len(order))
+    except UserError as error:
+        raise UserError(placed(error, assembly.resolved.source)) from error
     data = arrange(loaded, order, recipe.evaluation.validation, recipe.seed)
     data = DataSet(**vars(data) | {"train": data.train.to(device), "test": data.test.to(device)})
     providers = {name: part.record.provider.record for name, part in assembly.components.items()}
@@ -90,27 +95,20 @@ def environment(run: Run) -> dict[str, object]:
     }
 
 
-def class_order(scenario: Scenario, classes: int, seed: int) -> list[int]:
+def class_order(scenario: Scenario, names: Sequence[str], orders: Orders, seed: int) -> list[int]:
     """The labels of a data set in the order in which they are learned.
 
     Args:
         scenario: states the order and how many of its classes are used.
-        classes: number of classes of the data set.
+        names: of the data set's classes, by label.
+        orders: those that the data set offers, by name.
         seed: decides `order = "seed"`.
 
     Raises:
-        UserError: as `used_classes`.
+        UserError: as `used_classes` and `labels_of`.
     """
-    import numpy as np
-    import torch
-
-    from lwmfw.rng import generator
-
-    used = used_classes(scenario, classes)
-    if isinstance(scenario.order, list):
-        return scenario.order[:used]
-    if scenario.order == "seed1993":
-        return [int(label) for label in np.random.RandomState(1993).permutation(classes)][:used]
-    if scenario.order != "seed":
-        return NAMED_ORDERS[scenario.order][:used]
-    return torch.randperm(classes, generator=generator(seed, "order")).tolist()[:used]
+    used = used_classes(scenario, len(names), orders)
+    stated = stated_order(scenario, orders)
+    if stated is None:
+        stated = torch.randperm(len(names), generator=generator(seed, "order")).tolist()
+    return labels_of(stated, names)[:used]

@@ -1,12 +1,16 @@
-"""Which classes come when: the steps that share out the classes."""
+"""Which classes come when: the class order and the steps that share it out."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
-from lwmfw.errors import UserError
-from lwmfw.recipe.orders import NAMED_ORDERS
+from lwmfw.errors import UserError, did_you_mean, shown
 from lwmfw.recipe.tables import Scenario
+
+Orders = Mapping[str, Sequence[int]]
+"""The class orders that a data set offers, by name."""
 
 
 @dataclass(frozen=True)
@@ -31,26 +35,65 @@ class Step:
         return range(self.new_classes.start)
 
 
-def used_classes(scenario: Scenario, classes: int) -> int:
+def stated_order(scenario: Scenario, orders: Orders) -> Sequence[int | str] | None:
+    """The classes in the order that a scenario states, by label or by name; None: it is drawn from the seed.
+
+    Raises:
+        UserError: the data set offers no order of that name.
+    """
+    order = scenario.order
+    if isinstance(order, list):
+        return order
+    if order == "seed":
+        return None
+    if order not in orders:
+        known = ["seed", *map(shown, orders)]
+        hint = did_you_mean(order, known) or "; choose one, or write a list"
+        raise _refused("order", f"no order named '{shown(order)}'{hint} (known: {', '.join(known)})")
+    return orders[order]
+
+
+def labels_of(classes: Sequence[int | str], names: Sequence[str]) -> list[int]:
+    """The labels of classes that are stated by label or by name.
+
+    Args:
+        classes: labels or names.
+        names: of all classes of the data set, by label.
+
+    Raises:
+        UserError: no class has such a name, or two have it.
+    """
+    return [_label(name, names) if isinstance(name, str) else name for name in classes]
+
+
+def _label(name: str, names: Sequence[str]) -> int:
+    labels = [label for label, known in enumerate(names) if known == name]
+    if len(labels) == 1:
+        return labels[0]
+    if labels:
+        numbers = " and ".join(map(str, labels))
+        raise _refused("order", f"'{shown(name)}' is the name of classes {numbers}; list classes by number")
+    known = [shown(text) for text in names]
+    hint = did_you_mean(name, known) or f"; choose of {shown(', '.join(known), 200)}"
+    raise _refused("order", f"no class named '{shown(name)}'{hint}")
+
+
+def used_classes(scenario: Scenario, classes: int, orders: Orders) -> int:
     """How many of a data set's classes a scenario uses.
 
     Raises:
-        UserError: the order is no permutation of classes, or one of another number of them, or more are wanted than
-            there are.
+        UserError: as `stated_order`, or a class stands twice or is not there, or more are wanted than there are.
     """
-    if isinstance(scenario.order, list):
-        wrong = [label for label in scenario.order if not 0 <= label < classes]
-        if wrong or len(set(scenario.order)) < len(scenario.order):
+    order = stated_order(scenario, orders)
+    if order is not None:
+        wrong = [label for label in order if isinstance(label, int) and not 0 <= label < classes]
+        if wrong or len(set(order)) < len(order):
             fault = f"{wrong[0]} is no class" if wrong else "a class stands twice"
-            raise UserError(f"scenario.order: {fault}; list each of 0..{classes - 1} at most once")
-        classes = len(scenario.order)
-    elif scenario.order not in ("seed", "seed1993") and classes != len(NAMED_ORDERS[scenario.order]):
-        raise UserError(
-            f"scenario.order: '{scenario.order}' is an order of {len(NAMED_ORDERS[scenario.order])} classes, but there "
-            f'are {classes}; write "seed" or a list'
-        )
+            each = "class" if any(isinstance(name, str) for name in order) else f"of 0..{classes - 1}"
+            raise _refused("order", f"{fault}; list each {each} at most once")
+        classes = len(order)
     if scenario.classes > classes:
-        raise UserError(f"scenario.classes: {scenario.classes} wanted, but there are {classes}; ask for fewer")
+        raise _refused("classes", f"{scenario.classes} wanted, but there are {classes}; ask for fewer")
     return scenario.classes or classes
 
 
@@ -60,18 +103,38 @@ def steps_of(scenario: Scenario, classes: int) -> list[Step]:
     Raises:
         UserError: the classes cannot be shared out as stated.
     """
-    rest = classes - scenario.first
-    if rest < 0:
-        raise UserError(f"scenario.first: {scenario.first} classes wanted, but there are {classes}; ask for fewer")
-    if rest and (scenario.increment == 0 or rest % scenario.increment):
-        fitting = [str(n) for n in range(1, min(rest, 1000) + 1) if rest % n == 0]
-        raise UserError(
-            f"scenario.increment: the {rest} classes after the first {scenario.first} do not make whole steps of "
-            f"{scenario.increment}; choose of {', '.join(fitting)}, or use fewer classes"
-        )
-    starts = [0, *range(scenario.first, classes, scenario.increment or 1)]
-    stops = [*starts[1:], classes]
+    stops = [*accumulate([scenario.first, *_later_sizes(scenario, classes)])]
+    starts = [0, *stops[:-1]]
     return [
         Step(index, range(start, stop), range(stop), len(starts))
         for index, (start, stop) in enumerate(zip(starts, stops, strict=True), 1)
     ]
+
+
+def _later_sizes(scenario: Scenario, classes: int) -> list[int]:
+    """How many classes come in each step after the first."""
+    first, increment = scenario.first, scenario.increment
+    rest = classes - first
+    if rest < 0:
+        raise _refused("first", f"{first} classes wanted, but there are {classes}; ask for fewer")
+    if isinstance(increment, list):
+        listed = sum(increment)
+        if listed != rest:
+            fault = f"{abs(listed - rest)} too {'many' if listed > rest else 'few'}"
+            raise _refused(
+                "increment",
+                f"the list has {listed} classes, {fault}: {rest} come after the first {first}; "
+                "change the list, or scenario.classes",
+            )
+        return increment
+    if rest and not increment:
+        raise _refused(
+            "increment",
+            f"0 leaves no step for the {rest} classes after the first {first}; say how many come "
+            "at a time, or use fewer classes",
+        )
+    return [min(increment, classes - start) for start in range(first, classes, increment or 1)]
+
+
+def _refused(key: str, fault: str) -> UserError:
+    return UserError(f"scenario.{key}: {fault}", keys=("scenario", key))

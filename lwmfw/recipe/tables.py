@@ -10,8 +10,8 @@ from lwmfw.components import Options
 from lwmfw.recipe.budget import parse_budget
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=100)]
-OrderName = Literal["seed", "seed1993", "podnet1", "podnet2", "podnet3", "icarl"]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+StepSize = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
 class Choice(BaseModel):
@@ -32,14 +32,24 @@ class ListedChoice(Choice):
     as_: Name | None = Field(None, alias="as", description="name within the recipe; by default that of `use`")
 
 
+def _of_one_sort(order: str | list[int | str]) -> str | list[int | str]:
+    if isinstance(order, list) and len({type(label) for label in order}) > 1:
+        raise ValueError("input should be numbers alone or names alone; write every class in the same way")
+    return order
+
+
 class Scenario(Options):
     """Which classes come when."""
 
     classes: int = Field(0, ge=0, le=1_000_000, description="0: all; n: the first n of the order")
     first: int = Field(ge=1, le=1_000_000, description="classes in the first step")
-    increment: int = Field(0, ge=0, le=1_000_000, description="classes in each later step; 0: there is none")
-    order: OrderName | list[Annotated[int, Field(ge=0, le=1_000_000)]] = Field(
-        "seed", description="drawn from the seed, a published order of 100 classes, or a list of classes"
+    increment: Annotated[int, Field(ge=0, le=1_000_000)] | Annotated[list[StepSize], Field(max_length=100_000)] = Field(
+        0, description="classes in each later step, the last taking what is left; 0: there is none; or a list of them"
+    )
+    order: Annotated[str | list[Annotated[int, Field(ge=0, le=1_000_000)] | str], AfterValidator(_of_one_sort)] = Field(
+        "seed",
+        description="seed: drawn from the seed; the name of an order of the data set; or a list of classes, by number "
+        "or by name",
     )
 
 

@@ -48,6 +48,11 @@ class Source:
         return str(self.path)
 
 
+def placed(error: UserError, source: Source) -> str:
+    """What an error says, behind the place where the key that it carries was written."""
+    return f"{source.place(error.keys)}: {error}" if error.keys else str(error)
+
+
 def read_source(path: Path) -> Source:
     """Read a recipe with its bases.
 

@@ -13,7 +13,7 @@ import torch
 
 from lwmfw.assembly.answers import HOOKS
 from lwmfw.assembly.assemble import assemble
-from lwmfw.components import Component, Options
+from lwmfw.components import Component, Options, trait
 from lwmfw.data.decoding import decode_images
 from lwmfw.data.images import ImageFiles, Images
 from lwmfw.engine.prepare import prepare
@@ -123,7 +123,7 @@ def check_classifier(component: Any) -> None:
     assert after.shape == (5, 5), "grow adds classes"
     torch.testing.assert_close(after[:, :3], before)
     assert all(p.requires_grad for p in head.parameters()), "rows are trainable after growing"
-    if "similarities" in getattr(component, "offers", ()):
+    if "similarities" in trait(component, "offers"):
         assert head.similarities(features).shape == (5, 5), "similarities are (B, classes)"
 
 
@@ -135,14 +135,19 @@ def check_objective(component: Any) -> None:
     assert component.loss(right, labels) < component.loss(wrong, labels), "right answers cost less"
     twice = component.loss(torch.cat([wrong, wrong]), torch.cat([labels, labels]))
     torch.testing.assert_close(twice, component.loss(wrong, labels))
-    if getattr(component, "none_of_these", False):
+    if trait(component, "none_of_these"):
         assert component.loss(-right, labels - 3) < component.loss(right, labels - 3), "labels below 0 are no class"
 
 
 def check_data(component: Any) -> None:
     """Hold a data set's object against the contract: images in memory or in files, every class in both parts."""
     data = component.load()
-    assert component.class_count in (None, len(data.class_names)), "class_count is the number of classes"
+    classes = range(len(data.class_names))
+    assert component.class_count in (None, len(classes)), "class_count is the number of classes"
+    assert trait(component, "class_names") in (None, data.class_names), "class_names are the names of classes"
+    for name, order in trait(component, "orders").items():
+        assert len(set(order)) == len(order), f"the order {name} has a class at most once"
+        assert set(order) <= set(classes), f"the order {name} is of the set's classes"
     for part in (data.train, data.test):
         assert isinstance(part, Images | ImageFiles), "train and test are Images or ImageFiles"
         if isinstance(part, ImageFiles):
@@ -154,7 +159,7 @@ def check_data(component: Any) -> None:
         assert pixels.dtype == torch.uint8, "pixels are uint8"
         assert pixels.ndim == 4, "pixels are (N, C, H, W)"
         assert part.labels.dtype == torch.int64, "labels are int64"
-        assert set(part.labels.tolist()) == set(range(len(data.class_names))), "every class has images"
+        assert set(part.labels.tolist()) == set(classes), "every class has images"
     assert len(data.mean) == len(data.std) == data.train.channels, "mean and std are per channel"
 
 
@@ -239,7 +244,7 @@ def check_rate(component: Any) -> None:
             assert all(isinstance(n, int) and n >= 0 for n in quota.values()), "quotas are whole numbers, none below 0"
             assert quota == again, "the same rng, the same quotas"
             total = budget.total(len(classes), cost)
-            bounded = total is not None and not getattr(component, "grows", False)
+            bounded = total is not None and not trait(component, "grows")
             assert not bounded or sum(quota.values()) <= (total or 0), "quotas are within the budget, unless it grows"
 
 

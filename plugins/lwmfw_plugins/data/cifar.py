@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lwmfw import Component, Data, Field, Folder, Options, UserError, hookimpl
+from lwmfw_plugins.data._orders import PODNET, numpy_order
 
 if TYPE_CHECKING:
     from lwmfw import DataSet, Images
@@ -37,6 +38,11 @@ class Cifar100:
 
     def __init__(self, options: CifarOptions) -> None:
         self.options = options
+
+    @property
+    def orders(self) -> dict[str, list[int]]:
+        """seed1993; PODNet's three, of which the first is what iCaRL's own script produced (Rebuffi et al. 2017)."""
+        return {"seed1993": numpy_order(self.class_count), **PODNET, "icarl": PODNET["podnet1"]}
 
     def load(self) -> DataSet:
         """Read the files under root; download only if the recipe says so."""
@@ -72,6 +78,11 @@ class Cifar10(Cifar100):
     class_count = 10
     mean: ClassVar[list[float]] = [0.4914, 0.4822, 0.4465]
     std: ClassVar[list[float]] = [0.2470, 0.2435, 0.2616]
+
+    @property
+    def orders(self) -> dict[str, list[int]]:
+        """seed1993."""
+        return {"seed1993": numpy_order(self.class_count)}
 
 
 def _verify(name: str, folder: Path, published: Any) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from lwmfw import Component, Data, UserError, hookimpl
 from lwmfw_plugins.data._files import Entry, FileOptions, check_class_count, data_set, find, listed_image, read_list
+from lwmfw_plugins.data._orders import numpy_order
 
 if TYPE_CHECKING:
     from lwmfw import DataSet
@@ -21,6 +22,11 @@ class Cub200:
 
     def __init__(self, options: FileOptions) -> None:
         self.options = options
+
+    @property
+    def orders(self) -> dict[str, list[int]]:
+        """seed1993."""
+        return {"seed1993": numpy_order(self.class_count)}
 
     def load(self) -> DataSet:
         """Read root, or root/CUB_200_2011.

@@ -64,6 +64,7 @@ class FashionMnistMini:
     """320 training and 100 test images of each Fashion-MNIST class, shipped with lwmfw."""
 
     class_count: ClassVar[int] = 10
+    class_names: ClassVar[list[str]] = NAMES
 
     def __init__(self, options: MiniOptions) -> None:
         self.options = options
@@ -77,6 +78,7 @@ class FashionMnist:
     """All 60,000 training and 10,000 test images of Fashion-MNIST."""
 
     class_count: ClassVar[int] = 10
+    class_names: ClassVar[list[str]] = NAMES
 
     def __init__(self, options: FashionMnistOptions) -> None:
         self.options = options

@@ -21,6 +21,7 @@ from lwmfw_plugins.data._files import (
     read_list,
     sub_folders,
 )
+from lwmfw_plugins.data._orders import numpy_order
 
 if TYPE_CHECKING:
     from lwmfw import DataSet
@@ -44,6 +45,11 @@ class ImageNet:
         self.options = options
         self.class_count: int = options.subset
 
+    @property
+    def orders(self) -> dict[str, list[int]]:
+        """seed1993."""
+        return {"seed1993": numpy_order(self.class_count)}
+
     def load(self) -> DataSet:
         """List train/ and val/ below root, or below root/ILSVRC/Data/CLS-LOC.
 
@@ -66,12 +72,9 @@ class ImageNet:
 
     def _chosen(self) -> list[int]:
         """The classes in the order of their labels, as positions among the sorted ids."""
-        from numpy.random import RandomState
-
         if self.options.subset == CLASSES:
             return list(range(CLASSES))
-        order: list[int] = RandomState(self.options.subset_seed).permutation(CLASSES).tolist()
-        return order[: self.options.subset]
+        return numpy_order(CLASSES, self.options.subset_seed)[: self.options.subset]
 
 
 def _check_sorted(folder: Path) -> None:

@@ -31,6 +31,7 @@ class Synthetic:
     def __init__(self, options: SyntheticOptions) -> None:
         self.options = options
         self.class_count = options.classes
+        self.class_names = [f"pattern {c}" for c in range(options.classes)]
 
     def load(self) -> DataSet:
         """Make the images."""
@@ -44,8 +45,7 @@ class Synthetic:
         coarse = torch.rand(o.classes, o.channels, 4, 4, generator=rng)
         patterns = interpolate(coarse, (o.size, o.size), mode="bilinear", align_corners=False)
         train, test = (self._noisy(patterns, count, rng) for count in (o.train_per_class, o.test_per_class))
-        names = [f"pattern {c}" for c in range(o.classes)]
-        return DataSet(train, test, names, [0.5] * o.channels, [0.3] * o.channels, padding=1, flip=False)
+        return DataSet(train, test, self.class_names, [0.5] * o.channels, [0.3] * o.channels, padding=1, flip=False)
 
     def _noisy(self, patterns: Tensor, count: int, rng: Generator) -> Images:
         import torch

@@ -19,6 +19,7 @@ from lwmfw_plugins.data._files import (
     listed_image,
     read_list,
 )
+from lwmfw_plugins.data._orders import numpy_order
 
 if TYPE_CHECKING:
     from lwmfw import DataSet
@@ -42,6 +43,11 @@ class TinyImageNet:
 
     def __init__(self, options: TinyImageNetOptions) -> None:
         self.options = options
+
+    @property
+    def orders(self) -> dict[str, list[int]]:
+        """seed1993."""
+        return {"seed1993": numpy_order(self.class_count)}
 
     def load(self) -> DataSet:
         """Read root, or root/tiny-imagenet-200; label = line of wnids.txt.

@@ -1,11 +1,7 @@
-"""Data: batches, the class order and its steps, and images made on the spot."""
+"""Data: batches, the data set in class order, and images made on the spot."""
 
-import hashlib
-import re
 from collections import Counter
-from typing import get_args
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,10 +11,6 @@ from torch.testing import assert_close
 from lwmfw import DataSet, Images, UserError
 from lwmfw.data.arrange import arrange
 from lwmfw.data.loader import EpochShape, Loader, crop_and_flip
-from lwmfw.engine.prepare import class_order
-from lwmfw.recipe.orders import NAMED_ORDERS
-from lwmfw.recipe.scenario import steps_of
-from lwmfw.recipe.tables import OrderName, Scenario
 from lwmfw_plugins.data.synthetic import Synthetic, SyntheticOptions
 
 SEEDS = st.integers(0, 2**63 - 1)
@@ -246,109 +238,6 @@ def test_a_small_share_still_holds_one_image_of_each_class_out():
     arranged = arrange(data_set(numbered([0, 1] * 3), numbered([0, 1])), [0, 1], validation=0.01, seed=0)
     assert arranged.test.labels.tolist() == [0, 1]
     assert len(arranged.train) == 4
-
-
-# class order and steps
-
-
-@given(first=st.integers(1, 20), increment=st.integers(1, 10), later=st.integers(0, 10))
-@settings(deadline=None)
-def test_steps_share_out_the_classes(first, increment, later):
-    classes = first + increment * later
-    steps = steps_of(Scenario(first=first, increment=increment), classes)
-    assert [c for step in steps for c in step.new_classes] == list(range(classes))
-    assert [len(step.new_classes) for step in steps] == [first] + [increment] * later
-    assert [(step.index, step.total) for step in steps] == [(n, later + 1) for n in range(1, later + 2)]
-    for step in steps:
-        assert [*step.old_classes, *step.new_classes] == list(step.seen_classes)
-
-
-@given(first=st.integers(1, 30), increment=st.integers(0, 12), classes=st.integers(0, 60))
-@settings(deadline=None)
-def test_classes_that_make_no_whole_steps_are_refused_and_every_proposal_works(first, increment, classes):
-    def last_of(increment):
-        return steps_of(Scenario(first=first, increment=increment), classes)[-1].seen_classes
-
-    rest = classes - first
-    if rest == 0 or (rest > 0 and increment and rest % increment == 0):
-        assert last_of(increment) == range(classes)
-    elif rest < 0:
-        with pytest.raises(UserError, match=rf"scenario\.first: {first} classes wanted, but there are {classes}"):
-            last_of(increment)
-    else:
-        with pytest.raises(UserError, match=r"scenario\.increment: ") as error:
-            last_of(increment)
-        proposed = re.search(r"choose of ([\d, ]+),", str(error.value))[1].split(", ")
-        assert all(last_of(int(n)) == range(classes) for n in proposed)
-
-
-@given(labels=st.permutations(range(12)), used=st.integers(1, 12), classes=st.integers(0, 12), seed=SEEDS)
-@settings(deadline=None)
-def test_an_explicit_order_is_kept_whatever_the_seed(labels, used, classes, seed):
-    order = labels[:used]
-    scenario = Scenario(first=1, order=order, classes=min(classes, used))
-    assert class_order(scenario, 12, seed) == order[: min(classes, used) or used]
-
-
-@given(seed=SEEDS, classes=st.integers(1, 50), first=st.integers(1, 9), draw=st.data())
-@settings(deadline=None)
-def test_the_order_of_a_seed_is_a_permutation_that_depends_only_on_the_seed(seed, classes, first, draw):
-    whole = class_order(Scenario(first=1), classes, seed)
-    assert sorted(whole) == list(range(classes))
-    torch.manual_seed(first)  # the global generator has no say
-    used = draw.draw(st.integers(1, classes))
-    assert class_order(Scenario(first=first, increment=2, classes=used), classes, seed) == whole[:used]
-
-
-ORDERS_SHA256 = {
-    "seed1993": "997a048a5344d216db0a03489cfdfd9b82e9353c7e9494f77f8d8bca56121c7e",
-    "podnet1": "62e36f48cf4f51c7f8af22782b6e82a508419bb57eb217ce0c365060eff49b5a",
-    "podnet2": "920202d4b4eafb271478568715c5e3ad3bfdfdc3fa9d01c950ecf9c45c3391cc",
-    "podnet3": "208ddd64ac86acb0aad7d651c78b254b6b1ba836fc267cb877532b120cb2e593",
-    "icarl": "62e36f48cf4f51c7f8af22782b6e82a508419bb57eb217ce0c365060eff49b5a",
-}
-
-
-def test_every_named_order_is_tested():
-    assert set(get_args(OrderName)) == {"seed", *NAMED_ORDERS}
-    assert ORDERS_SHA256.keys() == NAMED_ORDERS.keys()
-
-
-@pytest.mark.parametrize("name", ORDERS_SHA256)
-def test_a_named_order_is_the_published_one_whatever_the_seed(name):
-    for seed, classes in ((0, 0), (1, 30)):
-        order = class_order(Scenario(first=10, increment=10, order=name, classes=classes), 100, seed)
-        assert order == NAMED_ORDERS[name][: classes or 100]
-    digits = ",".join(map(str, NAMED_ORDERS[name])).encode()
-    assert hashlib.sha256(digits).hexdigest() == ORDERS_SHA256[name]
-    assert sorted(NAMED_ORDERS[name]) == list(range(100))
-
-
-def test_seed1993_is_numpys_permutation():
-    assert np.random.RandomState(1993).permutation(100).tolist() == NAMED_ORDERS["seed1993"]
-
-
-def test_seeds_give_different_orders():
-    orders = {tuple(class_order(Scenario(first=1), 10, seed)) for seed in range(20)}
-    assert len(orders) == 20
-
-
-@pytest.mark.parametrize(
-    ("scenario", "words"),
-    [
-        ({"order": [0, 10]}, r"scenario\.order: 10 is no class; list each of 0\.\.9"),
-        ({"order": [3, 1, 3]}, r"scenario\.order: a class stands twice"),
-        (
-            {"order": "podnet1"},
-            r"scenario\.order: 'podnet1' is an order of 100 classes, but there are 10; write \"seed\"",
-        ),
-        ({"order": [3, 1], "classes": 3}, r"scenario\.classes: 3 wanted, but there are 2"),
-        ({"classes": 11}, r"scenario\.classes: 11 wanted, but there are 10"),
-    ],
-)
-def test_a_wrong_class_order_is_refused(scenario, words):
-    with pytest.raises(UserError, match=words):
-        class_order(Scenario(first=1, **scenario), 10, seed=0)
 
 
 # synthetic

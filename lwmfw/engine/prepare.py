@@ -43,6 +43,9 @@ def prepare(assembly: Assembly, device_name: DeviceName = "auto") -> Run:
     data = DataSet(**vars(data) | {"train": data.train.to(device), "test": data.test.to(device)})
     providers = {name: part.record.provider.record for name, part in assembly.components.items()}
     names = [loaded.class_names[label] for label in order]
+    memory = new_memory(assembly, data.train)
+    if memory and recipe.memory:
+        _check_budget(memory, recipe.memory.budget, data.train, len(order))
     run = Run(
         recipe=recipe,
         assembly=assembly,
@@ -54,26 +57,27 @@ def prepare(assembly: Assembly, device_name: DeviceName = "auto") -> Run:
         device=device,
         results=Results(recipe.name, recipe.seed, order, names, providers),
         rng=assembly.rng,
-        memory=_memory(assembly, data.train, len(order)),
+        memory=memory,
     )
     for step in steps:
         assembly.phases(step)
     return run
 
 
-def _memory(assembly: Assembly, images: ImageSet, classes: int) -> Memory | None:
+def new_memory(assembly: Assembly, like: ImageSet) -> Memory | None:
+    """The memory of a run on images such as these, before it keeps any; None: the recipe has no [memory]."""
     table = assembly.resolved.recipe.memory
     if table is None:
         return None
     # through assembly.method an error names the codec and its provider
     codec = SimpleNamespace(**{name: assembly.method("codec", name) for name in Codec.required_methods})
-    memory = Memory(parse_budget(table.budget), codec, images)
+    return Memory(parse_budget(table.budget), codec, like)
+
+
+def _check_budget(memory: Memory, text: str, images: ImageSet, classes: int) -> None:
     total = memory.spendable.total(classes, memory.cost(images))
     if total is not None and total < classes:
-        raise UserError(
-            f"memory.budget: '{table.budget}' is less than an exemplar for each of {classes} classes; raise it"
-        )
-    return memory
+        raise UserError(f"memory.budget: '{text}' is less than an exemplar for each of {classes} classes; raise it")
 
 
 def _objective(assembly: Assembly) -> ObjectiveTerm:

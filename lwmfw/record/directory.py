@@ -196,11 +196,6 @@ def first_difference(one: Any, two: Any, where: str = "") -> str:
     return "" if one == two else where
 
 
-def is_finished(path: Path) -> bool:
-    """Whether a directory holds a run that has ended."""
-    return (path / "DONE").is_file() and (path / "resolved.toml").is_file()
-
-
 def unused(name: str, seed: int) -> Path:
     """The default directory, `runs/<name>/<time>-s<seed>`, as nobody has it yet."""
     path = Path("runs") / name / f"{time.strftime('%Y%m%d-%H%M%S')}-s{seed}"

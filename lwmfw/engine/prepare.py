@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import cast
+from operator import itemgetter
+from typing import Any, cast
 
 import torch
 
 from lwmfw.assembly.calls import Randomness
 from lwmfw.assembly.parts import Assembly
-from lwmfw.components import Codec, ObjectiveOptions
+from lwmfw.components import ObjectiveOptions
 from lwmfw.data.arrange import arrange
 from lwmfw.data.images import DataSet, ImageSet
 from lwmfw.data.loader import Loader
@@ -61,15 +61,25 @@ def _memory(assembly: Assembly, images: ImageSet, classes: int) -> Memory | None
     table = assembly.resolved.recipe.memory
     if table is None:
         return None
-    # through assembly.method an error names the codec and its provider
-    codec = SimpleNamespace(**{name: assembly.method("codec", name) for name in Codec.required_methods})
-    memory = Memory(parse_budget(table.budget), codec, images)
+    memory = Memory(parse_budget(table.budget), RunCodec(assembly), images)
     total = memory.spendable.total(classes, memory.cost(images))
     if total is not None and total < classes:
         raise UserError(
             f"memory.budget: '{table.budget}' is less than an exemplar for each of {classes} classes; raise it"
         )
     return memory
+
+
+class RunCodec:
+    """The codec as a run calls it, so that an error in it names its provider. To workers goes the codec itself."""
+
+    def __init__(self, assembly: Assembly) -> None:
+        self._codec = assembly.components[assembly.name_of("codec")]
+        self.encode, self.decode = assembly.method("codec", "encode"), assembly.method("codec", "decode")
+        self.shared_bytes = assembly.method("codec", "shared_bytes")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return itemgetter(0), ((self._codec,),)
 
 
 def _objective(assembly: Assembly) -> ObjectiveTerm:

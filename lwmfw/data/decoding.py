@@ -49,7 +49,7 @@ class View:
         size: height and width of the image.
         resize: what the shorter side becomes before the centre is cut out; None: a random part is shown.
         flip: whether the image is mirrored at random; only where a random part is shown.
-        codec: decodes exemplars.
+        codec: decodes exemplars, in a process that it can reach.
     """
 
     size: int

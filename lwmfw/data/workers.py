@@ -42,8 +42,8 @@ R = TypeVar("R")
 def worker_count() -> int:
     """Processes to decode with: one for each core this process may use, up to WORKERS.
 
-    None with one core, where they would only take turns with this process, and none in a daemonic process, such as a
-    worker of multiprocessing.Pool, which may not have children.
+    None with one core, where a worker is no faster than this process (measured) and takes memory, and none in a
+    daemonic process, such as a worker of multiprocessing.Pool, which may not have children.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return 0 if cores == 1 or multiprocessing.current_process().daemon else min(WORKERS, cores)
@@ -101,11 +101,12 @@ class Workers:
     def submit(self, work: Callable[[T], R], batch: T) -> Future[R]:
         """Have a worker do `work` on a batch."""
         if self._pool is None:
-            context = multiprocessing.get_context(start_method())
-            self._pool = ProcessPoolExecutor(self._count, context, _begin)
-        with warnings.catch_warnings(), _held_back():
-            # workers fork and then only decode, with torch on one thread
-            warnings.filterwarnings("ignore", ".*multi-threaded.*fork", DeprecationWarning)
+            self._pool = ProcessPoolExecutor(self._count, multiprocessing.get_context(start_method()), _begin)
+            with warnings.catch_warnings(), _held_back():
+                # the first call forks all workers, which then only decode, with torch on one thread
+                warnings.filterwarnings("ignore", ".*multi-threaded.*fork", DeprecationWarning)
+                self._pool.submit(os.getpid)
+        with _held_back():
             return self._pool.submit(work, batch)
 
     def close(self) -> None:
@@ -118,7 +119,8 @@ class Workers:
 @contextmanager
 def _held_back() -> Iterator[None]:
     """Signals wait, also in processes started here, which see to them in `_begin`."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
+    # a server of forks would hand the blocked signals on to other people's processes; Windows has no such thing
+    if start_method() == "forkserver" or not hasattr(signal, "pthread_sigmask"):
         yield
         return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)

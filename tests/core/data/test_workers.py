@@ -89,6 +89,13 @@ def codec_file(more="pass", then="pass"):
     return photographs("noting", plugins=[str(Path("noting.py").resolve())])
 
 
+def tiny_codecs():
+    """Shipped codecs as runs call them."""
+    tables = {"memory": photographs()["memory"], "objective": photographs()["objective"]}
+    runs = [tables | {"memory": tables["memory"] | {"codec": {"use": name}}} for name in ("raw", "jpeg")]
+    return [run_in(tables, f"tiny{number}").run.memory.codec for number, tables in enumerate(runs)]
+
+
 def bits(done):
     """All that a run came to: weights, confusion matrices, and the exemplars' bytes."""
     confusion = [step.confusion for step in done.results.steps]
@@ -178,6 +185,18 @@ def test_a_codec_that_cannot_be_pickled_decodes_in_the_main_process(start, alone
     assert set(Path("pids").read_text().split()) == {str(os.getpid())}
 
 
+def kind_of(batch):
+    return [type(carried.content).__name__ for carried in batch]
+
+
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
+def test_shipped_codecs_reach_workers(start, method):
+    start(method)
+    codecs = tiny_codecs()
+    batches = [[Carried(codec)] for codec in codecs]
+    assert [kinds for _, kinds in in_workers(kind_of, batches, len(batches))] == [["Raw"], ["Jpeg"]]
+
+
 class Unpicklable:
     def __reduce__(self):
         raise RecursionError
@@ -213,6 +232,15 @@ def test_a_codec_that_fails_is_named_with_its_provider_and_the_exemplar(start, m
         str(failed.value),
     )
     assert failed.value.exit_code == 1
+
+
+def test_a_codec_that_fails_to_encode_is_named_rather_than_the_file(start):
+    start("fork")
+    tables = codec_file(more="self.encode = lambda pixels: 1 / 0")
+    with pytest.raises(
+        RunFailed, match=r"^noting\.py:\d+: Noting\.encode raised ZeroDivisionError: .* the first step$"
+    ):
+        run_in(tables, "failing")
 
 
 def test_a_codec_that_makes_images_of_another_size_is_refused(start):

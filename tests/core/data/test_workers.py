@@ -383,9 +383,14 @@ def test_a_signal_to_the_run_and_its_workers_is_an_interruption(number, code):
         said = ""
         while "epoch 2/" not in said:
             said += process.stderr.readline()
-        os.killpg(process.pid, number)
+        pids = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        assert len(pids) == 2
+        for pid in map(int, [*pids, process.pid]):  # as a batch system does it: the parent hears of it last
+            os.kill(pid, number)
+            time.sleep(0.3)
         said = process.stderr.read()
         assert process.wait(30) == code, said
+        assert gone(pids)
     assert "Traceback" not in said
     assert "interrupted in step 1" in said
 

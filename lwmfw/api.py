@@ -11,6 +11,7 @@ import torch
 from lwmfw import loop
 from lwmfw.assembly.assemble import assemble
 from lwmfw.assembly.parts import Assembly
+from lwmfw.data.workers import kept_workers
 from lwmfw.engine.build import DeviceName
 from lwmfw.engine.first_step import first_step_of
 from lwmfw.engine.going_on import share_first_step
@@ -62,6 +63,7 @@ def run(
     return execute(assemble(resolved), Path(out) if out else None, device, resume, first).results
 
 
+@kept_workers()
 def execute(
     assembly: Assembly, out: Path | None, device: DeviceName, resume: Resume, from_run: Path | None = None
 ) -> Run:

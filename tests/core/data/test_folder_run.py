@@ -11,7 +11,6 @@ from helpers.runs import interrupted
 from PIL import Image
 
 import lwmfw
-from lwmfw.data import decoding
 from lwmfw.testing import tiny_recipe, tiny_run
 
 CLASSES = ["ant", "bee", "cat", "dog"]
@@ -100,7 +99,7 @@ def test_lwmfw_run_skips_and_lists_it_if_the_recipe_asks(photographs, tmp_path):
 def test_a_run_has_the_same_bits_with_workers_and_without(photographs, tmp_path, monkeypatch, decode):
     done = []
     for workers in (0, 2):
-        monkeypatch.setattr(decoding, "worker_count", lambda count=workers: count)
+        monkeypatch.setattr("lwmfw.data.workers.worker_count", lambda count=workers: count)
         folder = tmp_path / str(workers)
         folder.mkdir()
         done.append(tiny_run(recipe_tables(photographs, decode=decode), folder))

@@ -105,8 +105,8 @@ def keep_gradients_format(body: Features) -> None:
 
 
 def _channels_last(gradient: Tensor) -> Tensor:
-    """The same values; a copy only if they lie otherwise."""
-    return gradient.contiguous(memory_format=torch.channels_last)
+    """The same values; a copy only if they lie otherwise. vmap, as penalties take it, knows no memory formats."""
+    return gradient.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
 
 
 @contextlib.contextmanager

@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from lwmfw import record
 from lwmfw.errors import RunBusy, UserError
 from lwmfw.recipe.load import load_recipe
+from lwmfw.record import files
 from lwmfw.record.directory import open_directory
 from lwmfw.record.files import write_text
 from lwmfw.testing import tiny_recipe
@@ -77,7 +77,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(record.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
         write_text(file, "new and longer")
     assert file.read_text() == "old"

@@ -14,7 +14,7 @@ from lwmfw.model.growing import Model, build_model
 from lwmfw_plugins.backbones._resnet import ResNet
 from lwmfw_plugins.backbones.torchvision import Torchvision, TorchvisionOptions
 from lwmfw_plugins.classifiers._heads import CosineHead, LinearHead
-from lwmfw_plugins.penalties import importance
+from lwmfw_plugins.penalties import _importance
 from lwmfw_plugins.penalties._importance import flat, placed, some_of, spring_energy
 from lwmfw_plugins.penalties.ewc import drawn_class, fisher_diagonal, joined
 from lwmfw_plugins.penalties.mas import sensitivity
@@ -114,9 +114,9 @@ def test_how_many_images_are_taken_at_a_time_does_not_matter(monkeypatch):
     model, batches = small_model(), batches_of(torch.zeros(7))
     parameters = dict(model.named_parameters())
     whole = sensitivity(model, parameters, batches)
-    monkeypatch.setattr(importance, "_VALUES", 2 * len(whole))
+    monkeypatch.setattr(_importance, "_VALUES", 2 * len(whole))
     assert_close(sensitivity(model, parameters, batches), whole)
-    monkeypatch.setattr(importance, "_VALUES", 1)
+    monkeypatch.setattr(_importance, "_VALUES", 1)
     assert_close(sensitivity(model, parameters, batches), whole)
 
 

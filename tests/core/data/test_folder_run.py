@@ -1,11 +1,10 @@
 """A run on a person's own images: sizes and modes of all kinds, damaged ones, and the same bits however it is run."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
+from helpers import command as command_line
 from helpers.pictures import noise, put, save
 from helpers.runs import interrupted
 from PIL import Image
@@ -68,9 +67,7 @@ def equal(one, two):
 
 
 def command(recipe):
-    quick = ["--device", "cpu", "--set", "training.epochs=1"]
-    line = [sys.executable, "-m", "lwmfw", "run", str(recipe), "--out", "run", *quick]
-    return subprocess.run(line, capture_output=True, text=True, check=False)
+    return command_line.lwmfw("run", recipe, "--out", "run", "--device", "cpu", "--set", "training.epochs=1")
 
 
 def test_lwmfw_run_names_an_unreadable_image_and_exits_2(photographs, tmp_path):
@@ -82,7 +79,6 @@ def test_lwmfw_run_names_an_unreadable_image_and_exits_2(photographs, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.slow
 def test_lwmfw_run_skips_and_lists_it_if_the_recipe_asks(photographs, tmp_path):
     recipe = tiny_recipe(recipe_tables(photographs) | {"observers": [{"use": "console"}]}, tmp_path)
     done = command(recipe)

@@ -45,7 +45,6 @@ def rows(path):
     return read
 
 
-@pytest.mark.slow
 def test_the_command_from_end_to_end(tmp_path):
     recipe = tiny_recipe(TINY | {"observers": [{"use": "console"}]}, tmp_path)
     done = command("search", recipe, "--lr", "0.1,0.02", "--trials", 3, "--validation", 0.2, "--out", "found")

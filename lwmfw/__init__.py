@@ -25,6 +25,7 @@ from lwmfw.components import (
     Options,
     Penalty,
     Rate,
+    Readout,
     Refiner,
     Selector,
 )
@@ -103,6 +104,7 @@ __all__ = [
     "Penalty",
     "Phase",
     "Rate",
+    "Readout",
     "Refiner",
     "Results",
     "Run",

@@ -127,6 +127,7 @@ TRAITS = {
         ),
         Trait("grows", ("rate",), *_FLAG, "it keeps more than the budget says"),
         Trait("none_of_these", ("objective",), *_FLAG, "labels below 0 are none of the classes"),
+        Trait("exact", ("readout",), *_FLAG, "its state is a sum over images, of features as the backbone has them"),
         Trait("spares_first_step", (), *_FLAG, "its hooks change nothing of the first step's training"),
         Trait("state", (), "method", callable, None, "returns what checkpoints keep: tensors and plain values by name"),
         Trait("restore", (), "method", callable, None, "takes back what `state` returned"),
@@ -211,6 +212,17 @@ class Classifier(Component):
     kind, table, required_methods = "classifier", "classifier", ("build",)
 
 
+class Readout(Component):
+    """Decides from features which class an image is of. Its object has `scores(features) -> (B, seen)`, float.
+
+    It is fitted in the hook `after_training`, and never writes into the classifier that is trained and distilled. What
+    its `state()` returns is counted as its bytes. One whose state is a sum over images sets `exact = True`: while the
+    backbone stays as it is, learning classes one group after another is then learning them at once.
+    """
+
+    kind, table, listed, required_methods = "readout", "readouts", True, ("scores",)
+
+
 @dataclass(frozen=True)
 class Objective(Component):
     """The classification loss L_C. Its object has `loss(logits, labels) -> scalar`; options extend ObjectiveOptions.
@@ -281,7 +293,7 @@ class Observer(Component):
 
 KINDS: tuple[type[Component], ...] = (
     *(Data, Backbone, Classifier, Objective, Penalty, ExtraPhase),
-    *(Selector, Rate, Refiner, Codec),
+    *(Readout, Selector, Rate, Refiner, Codec),
     Observer,
 )
 """In the order in which their hooks are called."""

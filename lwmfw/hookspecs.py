@@ -164,6 +164,23 @@ def after_epoch(run: Run, step: Step, epoch: int, means: Mapping[str, float], rn
 
 
 @hookspec
+def after_training(run: Run, step: Step, model: Model, old: Model, data: ImageSet, rng: Generator) -> None:
+    """The phases of a step are over; nothing is stored or measured yet. Read-outs are fitted here.
+
+    The one place where a classifier may be set without gradients. The backbone is not changed here.
+
+    Args:
+        run: the run; `run.features(data)` are the model's features, `run.features(data, model=old)` its predecessor's,
+            row by row of the same images.
+        step: the step that has been trained.
+        model: the trained model, in training mode.
+        old: its frozen predecessor; None in the first step. Offered only to a component that names "old" in its
+            `needs`.
+        data: the images the step was trained on, exemplars first, not augmented.
+    """
+
+
+@hookspec
 def before_memory(run: Run, step: Step, model: Model, candidates: ImageSet, rng: Generator) -> None:
     """Exemplars of a step of a recipe with [memory] are selected next; no quota is known.
 

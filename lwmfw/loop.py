@@ -8,8 +8,9 @@ for each step - Step(index, new classes, seen classes):
                    terms = {objective} + hook compute_penalty (from the second step on)
                    sum.backward() ; update ; hook after_update
         per epoch: term means to the host ; metrics.jsonl ; hook after_epoch
+    hook after_training (read-outs are fitted)
     with [memory]: hook before_memory -> quota = hook allocate_memory -> selection = hook select_memory -> memory.store
-    result = evaluate(model, seen classes, every classifier) -> old = frozen copy
+    result = evaluate(model, seen classes, every read-out) -> old = frozen copy
     hook after_step -> checkpoint
 hook after_run                                    (also after an exception)
 """
@@ -75,6 +76,7 @@ def learn(run: Run, step: Step, old: Model | None) -> Model | None:
         for phase in run.phases(step):
             position.phase, position.epoch = phase.name, 0
             train_phase(run, step, phase, balanced(run, step, images) if phase.balanced else images, old)
+    hook.after_training(run=run, step=step, model=run.model, old=old, data=images, rng=run.rng)
     keep_exemplars(run, step, images)
     result = evaluate(run, step, train_seconds=taken.train_seconds if taken else time.perf_counter() - started)
     run.results.steps.append(result)

@@ -239,6 +239,16 @@ def scalar_fault(value: Any, device: Any) -> str:
     return ""
 
 
+def scores(answer: Any, features: Tensor) -> str:
+    """Of a read-out's scores; how many classes there are is checked where they are used."""
+    from torch import Tensor
+
+    form = isinstance(answer, Tensor) and answer.ndim == 2 and len(answer) == len(features)
+    if form and answer.is_floating_point() and answer.device == features.device:
+        return ""
+    return f"returned {told(answer)}; return floating scores (B, seen) for {told(features)}"
+
+
 def encoded(answer: Any, pixels: Tensor) -> str:
     """Of a codec's encode."""
     if not isinstance(answer, list) or not all(type(each) is bytes for each in answer):
@@ -322,6 +332,7 @@ METHODS: dict[str, Callable[..., str]] = {
     "backbone.build": network,
     "classifier.build": head,
     "objective.loss": scalar,
+    "readout.scores": scores,
     "codec.encode": encoded,
     "codec.decode": decoded,
     "codec.shared_bytes": byte_count,

@@ -39,13 +39,10 @@ def unfit_objective(assembly: Assembly) -> list[str]:
 
 
 def unfit_memory(assembly: Assembly) -> list[str]:
-    """What is asked of exemplars where there are none, or of a budget that is a promise."""
+    """A budget that is no exemplar a class, or one that is a promise."""
     recipe, source = assembly.resolved.recipe, assembly.resolved.source
     if recipe.memory is None:
-        if "nme" not in recipe.evaluation.classifiers:
-            return []
-        place = source.place(("evaluation", "classifiers"))
-        return [f'{place}: evaluation.classifiers: "nme" needs exemplars, but the recipe keeps none; add [memory]']
+        return []
     rate, budget = assembly.only("rate"), parse_budget(recipe.memory.budget)
     count = assembly.only("data").trait("class_count")
     classes = count and (recipe.scenario.classes or count)

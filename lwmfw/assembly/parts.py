@@ -40,6 +40,10 @@ class Assembly:
         """The component of a kind of which a recipe has exactly one."""
         return next(part for part in self.components.values() if part.record.kind == kind)
 
+    def of_kind(self, kind: str) -> dict[str, Attached]:
+        """All components of a kind, by name."""
+        return {name: part for name, part in self.components.items() if part.record.kind == kind}
+
     def method(self, kind: str, method: str) -> Callable[..., Any]:
         """A method of the only component of a kind."""
         return self.only(kind).method(method)

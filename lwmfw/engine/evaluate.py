@@ -1,58 +1,97 @@
-"""What a step has learned, measured in one pass over the test images of all seen classes.
-
-cnn: the class of the largest logit. nme: the class whose exemplars' mean feature is nearest; exemplars are taken as the
-memory holds them, and mirrored ones besides where training mirrors images (iCaRL, Rebuffi et al., CVPR 2017).
-"""
+"""What a step has learned, measured in one pass over the test images of all seen classes, by every read-out."""
 
 from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from lwmfw.assembly.calls import Attached
 from lwmfw.engine.run import Run
-from lwmfw.model.features import class_means, nearest_mean_scores
 from lwmfw.model.growing import evaluating, model_bytes, parameter_count
 from lwmfw.recipe.scenario import Step
 from lwmfw.record.results import StepResult, accuracy
 
 
 def evaluate(run: Run, step: Step, train_seconds: float) -> StepResult:
-    """The result of a step: accuracies and confusion by classifier, and cost."""
-    seen, model = step.seen_classes, run.model
-    who = run.recipe.evaluation.classifiers
-    confusion = {w: torch.zeros(len(seen) ** 2, dtype=torch.int64, device=run.device) for w in who}
-    top5 = {w: torch.zeros((), dtype=torch.int64, device=run.device) for w in who}
-    means = exemplar_means(run, len(seen)) if "nme" in who else torch.empty(0)
+    """The result of a step: accuracies and confusion by read-out, and cost."""
+    seen, model, readouts = step.seen_classes, run.model, run.assembly.of_kind("readout")
+    confusion, top5 = _counts(run, readouts, len(seen))
     images = run.data.test.of_classes(seen)
-    with evaluating(model):
-        for batch, labels in run.loader.evaluation_batches(images):
-            new = model(batch)
-            for w in who:
-                scores = new.logits if w == "cnn" else nearest_mean_scores(new.features, means)
-                best = scores.topk(min(5, len(seen))).indices
-                confusion[w] += torch.bincount(labels * len(seen) + best[:, 0], minlength=len(confusion[w]))
-                top5[w] += (best == labels[:, None]).sum()
-    rows = {w: confusion[w].view(len(seen), len(seen)).tolist() for w in who}
+    rows = {name: confusion[name].view(len(seen), len(seen)).tolist() for name in readouts}
     finished, order = run.steps[: step.index], run.results.classes_order
+    states = {name: _state(part) for name, part in readouts.items()}
     return StepResult(
         step=step.index,
         new_classes=[order[c] for c in step.new_classes],
         seen=len(seen),
-        accuracy={w: accuracy(rows[w], seen) for w in who},
-        accuracy_top5={w: int(top5[w]) / len(images) for w in who},
-        accuracy_by_step={w: [accuracy(rows[w], s.new_classes) for s in finished] for w in who},
-        confusion={w: rows[w] for w in who},
+        accuracy={w: accuracy(rows[w], seen) for w in readouts},
+        accuracy_top5={w: top5[w] / len(images) for w in readouts},
+        accuracy_by_step={w: [accuracy(rows[w], s.new_classes) for s in finished] for w in readouts},
+        confusion=rows,
         parameters=parameter_count(model),
         model_bytes=model_bytes(model),
         exemplars=len(run.memory.exemplars) if run.memory else 0,
         memory_bytes=run.memory.bytes if run.memory else 0,
         train_seconds=round(train_seconds, 3),
+        readout_bytes={name: _bytes(state) for name, state in states.items()},
+        readouts=_certificates(run, readouts, states),
     )
 
 
-def exemplar_means(run: Run, classes: int) -> Tensor:
-    """Each class's mean over its exemplars, (classes, D), of length 1."""
-    assert run.memory is not None, "checked when the recipe is read"  # noqa: S101
-    exemplars = run.memory.images()
-    views = [run.features(exemplars)] + ([run.features(exemplars, mirrored=True)] if run.loader.flip else [])
-    return class_means(torch.cat(views), exemplars.labels.repeat(len(views)), classes)
+def _counts(run: Run, readouts: Mapping[str, Attached], seen: int) -> tuple[dict[str, Tensor], dict[str, int]]:
+    """Confusion (seen * seen,) and right answers among the best five, by read-out."""
+    scores = {name: part.method("scores") for name, part in readouts.items()}
+    confusion = {w: torch.zeros(seen**2, dtype=torch.int64, device=run.device) for w in readouts}
+    top5 = {w: torch.zeros((), dtype=torch.int64, device=run.device) for w in readouts}
+    with evaluating(run.model):
+        for batch, labels in run.loader.evaluation_batches(run.data.test.of_classes(range(seen))):
+            features = run.model(batch).features
+            for name, part in readouts.items():
+                found = scores[name](features)
+                if found.shape[1] != seen:
+                    what = f"returned scores of {found.shape[1]} classes; {seen} are seen, return one for each"
+                    raise part.failure(f"{part.provider}: {name}.scores {what}")
+                best = found.topk(min(5, seen)).indices
+                confusion[name] += torch.bincount(labels * seen + best[:, 0], minlength=seen**2)
+                top5[name] += (best == labels[:, None]).sum()
+    return confusion, {name: int(count) for name, count in top5.items()}
+
+
+def _state(part: Attached) -> dict[str, Any]:
+    state: dict[str, Any] = part.method("state")() if part.trait("state") else {}
+    return state
+
+
+def _bytes(state: Mapping[str, Any]) -> int:
+    return sum(v.numel() * v.element_size() for v in state.values() if isinstance(v, Tensor))
+
+
+def _certificates(
+    run: Run, readouts: Mapping[str, Attached], states: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Of read-outs with a state: digests of it and of the backbone, whether it is what learning all at once would give,
+    and its plain values."""
+    fitted = [name for name, state in states.items() if state]
+    backbone = digest(run.model.backbone.state_dict()) if fitted else ""
+    before = run.results.steps[-1].readouts if run.results.steps else {}
+    found = {}
+    for name in fitted:
+        plain = {key: value for key, value in states[name].items() if not isinstance(value, Tensor)}
+        same = name not in before or (before[name]["backbone"] == backbone and before[name]["exact"])
+        exact = readouts[name].trait("exact") and same
+        found[name] = {"exact": exact, "statistics": digest(states[name]), "backbone": backbone} | plain
+    return found
+
+
+def digest(values: Mapping[str, Any]) -> str:
+    """SHA-256 of tensors by name, whatever the order and wherever they are; other values are left out."""
+    hashed = hashlib.sha256()
+    for name in sorted(name for name, value in values.items() if isinstance(value, Tensor)):
+        value = values[name].detach().cpu().contiguous()
+        hashed.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        hashed.update(value.flatten().view(torch.uint8).numpy().tobytes())
+    return hashed.hexdigest()

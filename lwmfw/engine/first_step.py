@@ -23,7 +23,10 @@ from lwmfw.record.directory import first_difference
 from lwmfw.record.reading import RecordedRun
 
 _AFTER_TRAINING = frozenset(
-    {"compute_penalty", "before_memory", "allocate_memory", "select_memory", "after_step", "after_run"}
+    {
+        *("compute_penalty", "after_training", "before_memory", "allocate_memory", "select_memory"),
+        *("after_step", "after_run"),
+    }
 )
 """Hooks that have no part in the training of a first step; those after it are called anyway."""
 

@@ -140,9 +140,15 @@ class Run:
         """Optimiser updates that a step will take, as far as it is known before it."""
         return sum(phase.epochs * self.planned_shape(step, phase).batches for phase in self.phases(step))
 
-    def features(self, images: ImageSet, *, mirrored: bool = False) -> Tensor:
-        """The model's features of images, (N, D), float32, in evaluation mode; mirrored left to right if wanted."""
-        return features_of(self.model, self.loader.evaluation_batches(images), mirrored=mirrored)
+    def features(self, images: ImageSet, *, mirrored: bool = False, model: Model | None = None) -> Tensor:
+        """Features of images, (N, D), float32, in evaluation mode and in the order in which the images are stored.
+
+        Args:
+            images: N of them.
+            mirrored: whether they are mirrored left to right.
+            model: whose features; by default those of the run's own model.
+        """
+        return features_of(model or self.model, self.loader.evaluation_batches(images), mirrored=mirrored)
 
     def fresh_model(self, rng: Generator) -> Model:
         """An untrained model with as many classes as the run's; torch's global generator is left alone."""

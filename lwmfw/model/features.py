@@ -39,13 +39,3 @@ def class_means(features: Tensor, labels: Tensor, classes: int) -> Tensor:
     """
     sums = features.new_zeros(classes, features.shape[1]).index_add_(0, labels, normalize(features))
     return normalize(sums)
-
-
-def nearest_mean_scores(features: Tensor, means: Tensor) -> Tensor:
-    """How close normalised features are to class means of length 1: their cosine, which orders as the distance does.
-
-    Returns:
-        (B, classes); minus infinity for a class without images, whose mean is zero.
-    """
-    absent = (means == 0).all(1)
-    return (normalize(features) @ means.T).masked_fill(absent, -torch.inf)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from lwmfw.components import Options
 from lwmfw.recipe.budget import parse_budget
@@ -106,12 +106,16 @@ class Training(StepSettings):
 class Evaluation(Options):
     """What is measured after a step, on which images."""
 
-    classifiers: list[Literal["cnn", "nme"]] = Field(
-        ["cnn"],
-        min_length=1,
-        max_length=2,
-        description="who decides: the classifier, the nearest mean of exemplars, or both beside each other",
-    )
+    @model_validator(mode="before")
+    @classmethod
+    def _former(cls, table: Any) -> Any:
+        if isinstance(table, dict) and "classifiers" in table:
+            raise ValueError(
+                "input should have no classifiers, who decides has tables of its own; write [[readouts]] with "
+                'use = "cnn", another with use = "nme"'
+            )
+        return table
+
     validation: Fraction = Field(
         0.0, description="this share of the training data takes the test set's place, which is then not used"
     )
@@ -132,5 +136,6 @@ class Recipe(Options):
     phases: list[ListedChoice] = Field([], max_length=100)
     memory: MemoryTable | None = None
     training: Training
+    readouts: list[ListedChoice] = Field([ListedChoice(use="cnn")], min_length=1, max_length=100)
     evaluation: Evaluation = Evaluation()
     observers: list[ListedChoice] = Field([ListedChoice(use="console")], max_length=100)

@@ -20,8 +20,9 @@ SCHEMA = 1
 
 @dataclass
 class StepResult:
-    """What was measured after a step. Dictionaries are by classifier; confusion rows are true classes, both in
-    class order. `extra` is for observers: component name -> plain values of its own."""
+    """What was measured after a step. Dictionaries are by read-out; confusion rows are true classes, both in
+    class order. `readouts` has of each with a state whether it is exact, and digests of its statistics and of the
+    backbone. `extra` is for observers: component name -> plain values of its own."""
 
     step: int
     new_classes: list[int]
@@ -35,6 +36,8 @@ class StepResult:
     exemplars: int
     memory_bytes: int
     train_seconds: float
+    readout_bytes: dict[str, int] = field(default_factory=dict)
+    readouts: dict[str, dict[str, Any]] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
 
 

@@ -121,7 +121,7 @@ class _Trials:
             except NotFinite:
                 pass  # a rate too large is an answer, not an error
             else:
-                who = run.recipe.evaluation.classifiers[0]
+                who = next(iter(result.accuracy))
                 new, seen, after = result.accuracy_by_step[who][-1], result.accuracy[who], snapshot(run)
         seconds = round(time.perf_counter() - started, 1)
         trial = Trial(step.index, stage, lr, trade_offs, wanted, new, seen, seconds, after)

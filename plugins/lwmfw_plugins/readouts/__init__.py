@@ -1,0 +1,1 @@
+"""Read-outs: what decides from features which class an image is of."""

@@ -1,0 +1,43 @@
+"""ncm: the nearest class mean decides, of all images of a class (Mensink et al., PAMI 2013).
+
+Unlike nme it needs no exemplars: the sums of a class are taken when its images are there. Means are of features of
+length 1, and so are compared: the score is the cosine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from lwmfw import Component, Options, Readout, hookimpl
+from lwmfw_plugins.readouts._fitted import FromSums
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lwmfw_plugins.readouts._sums import Sums
+
+
+class NearestClassMean(FromSums):
+    """The class whose mean feature is nearest, by cosine; of all images, without keeping any."""
+
+    def __init__(self, options: Options) -> None:
+        super().__init__()
+
+    def solve(self, sums: Sums) -> None:
+        """The directions of the means."""
+        from torch.nn.functional import normalize
+
+        self.means = normalize(sums.means)
+
+    def scores(self, features: Tensor) -> Tensor:
+        """Cosines, (B, seen)."""
+        from torch.nn.functional import normalize
+
+        return normalize(features) @ self.means.T.to(features)
+
+
+@hookimpl
+def register_components() -> Iterator[Component]:
+    """The component of this file."""
+    yield Readout("ncm", NearestClassMean)

@@ -106,11 +106,18 @@ def unmet_needs(assembly: Assembly) -> list[str]:
     return errors
 
 
+def unknown_need(need: str) -> str:
+    """What is wrong with a need in any recipe; empty if something can offer it."""
+    if need in NEEDS:
+        return ""
+    hint = did_you_mean(need, NEEDS) or f"; choose of {', '.join(sorted(NEEDS))}"
+    return f"'{need}', which nothing can offer{hint}"
+
+
 def _unmet(assembly: Assembly, need: str) -> str:
     """What is wrong with a need in this recipe; empty if it is met."""
     if need not in NEEDS:
-        hint = did_you_mean(need, NEEDS) or f"; choose of {', '.join(sorted(NEEDS))}"
-        return f"'{need}', which nothing can offer{hint}"
+        return unknown_need(need)
     if need == "memory" and assembly.resolved.recipe.memory is None:
         return "exemplars, but the recipe keeps none; add [memory]"
     for kind in (kind for kind, possible in OFFERS.items() if need in possible):

@@ -15,28 +15,12 @@ from pathlib import Path
 import torch
 from torch.nn.functional import cross_entropy
 
-from lwmfw import Images, Model
-from lwmfw.assembly.assemble import assemble
+from lwmfw import Images, Model, open_run
 from lwmfw.data.loader import EpochShape
-from lwmfw.engine.prepare import prepare
 from lwmfw.engine.run import Run
-from lwmfw.recipe.load import load_recipe
-from lwmfw.record import checkpoint
 from lwmfw.rng import generator
 
 BATCH = 32
-
-
-def opened(path: Path) -> Run:
-    """A finished run with its memory."""
-    run = prepare(assemble(load_recipe(path / "resolved.toml")), "cpu")
-    kept = checkpoint.load(path / "checkpoints")
-    if kept is None or run.memory is None:
-        raise SystemExit(f"{path}: holds no checkpoint with exemplars")
-    for step in run.steps:
-        run.model.grow(len(step.new_classes))
-    checkpoint.restore(kept, run.model, run.stateful)
-    return run
 
 
 def trained(run: Run, exemplars: Images, epochs: int, repeat: int) -> Model:
@@ -73,7 +57,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=2)
     given = parser.parse_args()
     for path in given.runs:
-        run = opened(path)
+        run = open_run(path).prepared()
         assert run.memory is not None
         exemplars = run.memory.images()
         assert isinstance(exemplars, Images)

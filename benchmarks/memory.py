@@ -20,8 +20,8 @@ import torch
 from PIL import Image
 
 from lwmfw import ImageFiles
-from lwmfw.data.decoding import worker_count
 from lwmfw.data.loader import EpochShape, Loader
+from lwmfw.data.workers import worker_count
 from lwmfw.testing import tiny_recipe
 
 CLASSES = 4

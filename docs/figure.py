@@ -18,7 +18,8 @@ mpl.rcParams.update({"axes.spines.right": False, "font.family": "sans-serif"})
 import matplotlib.pyplot as plt  # noqa: E402 - after the settings
 from matplotlib.axes import Axes  # noqa: E402
 
-from lwmfw.record.results import Results, read_results  # noqa: E402
+from lwmfw.record.reading import RecordedRun  # noqa: E402
+from lwmfw.record.results import Results  # noqa: E402
 
 HERE = Path(__file__).parent
 COLOURS = {"finetune": "#8c8c8c", "lwf-mc": "#3b75af", "c-lad": "#c9a227", "lwm": "#c03d3e", "joint": "#2f2f2f"}
@@ -28,7 +29,7 @@ WITH_EXEMPLARS = {"icarl": "#8c8c8c", "ucir": "#3b75af", "podnet": "#c9a227", "p
 
 def measured(folder: str, names: dict[str, str] = COLOURS) -> dict[str, list[Results]]:
     """Recipe -> its runs, in the order of names."""
-    runs = [read_results(path) for path in sorted((HERE / "measured" / folder).glob("*.json"))]
+    runs = [RecordedRun(path).results for path in sorted((HERE / "measured" / folder).glob("*.json"))]
     return {name: [run for run in runs if run.recipe == name] for name in names}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,18 +11,18 @@ import torch
 from lwmfw import loop
 from lwmfw.assembly.assemble import assemble
 from lwmfw.assembly.parts import Assembly
-from lwmfw.engine.build import DeviceName, new_model
+from lwmfw.data.workers import kept_workers
+from lwmfw.engine.build import DeviceName
 from lwmfw.engine.first_step import first_step_of
 from lwmfw.engine.going_on import share_first_step
+from lwmfw.engine.opened import OpenedRun
 from lwmfw.engine.prepare import environment, prepare
 from lwmfw.engine.run import Run
-from lwmfw.errors import Interrupted, LwmfwError, RunFailed, UserError
-from lwmfw.model.growing import Model
+from lwmfw.errors import Interrupted, LwmfwError, RunFailed
 from lwmfw.recipe import shipped
 from lwmfw.recipe.load import load_recipe
-from lwmfw.record import checkpoint
 from lwmfw.record.directory import Resume, open_directory
-from lwmfw.record.results import Results, read_results
+from lwmfw.record.results import Results
 
 
 def run(
@@ -64,6 +63,7 @@ def run(
     return execute(assemble(resolved), Path(out) if out else None, device, resume, first).results
 
 
+@kept_workers()
 def execute(
     assembly: Assembly, out: Path | None, device: DeviceName, resume: Resume, from_run: Path | None = None
 ) -> Run:
@@ -114,36 +114,16 @@ def told_in_words(assembly: Assembly, path: Path) -> Iterator[None]:
         raise failure from error
 
 
-@dataclasses.dataclass(frozen=True)
-class OpenedRun:
-    """A run directory, read."""
-
-    path: Path
-    results: Results
-    model: Model
-
-
 def open_run(path: Path | str) -> OpenedRun:
-    """Read a run's results and the model of its last finished step.
+    """Read a run: its results, the model of its last finished step or of the first, its exemplars.
 
     Args:
         path: the run directory.
-
-    Returns:
-        The results and the model, on the CPU in evaluation mode, without a plug-in's own parts (`model.extras`).
 
     Raises:
         UserError: no run there, or none that has finished a step.
         CheckpointRefused: the checkpoint is damaged.
     """
-    path = Path(path)
-    results = read_results(path)
-    kept = checkpoint.load(path / "checkpoints")
-    if kept is None:
-        raise UserError(f"{path}: holds no checkpoint; name a run directory that still has its checkpoints folder")
-    assembly = assemble(load_recipe(path / "resolved.toml"))
-    model = new_model(assembly, kept.facts["channels"], kept.facts["size"], torch.device("cpu"))
-    for step in kept.results.steps:
-        model.grow(len(step.new_classes))
-    checkpoint.restore(kept.without_extras(), model, {})
-    return OpenedRun(path, results, model.eval())
+    opened = OpenedRun(path)
+    _ = opened.results, opened.model  # what is wrong with the run is found here
+    return opened

@@ -263,7 +263,11 @@ class Codec(Component):
 
     Its object has `encode(pixels) -> list[bytes]` for uint8 images (N, C, H, W), their inverse
     `decode(encoded, shape) -> (N, C, H, W)` for a shape (C, H, W), and `shared_bytes(shape)`, what such images
-    share and the memory holds once. Decoding also happens in worker processes.
+    share and the memory holds once.
+
+    Photographs are encoded and decoded in worker processes, by copies that are made by pickling. The main process does
+    it itself, and more slowly, where that cannot be done: the object does not pickle, or its class comes from a plug-in
+    file and the workers are spawned, so that they do not know it.
     """
 
     kind, table, required_methods = "codec", "memory.codec", ("encode", "decode", "shared_bytes")

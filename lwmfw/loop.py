@@ -25,7 +25,7 @@ from torch import Tensor
 from lwmfw.data.images import Batch, ImageSet
 from lwmfw.data.loader import EpochShape
 from lwmfw.engine.evaluate import evaluate
-from lwmfw.engine.going_on import go_on, save, take_first_step
+from lwmfw.engine.going_on import go_on, old_model, save, take_first_step
 from lwmfw.engine.optimizer import build_optimizer, build_schedule
 from lwmfw.engine.run import Run
 from lwmfw.engine.terms import TermMeans, backward, merge_terms
@@ -48,7 +48,7 @@ def train(run: Run) -> Results:
     try:
         hook.before_run(run=run, rng=run.rng)
         go_on(run)
-        old = run.old_model()
+        old = old_model(run)
         for step in run.remaining_steps:
             old = learn(run, step, old)
         if run.directory:
@@ -78,7 +78,7 @@ def learn(run: Run, step: Step, old: Model | None) -> Model | None:
     keep_exemplars(run, step, images)
     result = evaluate(run, step, train_seconds=taken.train_seconds if taken else time.perf_counter() - started)
     run.results.steps.append(result)
-    old = run.old_model()
+    old = old_model(run)
     hook.after_step(run=run, step=step, model=run.model, data=images, result=result, rng=run.rng)
     save(run)
     return old

@@ -1,5 +1,9 @@
 """One thread for every test: the fast set runs in parallel processes, and results are those of one thread."""
 
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # of processes that tests start
+
 import pytest
 import torch
 

@@ -91,11 +91,9 @@ def search(
 def resume(run: RunArgument, device: DeviceOption = Device.AUTO) -> None:
     """Go on with an interrupted run from its last finished step."""
     from lwmfw.assembly.assemble import assemble
-    from lwmfw.errors import UserError
+    from lwmfw.record.reading import RecordedRun
 
-    if not (run / "resolved.toml").is_file():
-        raise UserError(f"{run}: no run directory; name one that holds a resolved.toml")
-    _execute(assemble(load(run / "resolved.toml")), run, device, ResumeMode.MUST)
+    _execute(assemble(RecordedRun(run).recipe), run, device, ResumeMode.MUST)
 
 
 def _execute(

@@ -102,10 +102,11 @@ def compare(
     format_: Annotated[TableFormat, typer.Option("--format", help="table, or tidy csv.")] = TableFormat.TABLE,
 ) -> None:
     """Put the results of runs side by side; seeds of one variant are averaged."""
-    from lwmfw.record.compare import comparison_rows, read_run
+    from lwmfw.record.compare import comparison_rows
+    from lwmfw.record.reading import RecordedRun
     from lwmfw.record.results import accuracy_csv
 
-    read = [read_run(path) for path in runs]
+    read = [RecordedRun(path) for path in runs]
     if format_ is TableFormat.CSV:
         print(accuracy_csv({str(run.path): run.results for run in read}), end="")
     else:

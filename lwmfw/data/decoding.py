@@ -1,35 +1,32 @@
 """Images in files to batches: decoded, cut and resized in worker processes, so that memory holds a few batches only.
 
 What becomes of a file depends on the file, the view and a seed that comes with it, and not on the process that decodes
-it: the number of workers is the machine's affair and changes no bit.
+it: how many workers there are and how they start (workers.py) is the machine's affair and changes no bit. What a worker
+cannot do - its codec did not reach it, or failed - the main process does itself, where an error can name its provider.
 """
 
 from __future__ import annotations
 
 import math
-import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from PIL import Image, UnidentifiedImageError
 from PIL.Image import Resampling, Transpose
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from lwmfw.data.images import ImageFiles, Images, StoredImage
+from lwmfw.data.workers import Carried, in_workers
 from lwmfw.errors import RunFailed, UserError, shown
 
-WORKERS = 8  # more rarely pay: the disk or the device is the limit by then
-_EXEMPLAR = ""  # in the place of a path
 CHUNK = 64  # files that a worker decodes at a time where no batch size is given
 
 Box = tuple[float, float, float, float]
 Item = tuple[str | StoredImage, int]
 """A file or an exemplar, and the seed of how it is shown."""
-T = TypeVar("T")
 
 _ORIENTATION = 0x0112
 _TURNS = {
@@ -52,13 +49,13 @@ class View:
         size: height and width of the image.
         resize: what the shorter side becomes before the centre is cut out; None: a random part is shown.
         flip: whether the image is mirrored at random; only where a random part is shown.
-        codec: decodes exemplars.
+        codec: decodes exemplars, in a process that it can reach.
     """
 
     size: int
     resize: int | None
     flip: bool = False
-    codec: Any = None
+    codec: Carried = field(default_factory=Carried)
 
     def show(self, source: str | StoredImage, seed: int) -> Tensor:
         """The image of a file or an exemplar, (3, size, size), uint8.
@@ -77,8 +74,11 @@ class View:
     def _part(self, source: str | StoredImage, choose: Callable[[int, int], Box]) -> Image.Image:
         if isinstance(source, str):
             return _read(source, self.size, choose)
-        pixels = self.codec.decode([source.encoded], (3, source.height, source.width))[0]
-        image = Image.fromarray(pixels.permute(1, 2, 0).numpy())
+        shape = (3, source.height, source.width)
+        pixels = self.codec.content.decode([source.encoded], shape)
+        if tuple(pixels.shape) != (1, *shape):
+            raise ValueError(f"it became {tuple(pixels.shape)} instead of {(1, *shape)}")
+        image = Image.fromarray(pixels[0].permute(1, 2, 0).numpy())
         return image.resize((self.size, self.size), Resampling.BILINEAR, choose(source.width, source.height))
 
 
@@ -154,18 +154,18 @@ def _tensor(image: Image.Image) -> Tensor:
 
 @dataclass(frozen=True)
 class _Decode:
-    """Shows a batch of files; returns images (B, 3, size, size) without the unreadable, and why those are."""
+    """Shows a batch of files; returns images (B, 3, size, size), and why some could not be shown, by position."""
 
     view: View
 
-    def __call__(self, items: Sequence[Item]) -> tuple[Tensor, dict[str, str]]:
-        images, failures = [torch.empty(0, 3, self.view.size, self.view.size, dtype=torch.uint8)], {}
-        for source, seed in items:
+    def __call__(self, items: Sequence[Item]) -> tuple[Tensor, dict[int, str]]:
+        images, failures = torch.zeros(len(items), 3, self.view.size, self.view.size, dtype=torch.uint8), {}
+        for place, (source, seed) in enumerate(items):
             try:
-                images.append(self.view.show(source, seed)[None])
+                images[place] = self.view.show(source, seed)
             except Exception as error:
-                failures[source if isinstance(source, str) else _EXEMPLAR] = _reason(error)
-        return torch.cat(images), failures
+                failures[place] = _reason(error)
+        return images, failures
 
 
 def _reason(error: Exception) -> str:
@@ -176,53 +176,8 @@ def _reason(error: Exception) -> str:
 
 def _examine(items: Sequence[Item]) -> dict[str, str]:
     """The unreadable among files and why, without sending pixels home."""
-    return _Decode(View(size=8, resize=8))(items)[1]
-
-
-class _Work(Dataset[Any], Generic[T]):
-    """What a worker does with a batch of items. It holds no list: the items come with the batch."""
-
-    def __init__(self, work: Callable[[Sequence[Item]], T]) -> None:
-        self.work = work
-
-    def __getitems__(self, items: Sequence[Item]) -> T:
-        return self.work(items)
-
-
-def worker_count() -> int:
-    """Processes to decode with: one for each core this process may use, up to WORKERS."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(WORKERS, cores)
-
-
-def _in_workers(
-    work: Callable[[Sequence[Item]], T], batches: Iterable[Sequence[Item]], count: int, *, pin: bool = False
-) -> Iterator[T]:
-    """`work` done on each of `count` batches by worker processes, in order."""
-    loader = DataLoader(
-        _Work(work),
-        batch_sampler=batches,  # type: ignore[arg-type]  # any iterable of lists will do
-        num_workers=min(worker_count(), count),
-        collate_fn=_unchanged,
-        pin_memory=pin,
-        generator=torch.Generator(),  # the global one is left alone
-    )
-    with warnings.catch_warnings():
-        # workers fork and then only decode, which is what DataLoader is made for
-        warnings.filterwarnings("ignore", ".*multi-threaded.*fork", DeprecationWarning)
-        results = iter(loader)
-    try:
-        yield from results
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise RunFailed(
-            f"data: a decoding process died ({shown(str(error))}); see that there is memory, also in /dev/shm"
-        ) from error
-
-
-def _unchanged(result: T) -> T:
-    return result
+    failures = _Decode(View(size=8, resize=8))(items)[1]
+    return {str(items[place][0]): reason for place, reason in failures.items()}
 
 
 def decoded_batches(
@@ -241,19 +196,36 @@ def decoded_batches(
 
     Raises:
         UserError: a file cannot be read; names it.
+        RunFailed: an exemplar cannot be decoded, or a worker died.
     """
     device = files.labels.device
-    view = View(files.size, files.resize if seeds is None else None, flip, files.codec)
+    view = View(files.size, files.resize if seeds is None else None, flip, Carried(files.codec))
     items = (
         [(files.paths[i], seed) for i, seed in zip(index.tolist(), drawn.tolist(), strict=True)]
         for index, drawn in zip(chosen, seeds or [torch.zeros_like(index) for index in chosen], strict=True)
     )
-    for pixels, failures in _in_workers(_Decode(view), items, len(chosen), pin=device.type == "cuda"):
-        for path, reason in failures.items():
-            if path == _EXEMPLAR:
-                raise RunFailed(f"memory: an exemplar cannot be decoded ({reason}); start the run anew")
-            raise UserError(f"{path}: cannot be read ({reason}); replace or remove the file")
+    done = in_workers(_Decode(view), items, len(chosen))
+    for index, (batch, (pixels, failures)) in zip(chosen, done, strict=True):
+        for place, reason in failures.items():
+            source, seed = batch[place]
+            if isinstance(source, str):
+                raise UserError(f"{source}: cannot be read ({reason}); replace or remove the file")
+            pixels[place] = _shown_here(view, source, seed, int(index[place]))
+        if device.type == "cuda":
+            pixels = pixels.pin_memory()
         yield pixels.to(device, non_blocking=True)
+
+
+def _shown_here(view: View, exemplar: StoredImage, seed: int, number: int) -> Tensor:
+    """An exemplar that a worker could not show, shown by the codec of the main process, or the failure in words."""
+    try:
+        return view.show(exemplar, seed)
+    except RunFailed as error:  # it names the codec's provider
+        raise RunFailed(f"{error}; memory.codec was decoding exemplar {number}") from error
+    except Exception as error:
+        raise RunFailed(
+            f"memory.codec: exemplar {number} cannot be decoded ({_reason(error)}); start the run anew"
+        ) from error
 
 
 def decode_images(files: ImageFiles) -> Images:
@@ -271,20 +243,35 @@ def decode_images(files: ImageFiles) -> Images:
 
 @dataclass(frozen=True)
 class _Encode:
-    """Encodes whole upright images of files whose shorter side is resized."""
+    """Encodes whole upright images of files whose shorter side is resized; None for those that it cannot."""
 
-    codec: Any
+    codec: Carried
     resize: int
 
-    def __call__(self, items: Sequence[Item]) -> list[StoredImage | str]:
-        done: list[StoredImage | str] = []
-        for path, _ in items:
-            try:
-                pixels = _tensor(_whole(str(path), self.resize))
-                done.append(StoredImage(self.codec.encode(pixels[None])[0], *pixels.shape[1:]))
-            except Exception as error:
-                done.append(f"{path}: cannot be kept ({_reason(error)}); replace or remove the file")
-        return done
+    def __call__(self, items: Sequence[Item]) -> list[StoredImage | None]:
+        return [self._tried(str(path)) for path, _ in items]
+
+    def _tried(self, path: str) -> StoredImage | None:
+        try:
+            return self.one(path)
+        except Exception:
+            return None
+
+    def one(self, path: str) -> StoredImage:
+        """The exemplar of a file.
+
+        Raises:
+            UserError: it cannot be read; names it.
+            Exception: of any kind, as the codec raises.
+        """
+        try:
+            pixels = _tensor(_whole(path, self.resize))
+        except Exception as error:
+            raise UserError(f"{path}: cannot be kept ({_reason(error)}); replace or remove the file") from error
+        encoded = self.codec.content.encode(pixels[None])
+        if not (isinstance(encoded, list) and [type(each) for each in encoded] == [bytes]):
+            raise TypeError("a codec returns a list of bytes")  # in a worker; the run's own codec tells whose fault
+        return StoredImage(encoded[0], *pixels.shape[1:])
 
 
 def encoded_files(files: ImageFiles, codec: Any) -> Iterator[StoredImage]:
@@ -292,20 +279,23 @@ def encoded_files(files: ImageFiles, codec: Any) -> Iterator[StoredImage]:
 
     Raises:
         UserError: a file cannot be read; names it.
+        RunFailed: a worker died.
     """
-    paths = list(files.paths)
-    batches = [[(path, 0) for path in paths[first : first + CHUNK]] for first in range(0, len(paths), CHUNK)]
-    for part in _in_workers(_Encode(codec, files.resize), batches, len(batches)) if batches else ():
-        for stored in part:
-            if isinstance(stored, str):
-                raise UserError(stored)
-            yield stored
+    encode, batches = _Encode(Carried(codec), files.resize), _chunks(files.paths)
+    for batch, done in in_workers(encode, batches, len(batches)):
+        for (path, _), stored in zip(batch, done, strict=True):
+            yield encode.one(str(path)) if stored is None else stored  # here, where an error names its provider
 
 
 def unreadable_images(paths: Sequence[str]) -> dict[str, str]:
     """The files that cannot be decoded to their end, each with the reason, in the order given."""
-    batches = [[(path, 0) for path in paths[first : first + CHUNK]] for first in range(0, len(paths), CHUNK)]
     found: dict[str, str] = {}
-    for part in _in_workers(_examine, batches, len(batches)):
+    batches = _chunks(paths)
+    for _, part in in_workers(_examine, batches, len(batches)):
         found |= part
     return found
+
+
+def _chunks(paths: Sequence[str | StoredImage]) -> list[list[Item]]:
+    items = [(path, 0) for path in paths]
+    return [items[first : first + CHUNK] for first in range(0, len(items), CHUNK)]

@@ -66,6 +66,32 @@ class EpochShape:
 
 
 @dataclass(frozen=True)
+class Preprocessing:
+    """What an image goes through before a model sees it, apart from augmentation.
+
+    Attributes:
+        channels: 1 or 3 mostly.
+        size: height and width in pixels.
+        resize: what the shorter side becomes before the centre is cut out; 0: images are of the size already.
+        mean: per channel, of pixels scaled to [0, 1].
+        std: per channel, likewise.
+    """
+
+    channels: int
+    size: int
+    resize: int
+    mean: list[float]
+    std: list[float]
+
+    @classmethod
+    def of(cls, data: DataSet) -> Preprocessing:
+        """That of a data set."""
+        images = data.train
+        resize = images.resize if isinstance(images, ImageFiles) else 0
+        return cls(images.channels, images.size, resize, list(data.mean), list(data.std))
+
+
+@dataclass(frozen=True)
 class Loader:
     """Turns stored images into normalised batches on a device, as one data set wants it."""
 

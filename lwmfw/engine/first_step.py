@@ -16,10 +16,11 @@ from lwmfw.assembly.calls import Attached
 from lwmfw.assembly.contract import check_hooks
 from lwmfw.assembly.parts import Assembly
 from lwmfw.errors import UserError
-from lwmfw.recipe.load import Chosen, load_recipe
+from lwmfw.recipe.load import Chosen
 from lwmfw.record import checkpoint
 from lwmfw.record.checkpoint import Checkpoint
-from lwmfw.record.directory import first_difference, is_finished
+from lwmfw.record.directory import first_difference
+from lwmfw.record.reading import RecordedRun
 
 _AFTER_TRAINING = frozenset(
     {"compute_penalty", "before_memory", "allocate_memory", "select_memory", "after_step", "after_run"}
@@ -51,9 +52,10 @@ def first_step_of(path: Path, assembly: Assembly) -> FirstStep:
         UserError: no finished run, or one whose first step was trained in another way; names the key.
         CheckpointRefused: its checkpoint is damaged.
     """
-    if not is_finished(path):
+    recorded = RecordedRun(path)
+    if not recorded.finished:
         raise UserError(f"{path}: holds no finished run; name the directory of one that has ended")
-    other = assemble(load_recipe(path / "resolved.toml"))
+    other = assemble(recorded.recipe)
     key = first_difference(_what_trains(other), _what_trains(assembly))
     if key:
         raise UserError(f"{path}: its first step was trained in another way ({key} differs); leave --from out")
@@ -63,9 +65,7 @@ def first_step_of(path: Path, assembly: Assembly) -> FirstStep:
                 f"{path}: {name} gathers its state while the first step is trained, which cannot be taken over; "
                 "leave --from out"
             )
-    kept = checkpoint.load(path / "checkpoints", step=1)
-    if kept is None:
-        raise UserError(f"{path}: holds no checkpoint of its first step; train it anew")
+    kept = recorded.checkpoint(step=1)
     seconds = kept.results.steps[0].train_seconds
     record = {"recipe": kept.results.recipe, "checkpoint_sha256": checkpoint.digest(kept.path)}
     return FirstStep(kept, seconds, record)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 
+from lwmfw.data.loader import Preprocessing
 from lwmfw.engine.first_step import FirstStep
 from lwmfw.engine.run import Run
 from lwmfw.errors import CheckpointRefused, UserError
+from lwmfw.model.growing import Model, frozen_copy
 from lwmfw.record import checkpoint
 from lwmfw.record.checkpoint import Checkpoint
 
@@ -79,8 +82,7 @@ def snapshot(run: Run) -> Checkpoint:
     facts = {
         "threads": torch.get_num_threads(),
         "arithmetic": run.arithmetic,
-        "channels": run.data.train.channels,
-        "size": run.data.train.size,
+        "preprocessing": asdict(Preprocessing.of(run.data)),
     }
     return checkpoint.take(run.model, stateful(run), run.results, facts)
 
@@ -93,3 +95,9 @@ def stateful(run: Run) -> dict[str, Any]:
         if part.trait("state")
     }
     return parts | ({"[memory]": run.memory} if run.memory else {})
+
+
+def old_model(run: Run) -> Model | None:
+    """The frozen copy that the next step needs, if any component needs it."""
+    needed = run.assembly.needs_old and run.model.classes and run.remaining_steps
+    return frozen_copy(run.model) if needed else None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import SimpleNamespace
-from typing import cast
+from operator import itemgetter
+from typing import Any, cast
 
 import torch
 
+from lwmfw.assembly.calls import Attached
 from lwmfw.assembly.parts import Assembly
-from lwmfw.components import Codec, ObjectiveOptions
+from lwmfw.components import ObjectiveOptions
 from lwmfw.data.arrange import arrange
 from lwmfw.data.images import DataSet, ImageSet
 from lwmfw.data.loader import Loader
@@ -43,6 +44,9 @@ def prepare(assembly: Assembly, device_name: DeviceName = "auto") -> Run:
     data = DataSet(**vars(data) | {"train": data.train.to(device), "test": data.test.to(device)})
     providers = {name: part.record.provider.record for name, part in assembly.components.items()}
     names = [loaded.class_names[label] for label in order]
+    memory = new_memory(assembly, data.train)
+    if memory and recipe.memory:
+        _check_budget(memory, recipe.memory.budget, data.train, len(order))
     run = Run(
         recipe=recipe,
         assembly=assembly,
@@ -54,26 +58,36 @@ def prepare(assembly: Assembly, device_name: DeviceName = "auto") -> Run:
         device=device,
         results=Results(recipe.name, recipe.seed, order, names, providers),
         rng=assembly.rng,
-        memory=_memory(assembly, data.train, len(order)),
+        memory=memory,
     )
     for step in steps:
         assembly.phases(step)
     return run
 
 
-def _memory(assembly: Assembly, images: ImageSet, classes: int) -> Memory | None:
+def new_memory(assembly: Assembly, like: ImageSet) -> Memory | None:
+    """The memory of a run on images such as these, before it keeps any; None: the recipe has no [memory]."""
     table = assembly.resolved.recipe.memory
     if table is None:
         return None
-    # through assembly.method an error names the codec and its provider
-    codec = SimpleNamespace(**{name: assembly.method("codec", name) for name in Codec.required_methods})
-    memory = Memory(parse_budget(table.budget), codec, images)
+    return Memory(parse_budget(table.budget), RunCodec(assembly.only("codec")), like)
+
+
+def _check_budget(memory: Memory, text: str, images: ImageSet, classes: int) -> None:
     total = memory.spendable.total(classes, memory.cost(images))
     if total is not None and total < classes:
-        raise UserError(
-            f"memory.budget: '{table.budget}' is less than an exemplar for each of {classes} classes; raise it"
-        )
-    return memory
+        raise UserError(f"memory.budget: '{text}' is less than an exemplar for each of {classes} classes; raise it")
+
+
+class RunCodec:
+    """The codec as a run calls it: answers checked, errors told as its own. To workers goes the codec itself."""
+
+    def __init__(self, codec: Attached) -> None:
+        self._codec = codec.instance
+        self.encode, self.decode, self.shared_bytes = map(codec.method, ("encode", "decode", "shared_bytes"))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return itemgetter(0), ((self._codec,),)
 
 
 def _objective(assembly: Assembly) -> ObjectiveTerm:

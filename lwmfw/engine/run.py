@@ -18,7 +18,7 @@ from lwmfw.engine.build import new_model
 from lwmfw.engine.first_step import FirstStep
 from lwmfw.memory.store import Memory
 from lwmfw.model.features import features_of
-from lwmfw.model.growing import Model, frozen_copy
+from lwmfw.model.growing import Model
 from lwmfw.recipe.phase import Phase
 from lwmfw.recipe.scenario import Step
 from lwmfw.recipe.tables import Recipe
@@ -37,23 +37,33 @@ class ObjectiveTerm:
     loss: Callable[[Tensor, Tensor], Tensor]
 
 
+FOR_PLUGINS = (
+    *("recipe", "steps", "data", "loader", "model", "device", "results", "memory", "directory"),
+    *("position", "remaining_steps", "phases", "quota", "updates", "features", "fresh_model"),
+)
+"""What a plug-in may ask of a run; other members can change without a word."""
+
+
 @dataclass
 class Run:
-    """One run of one recipe.
+    """One run of one recipe, as hooks are given it and as the loop drives it.
+
+    A plug-in may ask for what FOR_PLUGINS lists: the attributes down to `directory`, and the methods. The rest is the
+    loop's. `prepare` makes a run, going_on.py lets it go on from what was kept.
 
     Attributes:
         recipe: as validated, defaults filled in.
-        assembly: its components and hooks.
         steps: all steps, finished or not.
-        data: images by class order, on the device.
-        loader: makes batches of them.
-        objective: the classification loss.
+        data: training and test images by class order, on the device; a hook's argument `data` is one set of images.
+        loader: makes batches of them; has their mean, deviation and augmentation.
         model: the model being trained; grows at every step.
         device: where it is trained.
         results: of the finished steps.
-        rng: gives every component its generator.
         memory: its exemplars; None: the recipe has no [memory].
-        directory: where it is recorded; None: nowhere.
+        directory: where it is recorded; `write(name, content)` leaves a file there; None: nowhere.
+        assembly: its components and hooks.
+        objective: the classification loss.
+        rng: gives every component its generator.
         origin: what it goes on from, where that is no checkpoint of its directory.
         first_step: a first step that another run has trained.
     """
@@ -92,11 +102,6 @@ class Run:
     def replay(self) -> float:
         """The share of exemplars in every batch; 0: as chance has it."""
         return self.recipe.memory.replay if self.recipe.memory else 0.0
-
-    def training_images(self, step: Step) -> ImageSet:
-        """The new classes' training images, behind the exemplars."""
-        new = self.data.train.of_classes(step.new_classes)
-        return self.memory.join(new) if self.memory else new
 
     def quota(self, step: Step, cost: float, rng: Randomness | None = None) -> dict[int, int]:
         """Class -> how many exemplars it may have after a step, as the rate says."""
@@ -147,8 +152,3 @@ class Run:
             model = new_model(self.assembly, images.channels, images.size, self.device, draw)
             model.grow(self.model.classes)
         return model.to(self.device)
-
-    def old_model(self) -> Model | None:
-        """The frozen copy that the next step needs, if any component needs it."""
-        needed = self.assembly.needs_old and self.model.classes and self.remaining_steps
-        return frozen_copy(self.model) if needed else None

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 def choose_data(run: Run, step: Step) -> ImageSet:
     """The exemplars and the images of the new classes that a step is trained on."""
-    data = run.training_images(step)
+    new = run.data.train.of_classes(step.new_classes)
+    data = run.memory.join(new) if run.memory else new
     chosen: ImageSet | None = run.assembly.hook.choose_data(run=run, step=step, data=data, rng=run.rng)
     return data if chosen is None else chosen
 

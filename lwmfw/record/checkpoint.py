@@ -98,6 +98,11 @@ def _finished(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdigit())
 
 
+def steps(folder: Path) -> list[int]:
+    """The steps that a folder has whole checkpoints of."""
+    return [int(path.name.removeprefix("step-")) for path in _finished(folder)]
+
+
 def _name(step: int) -> str:
     return f"step-{step:04d}"
 

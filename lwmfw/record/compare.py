@@ -2,49 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from statistics import mean, stdev
 
 from lwmfw.errors import UserError
-from lwmfw.recipe.settings import flat
-from lwmfw.record.results import Results, read_results
-
-
-@dataclass(frozen=True)
-class NamedRun:
-    """Results and where they were read.
-
-    Attributes:
-        path: the run directory, or a results.json.
-        results: its results.
-        settings: dotted key -> value of the resolved recipe beside them, seed and observers left out; empty without.
-    """
-
-    path: Path
-    results: Results
-    settings: dict[str, str]
-
-
-def read_run(path: Path) -> NamedRun:
-    """Read a run directory, or a results.json alone.
-
-    Raises:
-        UserError: there are no results.
-    """
-    results, resolved = read_results(path), path / "resolved.toml"
-    settings = {}
-    if resolved.is_file():
-        try:
-            tables = tomllib.loads(resolved.read_text(encoding="utf-8"))
-            settings = {key: json.dumps(value, default=str) for key, value in flat(tables)}
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{resolved}: not the recipe of a run ({type(error).__name__}); name another") from error
-    settings = {k: v for k, v in settings.items() if k != "seed" and not k.startswith("observers")}
-    return NamedRun(path, results, settings)
+from lwmfw.record.reading import RecordedRun
+from lwmfw.record.results import Results
 
 
 def result_rows(results: Results) -> tuple[list[str], list[list[str]]]:
@@ -59,7 +22,7 @@ def result_rows(results: Results) -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
-def comparison_rows(runs: Sequence[NamedRun]) -> tuple[list[str], list[list[str]]]:
+def comparison_rows(runs: Sequence[RecordedRun]) -> tuple[list[str], list[list[str]]]:
     """Header and rows of a comparison: a row per recipe, variant and classifier, mean and deviation over seeds.
 
     Runs of one recipe with different settings are variants; their rows name the settings in which they differ. A step's
@@ -85,9 +48,9 @@ def comparison_rows(runs: Sequence[NamedRun]) -> tuple[list[str], list[list[str]
     return header, rows
 
 
-def _variants(runs: Sequence[NamedRun]) -> dict[str, list[NamedRun]]:
+def _variants(runs: Sequence[RecordedRun]) -> dict[str, list[RecordedRun]]:
     """Runs by recipe, the settings in which runs of that recipe differ, and completeness."""
-    groups: dict[str, list[NamedRun]] = {}
+    groups: dict[str, list[RecordedRun]] = {}
     for run in runs:
         name = run.results.recipe
         others = [other.settings for other in runs if other.results.recipe == name and other.settings]

@@ -9,6 +9,7 @@ import socket
 import sys
 import time
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any, Literal
@@ -58,14 +59,13 @@ class RunDirectory:
 
     def write_environment(self, facts: Mapping[str, Any]) -> None:
         """env.json: the machine and the software that made the numbers."""
-        packages = {d.name: d.version for d in distributions() if d.name}
         everything = {
             "python": platform.python_version(),
             "platform": platform.platform(),
             "processor": _processor(),
             "argv": sys.argv[1:],
             **facts,
-            "packages": dict(sorted(packages.items())),
+            "packages": _packages(),
         }
         write_text(self.path / "env.json", json.dumps(everything, indent=1) + "\n")
 
@@ -196,16 +196,17 @@ def first_difference(one: Any, two: Any, where: str = "") -> str:
     return "" if one == two else where
 
 
-def is_finished(path: Path) -> bool:
-    """Whether a directory holds a run that has ended."""
-    return (path / "DONE").is_file() and (path / "resolved.toml").is_file()
-
-
 def unused(name: str, seed: int) -> Path:
     """The default directory, `runs/<name>/<time>-s<seed>`, as nobody has it yet."""
     path = Path("runs") / name / f"{time.strftime('%Y%m%d-%H%M%S')}-s{seed}"
     names = [path, *(path.with_name(f"{path.name}-{n}") for n in range(2, 1000))]
     return next(name for name in names if not name.exists())
+
+
+@cache
+def _packages() -> dict[str, str]:
+    """What is installed; read once, as parsing it takes longer than a small run trains."""
+    return dict(sorted((d.name, d.version) for d in distributions() if d.name))
 
 
 def _processor() -> str:

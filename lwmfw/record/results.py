@@ -11,13 +11,9 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
 from typing import Any
-
-from lwmfw.errors import UserError
 
 SCHEMA = 1
 
@@ -129,22 +125,6 @@ def first_step_forgetting(by_step: Sequence[Sequence[float]]) -> float | None:
         by_step: as in `forgetting`.
     """
     return by_step[0][0] - by_step[-1][0] if len(by_step) > 1 else None
-
-
-def read_results(path: Path) -> Results:
-    """The results of a run directory, or of a results.json.
-
-    Raises:
-        UserError: there are none, or they are not in the format of this version.
-    """
-    file = path / "results.json" if path.is_dir() else path
-    if not file.is_file():
-        hint = "the run has not finished a step" if (path / "resolved.toml").exists() else "no run directory"
-        raise UserError(f"{path}: no results.json; {hint}")
-    try:
-        return Results.from_json(json.loads(file.read_text(encoding="utf-8")))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{file}: not the results of a run ({type(error).__name__}); name another") from error
 
 
 def accuracy_csv(runs: Mapping[str, Results]) -> str:

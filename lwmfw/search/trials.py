@@ -23,6 +23,7 @@ from pathlib import Path
 from lwmfw import loop
 from lwmfw.api import told_in_words
 from lwmfw.assembly.assemble import assemble
+from lwmfw.data.workers import kept_workers
 from lwmfw.engine.build import DeviceName
 from lwmfw.engine.going_on import snapshot
 from lwmfw.engine.prepare import environment, prepare
@@ -34,6 +35,7 @@ from lwmfw.record.directory import RunDirectory, open_directory, unused
 from lwmfw.search.decide import Found, Search, Stage, Trial, ladder, recommended, settle
 
 
+@kept_workers()
 def search_recipe(
     resolved: Resolved, search: Search, out: Path | None, device: DeviceName, tell: Callable[[str], None]
 ) -> list[Found]:

@@ -8,9 +8,11 @@ import pytest
 import lwmfw
 from lwmfw.assembly.assemble import assemble
 from lwmfw.recipe import shipped
+from lwmfw.recipe.catalogue import discover
 from lwmfw.recipe.load import load_recipe
 
 RECIPES = shipped.recipes()
+CATALOGUE = discover()
 SYNTHETIC = {
     "data": {"use": "synthetic", "classes": 4, "train_per_class": 8, "test_per_class": 4, "channels": 1},
     "scenario": {"first": 2, "increment": 2},
@@ -25,7 +27,7 @@ def methods():
     """Recipes that differ in more than data, classes and length; slow: those with the components of an earlier one."""
     kept, components, marked = {}, set(), []
     for name, path in RECIPES.items():
-        recipe = load_recipe(path)
+        recipe = load_recipe(path, catalogue=CATALOGUE)
         tables = recipe.tables()
         for key in ("name", "seed", "data", "scenario", "observers"):
             del tables[key]
@@ -48,7 +50,7 @@ def test_there_are_recipes():
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_it_passes_check(name):
-    assemble(load_recipe(RECIPES[name]))
+    assemble(load_recipe(RECIPES[name], catalogue=CATALOGUE))
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -61,12 +63,13 @@ def test_its_head_says_purpose_command_cost_and_result(name):
 
 @pytest.mark.parametrize("name", methods())
 def test_it_runs_two_steps(name, tmp_path):
-    recipe = load_recipe(RECIPES[name]).recipe
+    recipe = load_recipe(RECIPES[name], catalogue=CATALOGUE).recipe
     small: dict[str, object] = {} if recipe.backbone.use.startswith("resnet18") else {"backbone.width": 4}
     if recipe.phases:
         small["phases"] = [{**choice.model_dump(exclude_none=True), "epochs": 1} for choice in recipe.phases]
     for choice in recipe.memory.refine if recipe.memory else ():
         small[f"memory.refine.{choice.use}.iterations"] = 2
+        small[f"memory.refine.{choice.use}.unrolled"] = 2
     results = lwmfw.run(RECIPES[name], SYNTHETIC | small, out=tmp_path / "run", device="cpu")
     assert len(results.steps) == 2
     assert results.complete

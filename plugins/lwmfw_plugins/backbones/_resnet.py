@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
-from torch.nn.functional import pad
+from torch.nn.functional import avg_pool2d, pad
 
 from lwmfw import Features
 
@@ -40,11 +40,12 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, H, W) -> (B, out, H/stride, W/stride)."""
-        return self.body(x) + self.shortcut(x)  # type: ignore[no-any-return]
+        return self.body(x).add_(self.shortcut(x))  # type: ignore[no-any-return]
 
     def shortcut(self, x: Tensor) -> Tensor:
         """The input in the shape of the result, without parameters."""
-        x = x[:, :, :: self.stride, :: self.stride] if self.stride > 1 else x
+        # the mean of one position is that position; unlike a slice's, its gradient comes back channels-last
+        x = avg_pool2d(x, 1, self.stride) if self.stride > 1 else x
         return pad(x, (0, 0, 0, 0, self.added // 2, self.added - self.added // 2)) if self.added else x
 
 
@@ -115,8 +116,10 @@ class ResidualNetwork(nn.Module):
         maps, raw_maps = [], []
         for blocks in self.stages:
             for block in blocks:  # type: ignore[attr-defined]
-                raw = block(x)
-                x = raw.relu() if block.relu else raw
+                x = raw = block(x)
+                if block.relu:
+                    # only the last sum of a stage is kept beside its ReLU
+                    x = raw.relu() if block is blocks[-1] else raw.relu_()  # type: ignore[index]
             maps.append(x)
             raw_maps.append(raw)
         return Features(x.mean((2, 3)), maps, raw_maps, x)

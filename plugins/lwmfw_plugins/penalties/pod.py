@@ -29,8 +29,8 @@ def pooled(maps: Tensor, mode: Mode) -> Tensor:
             over both; pixel pools nothing.
 
     Returns:
-        (B, L), where L is C*H for width, C*W for height, C*(H + W) for spatial, H*W for channels, C for gap, and C*H*W
-        for pixel.
+        (B, L), positions before channels, where L is C*H for width, C*W for height, C*(H + W) for spatial, H*W for
+        channels, C for gap, and C*H*W for pixel.
     """
     import torch
 
@@ -38,7 +38,8 @@ def pooled(maps: Tensor, mode: Mode) -> Tensor:
         return torch.cat([pooled(maps, "width"), pooled(maps, "height")], 1)
     if mode == "gap":
         return maps.mean((2, 3))
-    axes = {"channels": 1, "height": 2, "width": 3}
+    # the order in which channels-last maps lie in memory: no sum and no gradient is gathered from afar
+    axes, maps = {"height": 1, "width": 2, "channels": 3}, maps.permute(0, 2, 3, 1)
     return (maps.sum(axes[mode]) if mode in axes else maps).flatten(1)
 
 
@@ -67,7 +68,8 @@ def pod_distance(
 
     def vectors(maps: Tensor) -> Tensor:
         maps = maps.float() if maps.dtype.itemsize < 4 else maps  # computed in bf16
-        vector = pooled(maps.square() if square else maps, mode)
+        # a product's derivative passes over the maps less often than that of square, which is a power's
+        vector = pooled(maps * maps if square else maps, mode)
         return normalize(vector) if normalise else vector
 
     difference = vectors(new) - vectors(old)

@@ -1,7 +1,6 @@
 """The command line as a new user meets it: verbs, exit codes, and what goes to stdout and what to stderr."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -10,7 +9,7 @@ import time
 import pytest
 from filelock import FileLock
 from helpers import ROOT
-from helpers.command import lwmfw
+from helpers.command import lwmfw, lwmfw_process
 from helpers.plugin_files import penalty_file
 
 from lwmfw.testing import tiny_recipe
@@ -38,7 +37,6 @@ def test_run_shows_progress_on_stderr_and_a_table_on_stdout(tmp_path):
     assert files >= set(written.split())
 
 
-@pytest.mark.slow
 def test_silence_is_no_observers(tmp_path):
     done = lwmfw("run", tiny_recipe({}, tmp_path))
     assert done.returncode == 0
@@ -87,7 +85,7 @@ def test_recipes_lists_prints_and_copies(tmp_path):
 
 
 def test_a_shipped_recipe_runs_by_its_name():
-    assert lwmfw("check", "lwm").returncode == 0
+    assert lwmfw_process("check", "lwm").returncode == 0
 
 
 def test_plugins_and_hooks_print_the_manual():
@@ -103,7 +101,6 @@ def test_plugins_and_hooks_print_the_manual():
     )
 
 
-@pytest.mark.slow
 def test_compare_puts_runs_side_by_side_and_averages_seeds(tmp_path):
     recipe = tiny_recipe({}, tmp_path)
     for seed in (1, 2):
@@ -127,7 +124,6 @@ def test_usage_errors_exit_2():
         assert "Traceback" not in done.stderr
 
 
-@pytest.mark.slow
 def test_an_existing_directory_is_never_written_over(tmp_path):
     recipe = tiny_recipe({}, tmp_path)
     (tmp_path / "full").mkdir()
@@ -153,7 +149,7 @@ def test_an_existing_directory_is_never_written_over(tmp_path):
 def test_a_busy_directory_exits_5(tmp_path):
     (tmp_path / "run").mkdir()
     with FileLock(tmp_path / "run" / ".lock"):
-        done = lwmfw("run", tiny_recipe({}, tmp_path), "--out", "run")
+        done = lwmfw_process("run", tiny_recipe({}, tmp_path), "--out", "run")
     assert done.returncode == 5
     assert done.stderr.startswith("run: busy, owned by ")
 
@@ -196,7 +192,7 @@ def test_a_loss_that_is_not_finite_exits_1(tmp_path):
 
 def test_missing_data_exits_2_and_says_what_gets_it(tmp_path):
     recipe = tiny_recipe({"data": {"use": "fashion-mnist", "root": str(tmp_path / "nowhere")}}, tmp_path)
-    done = lwmfw("run", recipe, "--out", "run")
+    done = lwmfw_process("run", recipe, "--out", "run")
     assert done.returncode == 2
     assert str(tmp_path / "nowhere" / "FashionMNIST" / "raw") in done.stderr
     assert "dataset-fashion-mnist" in done.stderr
@@ -210,14 +206,13 @@ def test_a_signal_stops_a_run_that_resume_finishes(number, code, tmp_path):
     big = {
         "data": {"use": "synthetic", "classes": 6, "train_per_class": 64, "test_per_class": 8},
         "penalties": [{"use": "L_D"}],
-        "training": {"epochs": 12},
+        "training": {"epochs": 8, "first": {"epochs": 1}},  # the signal comes once step 1 is done
     }
     recipe = tiny_recipe(big, tmp_path)
     assert lwmfw("run", recipe, "--out", "whole").returncode == 0
     command = [sys.executable, "-m", "lwmfw", "run", str(recipe), "--out", "cut"]
     heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}  # a background job ignores it
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, **heard) as run:
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **heard) as run:
         while not (tmp_path / "cut" / "checkpoints" / "step-0001").exists():
             assert run.poll() is None, "the run ended before it could be interrupted"
             time.sleep(0.01)

@@ -1,6 +1,5 @@
 """Images in files: what they look like decoded, the same with any number of workers, and what cannot be decoded."""
 
-import os
 import re
 import struct
 import zlib
@@ -14,11 +13,9 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from lwmfw import DataSet, ImageFiles, UserError, decode_images, unreadable_images
-from lwmfw.data import decoding
 from lwmfw.data.arrange import arrange
 from lwmfw.data.decoding import View, centre_box, random_box
 from lwmfw.data.loader import EpochShape, Loader
-from lwmfw.errors import RunFailed
 
 SEEDS = st.integers(0, 2**63 - 1)
 
@@ -212,18 +209,11 @@ SHOWS = {
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("kind", SHOWS)
 def test_a_file_that_is_damaged_during_a_run_is_named(files, kind, workers, monkeypatch):
-    monkeypatch.setattr(decoding, "worker_count", lambda: workers)
+    monkeypatch.setattr("lwmfw.data.workers.worker_count", lambda: workers)
     with open(files.paths[7], "wb") as stream:
         stream.write(b"no image")
     with pytest.raises(UserError, match=re.escape(f"{files.paths[7]}: cannot be read (no image of a known format)")):
         SHOWS[kind](files)
-
-
-def test_a_worker_that_dies_fails_the_run_in_words(files, monkeypatch):
-    monkeypatch.setattr(decoding, "worker_count", lambda: 1)
-    monkeypatch.setattr(View, "show", lambda *given: os._exit(3))
-    with pytest.raises(RunFailed, match=r"data: a decoding process died .*; see that there is memory"):
-        list(loader().evaluation_batches(files))
 
 
 # batches
@@ -234,12 +224,11 @@ def epoch(files, batch_size=5, seed=1):
     return torch.cat([b.images for b in batches]), torch.cat([b.labels for b in batches])
 
 
-@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more than this machine has cores for
 def test_batches_do_not_depend_on_the_number_of_workers(files, monkeypatch):
     seen = []
     before = torch.random.get_rng_state()
     for workers in (0, 1, 3):
-        monkeypatch.setattr(decoding, "worker_count", lambda count=workers: count)
+        monkeypatch.setattr("lwmfw.data.workers.worker_count", lambda count=workers: count)
         tested = torch.cat([x for x, _ in loader().evaluation_batches(files)])
         seen.append((*epoch(files), tested, decode_images(files).pixels))
     assert torch.equal(torch.random.get_rng_state(), before)

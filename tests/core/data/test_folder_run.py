@@ -1,17 +1,15 @@
 """A run on a person's own images: sizes and modes of all kinds, damaged ones, and the same bits however it is run."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
+from helpers import command as command_line
 from helpers.pictures import noise, put, save
 from helpers.runs import interrupted
 from PIL import Image
 
 import lwmfw
-from lwmfw.data import decoding
 from lwmfw.testing import tiny_recipe, tiny_run
 
 CLASSES = ["ant", "bee", "cat", "dog"]
@@ -69,9 +67,7 @@ def equal(one, two):
 
 
 def command(recipe):
-    quick = ["--device", "cpu", "--set", "training.epochs=1"]
-    line = [sys.executable, "-m", "lwmfw", "run", str(recipe), "--out", "run", *quick]
-    return subprocess.run(line, capture_output=True, text=True, check=False)
+    return command_line.lwmfw("run", recipe, "--out", "run", "--device", "cpu", "--set", "training.epochs=1")
 
 
 def test_lwmfw_run_names_an_unreadable_image_and_exits_2(photographs, tmp_path):
@@ -83,7 +79,6 @@ def test_lwmfw_run_names_an_unreadable_image_and_exits_2(photographs, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.slow
 def test_lwmfw_run_skips_and_lists_it_if_the_recipe_asks(photographs, tmp_path):
     recipe = tiny_recipe(recipe_tables(photographs) | {"observers": [{"use": "console"}]}, tmp_path)
     done = command(recipe)
@@ -100,7 +95,7 @@ def test_lwmfw_run_skips_and_lists_it_if_the_recipe_asks(photographs, tmp_path):
 def test_a_run_has_the_same_bits_with_workers_and_without(photographs, tmp_path, monkeypatch, decode):
     done = []
     for workers in (0, 2):
-        monkeypatch.setattr(decoding, "worker_count", lambda count=workers: count)
+        monkeypatch.setattr("lwmfw.data.workers.worker_count", lambda count=workers: count)
         folder = tmp_path / str(workers)
         folder.mkdir()
         done.append(tiny_run(recipe_tables(photographs, decode=decode), folder))

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +11,8 @@ from lwmfw import UserError
 from lwmfw.assembly.calls import Position
 from lwmfw.engine.terms import TermMeans, merge_terms
 from lwmfw.errors import RunFailed
-from lwmfw.record.compare import NamedRun, comparison_rows, result_rows
+from lwmfw.record.compare import comparison_rows, result_rows
+from lwmfw.record.reading import RecordedRun
 from lwmfw.record.results import (
     Results,
     StepResult,
@@ -21,7 +21,6 @@ from lwmfw.record.results import (
     average,
     first_step_forgetting,
     forgetting,
-    read_results,
 )
 
 
@@ -103,7 +102,7 @@ def test_results_survive_json(by_step):
 
 def test_results_are_read_from_a_run_directory_or_a_file(tmp_path):
     (tmp_path / "results.json").write_text(json.dumps(results_of(THREE).to_json()))
-    assert read_results(tmp_path) == read_results(tmp_path / "results.json") == results_of(THREE)
+    assert RecordedRun(tmp_path).results == RecordedRun(tmp_path / "results.json").results == results_of(THREE)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +114,7 @@ def test_results_of_another_format_are_refused(change, tmp_path):
     file = tmp_path / "results.json"
     file.write_text(json.dumps(results_of(THREE).to_json() | change))
     with pytest.raises(UserError, match=r"results\.json: not the results of a run"):
-        read_results(tmp_path)
+        _ = RecordedRun(tmp_path).results
 
 
 def test_accuracy_csv_is_tidy():
@@ -135,7 +134,10 @@ def test_accuracy_csv_is_tidy():
 
 def named(*runs, settings=None):
     settings = settings or [{}] * len(runs)
-    return [NamedRun(Path(f"run{n}"), run, s) for n, (run, s) in enumerate(zip(runs, settings, strict=True), 1)]
+    recorded = [RecordedRun(f"run{n}") for n in range(1, len(runs) + 1)]
+    for each, results, own in zip(recorded, runs, settings, strict=True):
+        each.results, each.settings = results, own
+    return recorded
 
 
 def test_variants_of_a_recipe_are_told_apart_and_named_by_what_differs():

@@ -4,13 +4,12 @@ import hashlib
 import os
 import pickle
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
 import torchvision
+from helpers.command import lwmfw
 
 from lwmfw import UserError
 from lwmfw_plugins.data.cifar import Cifar10, Cifar100, CifarOptions
@@ -113,14 +112,12 @@ def test_a_download_happens_only_if_the_recipe_says_so(published, monkeypatch, t
     assert calls == [str(tmp_path / "elsewhere")]
 
 
-@pytest.mark.slow
 def test_a_truncated_file_exits_2_in_one_line(tmp_path):
     folder = tmp_path / "cifar-100-python"
     folder.mkdir()
     (folder / "train").write_bytes(b"short")
     settings = ["--set", 'data.use="cifar100"', "--set", f'data.root="{tmp_path}"', "--out", str(tmp_path / "run")]
-    command = [sys.executable, "-m", "lwmfw", "run", "lwm", *settings]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    done = lwmfw("run", "lwm", *settings)
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1] == (
         f"{folder / 'train'}: md5 is 4f09daa9d95bcb166a302407a0e0babe, not 16019d7e3df5f24257cddd939b257f8d: "

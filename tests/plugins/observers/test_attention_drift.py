@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from lwmfw import Observer, UserError, hookimpl
 from lwmfw.errors import RunFailed
-from lwmfw.record.results import read_results
+from lwmfw.record.reading import RecordedRun
 from lwmfw.testing import tiny_run
 from lwmfw_plugins._pictures import _HEAT, attention_sheet, overlay
 from lwmfw_plugins.observers.attention_drift import drift, look, summary
@@ -58,7 +58,7 @@ def test_a_summary_has_means_over_images_and_over_those_of_each_class():
 
 
 def test_results_say_how_far_each_step_is_from_the_first(done):
-    first, second = extras(read_results(done.path))
+    first, second = extras(RecordedRun(done.path).results)
     assert first == {"l1": 0.0, "l2": 0.0, "l1_by_class": [0.0, 0.0], "l2_by_class": [0.0, 0.0]}
     assert second["l1"] > second["l2"] > 0
     assert second["l1"] == pytest.approx(sum(second["l1_by_class"]) / 2)
@@ -81,7 +81,7 @@ def test_a_resumed_run_measures_from_the_first_step_of_all(tmp_path):
     (tmp_path / "cut").mkdir()
     whole = tiny_run(THREE_STEPS | DRIFT, tmp_path / "whole")
     cut = interrupted(tmp_path / "cut", THREE_STEPS, after=2, observers=DRIFT["observers"])
-    assert extras(cut.results) == extras(read_results(cut.path)) == extras(whole.results)
+    assert extras(cut.results) == extras(RecordedRun(cut.path).results) == extras(whole.results)
     assert (cut.path / "attention-drift.png").read_bytes() == (whole.path / "attention-drift.png").read_bytes()
 
 

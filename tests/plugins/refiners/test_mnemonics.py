@@ -65,8 +65,17 @@ def run_with(tmp_path, refiner, **tables):
     return tiny_run(SEEN | {"memory": memory} | tables, tmp_path)
 
 
-def test_what_is_stored_was_changed_and_says_by_how_much(tmp_path):
-    plain, made = run_with(tmp_path / "plain", None), run_with(tmp_path / "made", FEW)
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    return run_with(tmp_path_factory.mktemp("plain"), None)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return run_with(tmp_path_factory.mktemp("made"), FEW)
+
+
+def test_what_is_stored_was_changed_and_says_by_how_much(plain, made):
     before, after = plain.run.memory.images(), made.run.memory.images()
     assert torch.equal(before.labels, after.labels)
     told = made.results.steps[-1].extra["mnemonics"]
@@ -79,8 +88,7 @@ def test_what_is_stored_was_changed_and_says_by_how_much(tmp_path):
     assert not torch.equal(before.pixels[:8], after.pixels[:8])
 
 
-def test_the_model_is_left_as_it_was(tmp_path):
-    plain, made = run_with(tmp_path / "plain", None), run_with(tmp_path / "made", FEW)
+def test_the_model_is_left_as_it_was(plain, made, tmp_path):
     # one step later the exemplars differ and so do the models: the first step tells
     assert made.results.steps[0].accuracy == plain.results.steps[0].accuracy
     one = {"scenario": {"first": 4, "increment": 0}}
@@ -126,8 +134,8 @@ def test_older_exemplars_can_be_left_alone(options, tmp_path):
     assert [list(step.extra["mnemonics"]) for step in run.results.steps] == [["new"], ["new"]]
 
 
-def test_the_run_directory_has_the_cost_and_a_picture_of_each_step(tmp_path):
-    path = run_with(tmp_path, FEW).path / "mnemonics"
+def test_the_run_directory_has_the_cost_and_a_picture_of_each_step(made):
+    path = made.path / "mnemonics"
     assert sorted(file.name for file in path.iterdir()) == [
         "step-1.json", "step-1.png", "step-2.json", "step-2.png",
     ]  # fmt: skip
@@ -168,8 +176,7 @@ def test_exemplars_in_jpeg_are_refined_too(tmp_path):
     assert [s.encoded for s in made.exemplars] != [s.encoded for s in plain.exemplars]
 
 
-def test_a_resumed_run_makes_the_same_exemplars(tmp_path, monkeypatch):
-    whole = run_with(tmp_path / "whole", FEW)
+def test_a_resumed_run_makes_the_same_exemplars(made, tmp_path, monkeypatch):
     halved, calls = tmp_path / "halved", []
 
     def interrupted(*given, refine=adjusted):
@@ -183,8 +190,8 @@ def test_a_resumed_run_makes_the_same_exemplars(tmp_path, monkeypatch):
         run_with(halved, FEW)
     monkeypatch.undo()
     resumed = run_with(halved, FEW)
-    assert resumed.run.memory.exemplars == whole.run.memory.exemplars
-    assert [s.extra for s in resumed.results.steps] == [s.extra for s in whole.results.steps]
+    assert resumed.run.memory.exemplars == made.run.memory.exemplars
+    assert [s.extra for s in resumed.results.steps] == [s.extra for s in made.results.steps]
 
 
 def test_a_temporary_model_that_bursts_is_said_to(tmp_path):

@@ -1,0 +1,108 @@
+"""The one reading side of a run directory: whatever wants to know something of a run asks here."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lwmfw.errors import UserError, shown
+from lwmfw.recipe.load import Resolved, load_recipe
+from lwmfw.recipe.settings import flat
+from lwmfw.record.results import Results
+
+if TYPE_CHECKING:
+    from lwmfw.record.checkpoint import Checkpoint
+
+
+class RecordedRun:
+    """A run directory, finished or not, or the results.json of one; read when it is asked for.
+
+    Attributes:
+        path: the directory, or the file.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is a run."""
+        return (self.path / "resolved.toml").is_file()
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has ended."""
+        return self.exists and (self.path / "DONE").is_file()
+
+    @cached_property
+    def results(self) -> Results:
+        """Its results so far.
+
+        Raises:
+            UserError: there are none, or they are not in the format of this version.
+        """
+        file = self.path / "results.json" if self.path.is_dir() else self.path
+        if not file.is_file():
+            hint = "the run has not finished a step" if self.exists else "no run directory"
+            raise UserError(f"{self.path}: no results.json; {hint}")
+        try:
+            return Results.from_json(json.loads(file.read_text(encoding="utf-8")))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise UserError(f"{file}: not the results of a run ({type(error).__name__}); name another") from error
+
+    @property
+    def class_names(self) -> list[str]:
+        """The classes it has learned, in class order."""
+        return self.results.class_names[: self.results.steps[-1].seen] if self.results.steps else []
+
+    @cached_property
+    def tables(self) -> dict[str, Any]:
+        """Its resolved recipe as plain tables, not validated; empty for results alone.
+
+        Raises:
+            UserError: resolved.toml is no TOML.
+        """
+        file = self.path / "resolved.toml"
+        if not file.is_file():
+            return {}
+        try:
+            return tomllib.loads(file.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{file}: not the recipe of a run ({type(error).__name__}); name another") from error
+
+    @cached_property
+    def settings(self) -> dict[str, str]:
+        """Dotted key -> value, as JSON, of what decides its numbers; seed and observers left out."""
+        values = {key: json.dumps(value, default=str) for key, value in flat(self.tables)}
+        return {k: v for k, v in values.items() if k != "seed" and not k.startswith("observers")}
+
+    @cached_property
+    def recipe(self) -> Resolved:
+        """Its resolved recipe, validated, its plug-in files those that were kept.
+
+        Raises:
+            UserError: there is no run, or a component is not there any more.
+        """
+        if not self.exists:
+            raise UserError(f"{shown(str(self.path), 1000)}: no run directory; name one that holds a resolved.toml")
+        return load_recipe(self.path / "resolved.toml")
+
+    def checkpoint(self, step: int | None = None) -> Checkpoint:
+        """What was kept after its last finished step, or after another.
+
+        Raises:
+            UserError: nothing was kept; names the steps that were.
+            CheckpointRefused: it is damaged.
+        """
+        from lwmfw.record import checkpoint
+
+        kept = checkpoint.load(self.path / "checkpoints", step)
+        if kept is not None:
+            return kept
+        steps = ", ".join(map(str, checkpoint.steps(self.path / "checkpoints")))
+        if not steps:
+            raise UserError(f"{self.path}: holds no checkpoint; name a run directory that still has its checkpoints")
+        raise UserError(f"{self.path}: holds no checkpoint of step {step}; there are those of {steps}")

@@ -295,14 +295,15 @@ def check_phase(component: Any) -> None:
     assert any(names), "some step has a further phase"
 
 
-def check_observer(record: Component, folder: Path, options: Mapping[str, Any] | None = None) -> None:
+def check_observer(record: Component, folder: Path, options: Options | None = None) -> None:
     """Hold an observer against the contract: a run with it has the numbers of a run without, and its own."""
     record = provided(record)
     plain, watched = folder / "plain", folder / "watched"
     plain.mkdir()
     watched.mkdir()
     without = tiny_run({}, plain)
-    table = {"use": f"{record.provider.name}/{record.name}", **(options or {})}
+    chosen = (options or record.options()).model_dump(exclude_none=True)
+    table = {"use": f"{record.provider.name}/{record.name}", **chosen}
     with_it = tiny_run({"observers": [table]}, watched, components=[record])
     for results in (without.results, with_it.results):
         for step in results.steps:

@@ -9,8 +9,8 @@ from typing import Any
 
 from lwmfw.assembly.assemble import build
 from lwmfw.assembly.contract import unknown_need
-from lwmfw.components import Component, trait
-from lwmfw.errors import UserError
+from lwmfw.components import Component, Options, trait
+from lwmfw.errors import LwmfwError
 from lwmfw.testing import checks
 from lwmfw.testing.tiny import provided
 
@@ -32,16 +32,20 @@ def check(record: Component, given: Mapping[str, Any] | None = None, /, **option
     checks.check_options(record)
     chosen = record.options.model_validate(options)
     try:
-        instance = build(record, chosen)
-    except UserError as error:
+        _examine(record, chosen, given or {})
+    except LwmfwError as error:
         raise AssertionError(f"{error}") from error
+
+
+def _examine(record: Component, options: Options, given: Mapping[str, Any]) -> None:
+    instance = build(record, options)
     unknown = [fault for need in sorted(trait(instance, "needs")) if (fault := unknown_need(need))]
     assert not unknown, f"{record.provider}: {record.name} needs {unknown[0]}"
     if record.kind == "penalty":
-        checks.check_penalty(record.factory, chosen, **given or {})
+        checks.check_penalty(record.factory, options, **given)
     elif record.kind == "observer":
         with tempfile.TemporaryDirectory() as folder:
-            checks.check_observer(record, Path(folder), options, **given or {})
+            checks.check_observer(record, Path(folder), options, **given)
     else:
         of_its_kind: Callable[..., None] = getattr(checks, f"check_{record.kind}")
-        of_its_kind(instance, **given or {})
+        of_its_kind(instance, **given)

@@ -108,8 +108,14 @@ def tiny_run(
 def beside_installed(components: Iterable[Component], files: Sequence[Path] = ()) -> Catalogue:
     """What is installed, and in plug-in files, and records of components that are neither."""
     catalogue = discover(files)
-    catalogue.components += [c for c in map(provided, components) if c not in catalogue.components]
+    known = catalogue.components
+    catalogue.components += [provided(c) for c in components if not any(_is(c, other) for other in known)]
     return catalogue
+
+
+def _is(component: Component, other: Component) -> bool:
+    """Whether a record, which need not say from where it comes, is one of the catalogue's."""
+    return replace(component, provider=component.provider if component.provider.name else other.provider) == other
 
 
 def provided(component: Component) -> Component:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -111,33 +112,40 @@ def _read(path: str, size: int, choose: Callable[[int, int], Box]) -> Image.Imag
 
     The part is chosen in the file's own orientation, and only the small square is turned.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # remarks on odd files that can be read
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with open(path, "rb") as stream, Image.open(stream) as file:
-            width, height = file.size
-            left, top, right, bottom = choose(width, height)
-            # a JPEG is decoded at a fraction of its size as long as the part keeps `size` pixels a side
-            shrink = max(1.0, min(right - left, bottom - top) / size)
-            file.draft("RGB", (math.ceil(width / shrink), math.ceil(height / shrink)))
-            pixels = _rgb(file)
-            x, y = pixels.width / width, pixels.height / height
-            square = pixels.resize((size, size), Resampling.BILINEAR, (left * x, top * y, right * x, bottom * y))
-            turn = _TURNS.get(file.getexif().get(_ORIENTATION, 1))
-    return square if turn is None else square.transpose(turn)
+    with _opened(path) as file:
+        width, height = file.size
+        left, top, right, bottom = choose(width, height)
+        # a JPEG is decoded at a fraction of its size as long as the part keeps `size` pixels a side
+        shrink = max(1.0, min(right - left, bottom - top) / size)
+        file.draft("RGB", (math.ceil(width / shrink), math.ceil(height / shrink)))
+        pixels = _rgb(file)
+        x, y = pixels.width / width, pixels.height / height
+        square = pixels.resize((size, size), Resampling.BILINEAR, (left * x, top * y, right * x, bottom * y))
+        return _upright(square, file)
 
 
 def _whole(path: str, resize: int) -> Image.Image:
     """An upright image whose shorter side has so many pixels; smaller ones stay as they are."""
+    with _opened(path) as file:
+        share = min(1.0, resize / min(file.size))
+        width, height = (max(1, round(side * share)) for side in file.size)
+        file.draft("RGB", (width, height))
+        return _upright(_rgb(file).resize((width, height), Resampling.BILINEAR), file)
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[Image.Image]:
+    """An image file; of more pixels than Pillow takes for sane, it is none."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore")  # remarks on odd files that can be read
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with open(path, "rb") as stream, Image.open(stream) as file:
-            share = min(1.0, resize / min(file.size))
-            width, height = (max(1, round(side * share)) for side in file.size)
-            file.draft("RGB", (width, height))
-            turn = _TURNS.get(file.getexif().get(_ORIENTATION, 1))
-            image = _rgb(file).resize((width, height), Resampling.BILINEAR)
+            yield file
+
+
+def _upright(image: Image.Image, file: Image.Image) -> Image.Image:
+    """An image turned as the file it was made of says."""
+    turn = _TURNS.get(file.getexif().get(_ORIENTATION, 1))
     return image if turn is None else image.transpose(turn)
 
 

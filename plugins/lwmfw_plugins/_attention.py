@@ -26,6 +26,7 @@ def attention(maps: Tensor, weights: Tensor, eps: float) -> Tensor:
     Returns:
         (B, H*W), not negative.
     """
+    maps, weights = (t.float() if t.dtype.itemsize < 4 else t for t in (maps, weights))  # computed in bf16
     attended = (maps.flatten(2) * weights[:, :, None]).sum(1).relu()
     return attended / (attended.square().sum(1, keepdim=True) + eps**2).sqrt()
 
@@ -39,15 +40,9 @@ def pooled_attention(outputs: Outputs, classes: Tensor, eps: float) -> Tensor:
     maps = outputs.pooled
     assert maps is not None, "needs 'pooled'"  # noqa: S101 - assured at assembly
     positions = maps.shape[2] * maps.shape[3]
-    return attention(
-        maps.float() if maps.dtype.itemsize < 4 else maps, outputs.channel_weights(classes) / positions, eps
-    )
+    return attention(maps, outputs.channel_weights(classes) / positions, eps)
 
 
 def stage_attention(outputs: Outputs, stage: int, classes: Tensor, eps: float) -> Tensor:
     """Attention at the end of a stage, (B, H*W), by autograd; for the new model with a second-order graph."""
-    weights = outputs.map_weights(stage, classes)
-    maps = outputs.maps[stage]
-    if maps.dtype.itemsize < 4:  # computed in bf16
-        maps, weights = maps.float(), weights.float()
-    return attention(maps, weights, eps)
+    return attention(outputs.maps[stage], outputs.map_weights(stage, classes), eps)

@@ -68,20 +68,20 @@ def data_set(
     return DataSet(held(train), held(test), names, MEAN, STD, padding, options.flip, list(skipped))
 
 
-def find(who: str, root: str, places: Sequence[str], marker: str, source: str) -> Path:
+def find(root: str, places: Sequence[str], marker: str, source: str) -> Path:
     """The first place below root that holds the marker, which may be a file or a folder.
 
     Raises:
         UserError: none does; names the paths looked at and where the set comes from.
     """
     if not root:
-        raise UserError(f"{who}: the images are not shipped; set data.root to the unpacked set, {source}")
+        raise UserError(f"the images are not shipped; set data.root to the unpacked set, {source}")
     looked = [Path(root, place) for place in places]
     for folder in looked:
         if (folder / marker).exists():
             return folder
     listed = ", ".join(str(folder) for folder in looked)
-    raise UserError(f"{who}: not found; looked for {marker} in {listed}; set data.root to the unpacked set, {source}")
+    raise UserError(f"not found; looked for {marker} in {listed}; set data.root to the unpacked set, {source}")
 
 
 def sub_folders(folder: Path) -> list[Path]:
@@ -158,11 +158,11 @@ def listed_image(folder: Path, name: str, place: str) -> str:
     return str(path)
 
 
-def check_class_count(who: str, found: int, published: int, place: Path) -> None:
+def check_class_count(found: int, published: int, place: Path) -> None:
     """Refuse a set with other classes than the published ones.
 
     Raises:
         UserError: with both counts.
     """
     if found != published:
-        raise UserError(f"{who}: {place} has {found} classes, not the published {published}; restore the set")
+        raise UserError(f"{place} has {found} classes, not the published {published}; restore the set")

@@ -55,9 +55,9 @@ class Caltech101:
         Raises:
             UserError: the set is missing or has other classes.
         """
-        folder = find("caltech101", self.options.root, ["", "caltech101"], IMAGES, SOURCE) / IMAGES
+        folder = find(self.options.root, ["", "caltech101"], IMAGES, SOURCE) / IMAGES
         classes = [path for path in sub_folders(folder) if path.name != NO_CLASS]
-        check_class_count("caltech101", len(classes), self.class_count, folder)
+        check_class_count(len(classes), self.class_count, folder)
         train: list[Labelled] = []
         test: list[Labelled] = []
         for label, path in enumerate(classes):

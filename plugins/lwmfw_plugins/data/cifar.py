@@ -53,7 +53,7 @@ class Cifar100:
         published = getattr(torchvision.datasets, self.torchvision_name)
         if not self.options.root:
             raise UserError(
-                f"{self.name}: the images are not shipped; set data.root to the folder that holds "
+                f"the images are not shipped; set data.root to the folder that holds "
                 f"{published.base_folder} (with data.download = true, to where it shall come)"
             )
         folder = Path(self.options.root) / published.base_folder
@@ -61,8 +61,8 @@ class Cifar100:
             try:
                 published(self.options.root, download=True)
             except (OSError, RuntimeError) as error:
-                raise UserError(f"{self.name}: download into {self.options.root} failed: {error}; try again") from error
-        _verify(self.name, folder, published)
+                raise UserError(f"download into {self.options.root} failed: {error}; try again") from error
+        _verify(folder, published)
         train, test = (published(self.options.root, train=train) for train in (True, False))
         options = self.options
         return DataSet(
@@ -85,7 +85,7 @@ class Cifar10(Cifar100):
         return {"seed1993": numpy_order(self.class_count)}
 
 
-def _verify(name: str, folder: Path, published: Any) -> None:
+def _verify(folder: Path, published: Any) -> None:
     """Compare the MD5 of every file with torchvision's list, which is the authors'."""
     from torchvision.datasets.utils import calculate_md5
 
@@ -94,7 +94,7 @@ def _verify(name: str, folder: Path, published: Any) -> None:
         path = folder / file
         if not path.is_file():
             raise UserError(
-                f"{name}: not found; looked for {path}; unpack {published.filename} from its authors' page into "
+                f"not found; looked for {path}; unpack {published.filename} from its authors' page into "
                 f"{folder.parent}, or set data.download = true"
             )
         actual = calculate_md5(path)

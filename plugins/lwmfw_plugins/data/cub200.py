@@ -34,12 +34,12 @@ class Cub200:
         Raises:
             UserError: the set is missing, or a list is malformed or names what is not there.
         """
-        folder = find("cub200", self.options.root, ["", "CUB_200_2011"], "images.txt", SOURCE)
+        folder = find(self.options.root, ["", "CUB_200_2011"], "images.txt", SOURCE)
         images, classes, split, names = (
             read_list(folder / name)
             for name in ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt")
         )
-        check_class_count("cub200", len(names), self.class_count, folder / "classes.txt")
+        check_class_count(len(names), self.class_count, folder / "classes.txt")
         labels = {key: label for label, key in enumerate(names)}
         parts: dict[str, list[tuple[str, int]]] = {"1": [], "0": []}
         for key, (name, place) in images.items():

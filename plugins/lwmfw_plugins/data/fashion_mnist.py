@@ -96,12 +96,12 @@ class FashionMnist:
             try:
                 FashionMNIST(str(root), download=True)
             except (OSError, RuntimeError) as error:
-                raise UserError(f"fashion-mnist: download into {root} failed: {error}; try again") from error
+                raise UserError(f"download into {root} failed: {error}; try again") from error
             folder = _complete(folders)
         if folder is None:
             looked = ", ".join(str(path) for path in folders)
             raise UserError(
-                f"fashion-mnist: not found; looked for {FILES['train images']}[.gz] and companions in {looked}; "
+                f"not found; looked for {FILES['train images']}[.gz] and companions in {looked}; "
                 "install Debian's package dataset-fashion-mnist, or set data.root (data.download = true fetches it)"
             )
         return read_folder(folder, ORIGINAL_SHA256, self.options)

@@ -73,7 +73,7 @@ class OwnImages:
             listed = ", ".join(f"{path} ({reason})" for path, reason in list(found.items())[:SHOWN])
             more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
             raise UserError(
-                f"folder: {len(found)} of {len(paths)} images cannot be read: {listed}{more}; "
+                f"{len(found)} of {len(paths)} images cannot be read: {listed}{more}; "
                 'replace or remove them, or leave them out with data.unreadable = "skip"'
             )
         return list(found)
@@ -83,11 +83,9 @@ def _together(root: Path) -> tuple[list[str], list[ClassFiles]]:
     folders = sub_folders(root)
     names = [folder.name for folder in folders]
     if not names:
-        raise UserError(f"folder: {root} has no folders; put the images of each class into a folder of its name")
+        raise UserError(f"{root} has no folders; put the images of each class into a folder of its name")
     if PARTS.issuperset(names):
-        raise UserError(
-            f"folder: {root} has {', '.join(names)} but not both train and test; rename the folders to that"
-        )
+        raise UserError(f"{root} has {', '.join(names)} but not both train and test; rename the folders to that")
     return names, [[_images(folder) for folder in folders]]
 
 
@@ -95,11 +93,11 @@ def _separate(root: Path) -> tuple[list[str], list[ClassFiles]]:
     folders = {part: {path.name: path for path in sub_folders(root / part)} for part in ("train", "test")}
     names = list(folders["train"])
     if not names:
-        raise UserError(f"folder: {root / 'train'} has no folders; put each class's images into a folder of its name")
+        raise UserError(f"{root / 'train'} has no folders; put each class's images into a folder of its name")
     for part, other in (("train", "test"), ("test", "train")):
         for name in folders[part]:
             if name not in folders[other]:
-                raise UserError(f"folder: class '{name}' is in {part} but not in {other}; add its images there")
+                raise UserError(f"class '{name}' is in {part} but not in {other}; add its images there")
     return names, [[_images(folders[part][name]) for name in names] for part in ("train", "test")]
 
 
@@ -107,7 +105,7 @@ def _images(folder: Path) -> list[str]:
     found = images_below(folder)
     if not found:
         known = ", ".join(sorted(SUFFIXES))
-        raise UserError(f"folder: {folder} has no images ({known}); add some or remove the folder")
+        raise UserError(f"{folder} has no images ({known}); add some or remove the folder")
     return found
 
 

@@ -57,11 +57,11 @@ class ImageNet:
             UserError: the set is missing or incomplete, or val/ is not sorted into class folders.
         """
         root = Path(self.options.root)
-        folder = find("imagenet", self.options.root, ["", "ILSVRC/Data/CLS-LOC"], "train", SOURCE)
+        folder = find(self.options.root, ["", "ILSVRC/Data/CLS-LOC"], "train", SOURCE)
         _check_sorted(folder / "val")
         words = read_list(root / MAPPING) if (root / MAPPING).exists() else {}
         ids = sorted(words) if words else [path.name for path in sub_folders(folder / "train")]
-        check_class_count("imagenet", len(ids), CLASSES, root / MAPPING if words else folder / "train")
+        check_class_count(len(ids), CLASSES, root / MAPPING if words else folder / "train")
         chosen = [ids[i] for i in self._chosen()]
         names = [words[wnid].value.split(",")[0] if words else wnid for wnid in chosen]
         train, test = (
@@ -80,7 +80,7 @@ class ImageNet:
 def _check_sorted(folder: Path) -> None:
     if not sub_folders(folder):
         raise UserError(
-            f"imagenet: {folder} has no class folders; move each validation image into the folder of its class, "
+            f"{folder} has no class folders; move each validation image into the folder of its class, "
             "as valprep.sh of github.com/soumith/imagenetloader.torch does"
         )
 

@@ -55,9 +55,9 @@ class TinyImageNet:
         Raises:
             UserError: the set is missing, or a list names what is not there.
         """
-        folder = find("tiny-imagenet", self.options.root, ["", "tiny-imagenet-200"], "wnids.txt", SOURCE)
+        folder = find(self.options.root, ["", "tiny-imagenet-200"], "wnids.txt", SOURCE)
         ids = read_list(folder / "wnids.txt")
-        check_class_count("tiny-imagenet", len(ids), self.class_count, folder / "wnids.txt")
+        check_class_count(len(ids), self.class_count, folder / "wnids.txt")
         labels = {wnid: label for label, wnid in enumerate(ids)}
         words = read_list(folder / "words.txt")
         names = [words[wnid].value.split(",")[0] if wnid in words else wnid for wnid in ids]

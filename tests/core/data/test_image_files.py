@@ -89,7 +89,7 @@ def test_train_and_test_folders_are_used_as_they_are(tmp_path):
 def test_train_and_test_have_the_same_classes(tmp_path, part, other):
     make_folder(tmp_path / part, ["a", "b", "c"], count=2)
     make_folder(tmp_path / other, ["a", "b"], count=2)
-    assert refusal("folder", tmp_path) == f"folder: class 'c' is in {part} but not in {other}; add its images there"
+    assert refusal("folder", tmp_path) == f"class 'c' is in {part} but not in {other}; add its images there"
 
 
 def test_images_are_found_in_folders_inside_and_nothing_else_is(tmp_path):
@@ -150,7 +150,7 @@ def test_unreadable_images_are_refused_with_their_names(tmp_path):
     make_folder(tmp_path, ["a", "b"], count=5)
     bad = spoil(tmp_path, "a/1.png", "b/9.jpg")
     message = refusal("folder", tmp_path)
-    assert message.startswith("folder: 2 of 11 images cannot be read: ")
+    assert message.startswith("2 of 11 images cannot be read: ")
     assert all(f"{path} (no image of a known format)" in message for path in bad)
     assert 'data.unreadable = "skip"' in message
 
@@ -275,7 +275,7 @@ def test_cub200(tmp_path):
 )
 def test_a_missing_set_names_the_paths_and_what_gets_it(tmp_path, use, places, source):
     message = refusal(use, tmp_path)
-    assert message.startswith(f"{use}: not found; looked for ")
+    assert message.startswith("not found; looked for ")
     assert all(str(tmp_path / place) in message for place in places)
     assert source in message
 

@@ -139,7 +139,7 @@ def test_where_gradients_lie_does_not_change_them(name, options, monkeypatch):
         return torch.autograd.grad(sum(terms), list(given.model.parameters()))
 
     mended = gradients()
-    monkeypatch.setattr("lwmfw.model.keep_gradients_format", lambda features: None)
+    monkeypatch.setattr("lwmfw.model.growing.keep_gradients_format", lambda features: None)
     assert_close(mended, gradients(), rtol=1e-10, atol=1e-12)
 
 

@@ -120,7 +120,7 @@ def test_a_truncated_file_exits_2_in_one_line(tmp_path):
     done = lwmfw("run", "lwm", *settings)
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1] == (
-        f"{folder / 'train'}: md5 is 4f09daa9d95bcb166a302407a0e0babe, not 16019d7e3df5f24257cddd939b257f8d: "
-        "damaged or another file; fetch it again"
+        f"lwmfw 0.1.0: cifar100: {folder / 'train'}: md5 is 4f09daa9d95bcb166a302407a0e0babe, "
+        "not 16019d7e3df5f24257cddd939b257f8d: damaged or another file; fetch it again"
     )
     assert not (tmp_path / "run").exists()

@@ -25,13 +25,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import model_validator
 
 from lwmfw import Component, Field, Options, Refiner, UserError, hookimpl
-from lwmfw_plugins.refiners.mnemonics._gradients import RULES, Gradient
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
     from lwmfw import Images, Run, Selection, Step, StepResult
+    from lwmfw_plugins.refiners.mnemonics._gradients import Gradient
 
 _SHOWN = 8  # classes in a picture, and exemplars of each
 _TINY = 1e-30
@@ -128,6 +128,7 @@ class Mnemonics:
         import torch
 
         from lwmfw import Images, Selection
+        from lwmfw_plugins.refiners.mnemonics._gradients import RULES
 
         selection = yield
         started, self.told = time.perf_counter(), {}

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+import torch
+from torch import Tensor
+from torch.func import functional_call
+from torch.nn.functional import cross_entropy, normalize
+
+from lwmfw import frozen_copy
 from lwmfw_plugins.refiners.mnemonics._unrolled import InnerLoss, Parameters, unrolled_gradient
 
 if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-
     from lwmfw import Images, Loader, Model, Run
     from lwmfw_plugins.refiners.mnemonics import MnemonicsOptions
 
-Gradient = Callable[["Tensor"], tuple["Tensor", "Tensor"]]
+Gradient = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Pixels (N, C, H, W), float -> a loss, and its gradient by them."""
 
 _CHUNK = 128  # images whose graph is kept at a time where features are all that is asked of a model
@@ -41,9 +44,6 @@ def class_means_gradient(
     Returns:
         The loss, and its gradient by the pixels.
     """
-    import torch
-    from torch.nn.functional import cross_entropy, normalize
-
     found = in_parts(features, pixels).requires_grad_()
     # a sum points where the mean does
     sums = found.new_zeros(int(labels.max()) + 1, found.shape[1]).index_add(0, labels, found)
@@ -54,16 +54,12 @@ def class_means_gradient(
 
 def in_parts(features: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
     """Features (N, D) of images (N, C, H, W), a part at a time and without a graph."""
-    import torch
-
     with torch.no_grad():
         return torch.cat([features(part) for part in pixels.split(_CHUNK)])
 
 
 def back_in_parts(features: Callable[[Tensor], Tensor], pixels: Tensor, slopes: Tensor) -> Tensor:
     """The gradient by pixels of a loss whose gradient by their features is known, a part at a time."""
-    import torch
-
     found = []
     for part, slope in zip(pixels.split(_CHUNK), slopes.split(_CHUNK), strict=True):
         leaf = part.detach().requires_grad_()
@@ -81,9 +77,6 @@ def loss_on(model: Model, loader: Loader, labels: Tensor, index: Tensor, rng: to
         index: which of them the loss is taken on.
         rng: draws the augmentation.
     """
-    from torch.func import functional_call
-    from torch.nn.functional import cross_entropy
-
     drawn, truth = loader.draw(len(index), rng), labels[index]
 
     def loss(parameters: Parameters, pixels: Tensor) -> Tensor:
@@ -95,8 +88,6 @@ def loss_on(model: Model, loader: Loader, labels: Tensor, index: Tensor, rng: to
 
 def involved(parameters: Mapping[str, Tensor], loss: InnerLoss, pixels: Tensor) -> Parameters:
     """The parameters that a loss depends on."""
-    import torch
-
     leaves = {name: p.detach().requires_grad_() for name, p in parameters.items()}
     slopes = torch.autograd.grad(loss(leaves, pixels), list(leaves.values()), allow_unused=True)
     return {name: p for (name, p), slope in zip(leaves.items(), slopes, strict=True) if slope is not None}
@@ -114,10 +105,6 @@ def by_unrolling(
         options: how many steps, on how many images.
         rng: draws images and augmentation anew whenever the gradient is asked for.
     """
-    import torch
-
-    from lwmfw import frozen_copy
-
     model, loader, count = frozen_copy(run.model), run.loader, options.unrolled
     size = min(options.batch_size, len(labels))
     parameters: Parameters = {}
@@ -143,10 +130,6 @@ def by_class_means(
     Queries and means are those of the exemplars' classes, the new ones; the released code has old classes' means beside
     them, which do not move.
     """
-    import torch
-
-    from lwmfw import frozen_copy
-
     model, loader = frozen_copy(run.model), run.loader
     classes, places = labels.unique(return_inverse=True)
     known = queries.select(torch.isin(queries.labels, classes).nonzero().flatten())
@@ -170,8 +153,6 @@ def from_scratch(
     The network is trained on the exemplars as they are, for a random number of epochs, and renewed now and then. The
     steps that are differentiated are those of a linear classifier on its features, which start at zero.
     """
-    import torch
-
     loader, asked_before = run.loader, 0
     network: Model
 
@@ -211,8 +192,6 @@ def probe_gradient(
     Returns:
         The loss, and its gradient (N, D).
     """
-    from torch.nn.functional import cross_entropy
-
     mean, deviation = features.mean(0), features.std(0, correction=min(1, len(features) - 1))
     scale = (deviation + 0.01 * features.std()).clamp(min=1e-6) * features.shape[1] ** 0.5
 
@@ -233,11 +212,6 @@ def probe_gradient(
 
 def trained_on(run: Run, pixels: Tensor, labels: Tensor, epochs: int, rng: torch.Generator) -> Model:
     """A fresh network after some epochs of exemplars, BatchNorm folded: SGD, the rate falling from 0.1 as a cosine."""
-    import torch
-    from torch.nn.functional import cross_entropy
-
-    from lwmfw import frozen_copy
-
     model, loader = run.fresh_model(rng), run.loader
     optimizer = torch.optim.SGD(model.parameters(), 0.1, 0.9, weight_decay=5e-4)
     batches = [index for _ in range(epochs) for index in torch.randperm(len(labels), generator=rng).split(_BATCH)]
@@ -255,8 +229,6 @@ def trained_on(run: Run, pixels: Tensor, labels: Tensor, epochs: int, rng: torch
 
 def drawn(images: Images, count: int, rng: torch.Generator) -> Images:
     """So many images at random, some more than once."""
-    import torch
-
     return images.select(torch.randint(len(images), (count,), generator=rng))
 
 

@@ -18,10 +18,9 @@ and one backward pass through <grad L_t, u> gives both.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from torch import Tensor
+import torch
+from torch import Tensor
 
 Parameters = dict[str, "Tensor"]
 """All of them have a part in every loss."""
@@ -46,8 +45,6 @@ def descend(
     Returns:
         T + 1 sets without gradients.
     """
-    import torch
-
     momenta: Parameters = {}
     way = [{name: p.detach() for name, p in parameters.items()}]
     for loss in losses:
@@ -79,8 +76,6 @@ def unrolled_gradient(
     Returns:
         F(theta_T), and dF/de in the shape of the images.
     """
-    import torch
-
     way = descend(parameters, images, losses, rate, momentum)
     last = {name: p.requires_grad_() for name, p in way.pop().items()}
     value = outer(last)

@@ -88,7 +88,13 @@ def check_penalty(
 
 
 def check_backbone(component: Any, *, channels: int = 3, size: int = 32) -> None:
-    """Hold a backbone's object against the contract: it offers what it says, copies and reloads."""
+    """Hold a backbone's object against the contract: it offers what it says, copies and reloads.
+
+    Args:
+        component: the backbone's object.
+        channels: of the images that it is shown.
+        size: their height and width in pixels.
+    """
     offers = trait(component, "offers")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -195,6 +201,7 @@ def check_selector(component: Any) -> None:
     run = _prepared({})
     run.model.grow(CLASSES)
     step, candidates = run.steps[-1], run.data.train
+    before = _weights(run)
     for count in (1, 4, 16):
         quota = dict.fromkeys(step.seen_classes, count)
         offered = {"run": run, "step": step, "model": run.model, "candidates": candidates, "quota": quota}
@@ -203,6 +210,19 @@ def check_selector(component: Any) -> None:
         for label in quota:
             assert len(chosen.indices[label]) == count, "a quota of at most what there is is filled"
             assert torch.equal(chosen.indices[label], again.indices[label]), "the same rng, the same choice"
+    _left_alone(run, before)
+
+
+def _weights(run: Run) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in run.model.state_dict().items()}
+
+
+def _left_alone(run: Run, before: Mapping[str, torch.Tensor]) -> None:
+    """The model has the weights that it had, and the statistics of BatchNorm, which learns in training mode."""
+    state = run.model.state_dict()
+    changed = [name for name, value in before.items() if not torch.equal(value, state[name])]
+    assert not changed, f"the model is left as it was ({changed[0]} is not); use lwmfw.evaluating"
+    assert run.model.training, "the model is left in training mode"
 
 
 def check_refiner(component: Any) -> None:
@@ -213,7 +233,7 @@ def check_refiner(component: Any) -> None:
     step, candidates = run.steps[-1], run.data.train
     selection = Selection({c: (candidates.labels == c).nonzero().flatten()[[5, 2, 9]] for c in step.seen_classes})
     quota = dict.fromkeys(step.seen_classes, 3)
-    weights = {name: value.clone() for name, value in run.model.state_dict().items()}
+    weights = _weights(run)
     assert isinstance(candidates, Images), "synthetic images are in memory"
     before = candidates.pixels.clone()
     offered = {"run": run, "step": step, "model": run.model, "candidates": candidates, "quota": quota}
@@ -233,8 +253,7 @@ def check_refiner(component: Any) -> None:
     assert found.pixels.keys() == again.pixels.keys(), "the same rng, the same classes"
     assert all(torch.equal(found.pixels[c], again.pixels[c]) for c in found.pixels), "the same rng, the same pixels"
     assert torch.equal(candidates.pixels, before), "candidates are not changed in place"
-    state = run.model.state_dict()
-    assert all(torch.equal(value, state[name]) for name, value in weights.items()), "the model is left as it was"
+    _left_alone(run, weights)
 
 
 def check_rate(component: Any) -> None:

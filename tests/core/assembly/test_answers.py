@@ -195,6 +195,7 @@ WRONG = {
         lambda step, main: stretched(step, main, milestones=0.5),
         lambda step, main: stretched(step, main, optimizer=None),
         lambda step, main: stretched(step, main, name=5),
+        lambda step, main: stretched(step, main) * 2,
         lambda step, main: stretched(step, main, balanced="yes"),
         lambda step, main: stretched(step, main, penalties=None),
     ],

@@ -354,3 +354,19 @@ def test_a_refusal_in_a_hook_names_provider_and_component(tmp_path):
     components = [Penalty("picky", Picky, provider=Provider("mine", "2"))]
     with pytest.raises(UserError, match=r"^mine 2: mine-too: layer: 9 wanted; choose another$"):
         tiny_run({"penalties": [{"use": "picky", "as": "mine-too"}]}, tmp_path, components=components)
+
+
+def test_an_offer_that_nobody_can_need_is_refused(tmp_path):
+    class Body:
+        offers = frozenset({"features", "map"})
+
+        def __init__(self, options):
+            pass
+
+        def build(self, channels):
+            raise AssertionError("refused before it is built")
+
+    recipe = tiny_recipe({"backbone": {"use": "body"}}, tmp_path)
+    body = Backbone("body", Body, provider=Provider("mine"))
+    with pytest.raises(UserError, match=r"^mine: Body: offers 'map', which nobody can need; did you mean 'maps'\?$"):
+        assemble(load_recipe(recipe, catalogue=beside_installed([body])))

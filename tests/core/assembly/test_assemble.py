@@ -167,11 +167,11 @@ def test_an_exception_in_any_hook_names_file_hook_and_place(hook, tmp_path):
         "choose_data": "in step 1",
         "plan_phases": "before the first step",
         "group_parameters": "in step 1",
-        "before_memory": "in step 1, epoch 1",
-        "allocate_memory": "in step 1, epoch 1",
-        "select_memory": "in step 1, epoch 1",
-        "after_step": "in step 1, epoch 1",
-        "after_run": "in step 2, epoch 1",
+        "before_memory": "in step 1",
+        "allocate_memory": "in step 1",
+        "select_memory": "in step 1",
+        "after_step": "in step 1",
+        "after_run": "in step 2",
     }[hook]
     assert str(failed.value) == f"failing.py:5: Failing.{hook} raised ValueError: too many; the run stopped {place}"
 

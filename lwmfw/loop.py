@@ -76,6 +76,7 @@ def learn(run: Run, step: Step, old: Model | None) -> Model | None:
         for phase in run.phases(step):
             position.phase, position.epoch = phase.name, 0
             train_phase(run, step, phase, balanced(run, step, images) if phase.balanced else images, old)
+        position.epoch = 0
     hook.after_training(run=run, step=step, model=run.model, old=old, data=images, rng=run.rng)
     keep_exemplars(run, step, images)
     result = evaluate(run, step, train_seconds=taken.train_seconds if taken else time.perf_counter() - started)

@@ -65,6 +65,8 @@ def phases(answer: Any, offered: Offered) -> str:
     for phase in answer:
         if not (isinstance(phase.name, str) and phase.name):
             return f"plans a phase named {phase.name!r}; name it by a string"
+        if [other.name for other in answer].count(phase.name) > 1:
+            return f"plans two phases named '{phase.name}'; name them apart"
         values = dict(vars(phase))
         own = {key: values.pop(key) for key in ("name", "balanced", "penalties")}
         flags = [key for key in ("balanced", "penalties") if not isinstance(own[key], bool)]

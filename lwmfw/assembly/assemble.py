@@ -17,6 +17,7 @@ from lwmfw.assembly.calls import Adapter, Attached, Position, Randomness
 from lwmfw.assembly.contract import check_hooks, check_traits, unmet_needs
 from lwmfw.assembly.fit import unfit_memory, unfit_objective, unfit_steps
 from lwmfw.assembly.parts import Assembly
+from lwmfw.components import Component, Options
 from lwmfw.errors import UserError, describe
 from lwmfw.recipe.load import Chosen, Resolved
 
@@ -59,7 +60,7 @@ def _attached(resolved: Resolved, position: Position) -> dict[str, Attached]:
         name = _free_name(chosen, parts)
         prefix = f"{name}." if components.count(component) > 1 else ""
         try:
-            parts[name] = Attached(_build(chosen), name, chosen, position, prefix)
+            parts[name] = Attached(build(chosen.component, chosen.options), name, chosen, position, prefix)
         except UserError as error:
             errors.append(str(error))
     if errors:
@@ -72,11 +73,14 @@ def _free_name(chosen: Chosen, taken: Collection[str]) -> str:
     return f"{chosen.component.kind}.{chosen.name}" if chosen.name in taken else chosen.name
 
 
-def _build(chosen: Chosen) -> Any:
-    """An instance that has what its kind requires and whose hooks are well formed."""
-    component = chosen.component
+def build(component: Component, options: Options) -> Any:
+    """An instance that has what its kind requires and whose hooks are well formed.
+
+    Raises:
+        UserError: it has not, or they are not.
+    """
     try:
-        instance = component.factory(chosen.options)
+        instance = component.factory(options)
     except UserError as error:
         raise UserError(f"{component.provider}: {component.name}: {error}") from error
     except Exception as error:

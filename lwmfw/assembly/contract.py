@@ -77,7 +77,7 @@ def check_traits(instance: Any, who: str) -> None:
     """Hold what an instance says of itself against the table of traits.
 
     Raises:
-        UserError: a trait of another type, one misspelt, or a state that could not be restored.
+        UserError: a trait of another type, one misspelt, a state that could not be restored, or an offer nobody knows.
     """
     names = {name for name in dir(instance) if not name.startswith("_")}
     for name in TRAITS.keys() & names:
@@ -95,6 +95,9 @@ def check_traits(instance: Any, who: str) -> None:
     if ("state" in names) != ("restore" in names):
         lone, other = ("state", "restore") if "state" in names else ("restore", "state")
         raise UserError(f"{who}: has {lone} and no {other}; define both")
+    for offer in sorted(trait(instance, "offers") - NEEDS):
+        hint = did_you_mean(offer, NEEDS) or f"; choose of {', '.join(sorted(NEEDS))}"
+        raise UserError(f"{who}: offers '{offer}', which nobody can need{hint}")
 
 
 def unmet_needs(assembly: Assembly) -> list[str]:
@@ -106,11 +109,18 @@ def unmet_needs(assembly: Assembly) -> list[str]:
     return errors
 
 
+def unknown_need(need: str) -> str:
+    """What is wrong with a need in any recipe; empty if something can offer it."""
+    if need in NEEDS:
+        return ""
+    hint = did_you_mean(need, NEEDS) or f"; choose of {', '.join(sorted(NEEDS))}"
+    return f"'{need}', which nothing can offer{hint}"
+
+
 def _unmet(assembly: Assembly, need: str) -> str:
     """What is wrong with a need in this recipe; empty if it is met."""
     if need not in NEEDS:
-        hint = did_you_mean(need, NEEDS) or f"; choose of {', '.join(sorted(NEEDS))}"
-        return f"'{need}', which nothing can offer{hint}"
+        return unknown_need(need)
     if need == "memory" and assembly.resolved.recipe.memory is None:
         return "exemplars, but the recipe keeps none; add [memory]"
     for kind in (kind for kind, possible in OFFERS.items() if need in possible):

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from lwmfw.assembly.answers import HOOKS
+from lwmfw.assembly.answers import HOOKS, METHODS
 from lwmfw.assembly.assemble import assemble
 from lwmfw.components import Component, Options, trait
 from lwmfw.data.decoding import decode_images
@@ -25,8 +25,7 @@ from lwmfw.memory.selection import Selection
 from lwmfw.model.outputs import Features
 from lwmfw.recipe.budget import parse_budget
 from lwmfw.recipe.load import load_recipe
-from lwmfw.recipe.phase import Phase
-from lwmfw.testing.tiny import CLASSES, outputs_pair, penalty_terms, tiny_recipe, tiny_run
+from lwmfw.testing.tiny import CLASSES, outputs_pair, penalty_terms, provided, tiny_recipe, tiny_run
 
 
 def _total(terms: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -89,23 +88,30 @@ def check_penalty(
 
 
 def check_backbone(component: Any, *, channels: int = 3, size: int = 32) -> None:
-    """Hold a backbone's object against the contract: it offers what it says, copies and reloads."""
+    """Hold a backbone's object against the contract: it offers what it says, copies and reloads.
+
+    Args:
+        component: the backbone's object.
+        channels: of the images that it is shown.
+        size: their height and width in pixels.
+    """
+    offers = trait(component, "offers")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = component.build(channels).eval()
+        network = _answered("backbone", "build", component.build(channels)).eval()
         images = torch.randn(2, channels, size, size)
     with torch.no_grad():
         out = network(images)
         assert isinstance(out, Features), "forward returns Features"
         assert out.features.ndim == 2, "features are (B, D)"
         for name in ("maps", "raw_maps"):
-            assert bool(getattr(out, name)) == (name in component.offers), f"{name} are there if they are offered"
+            assert bool(getattr(out, name)) == (name in offers), f"{name} are there if they are offered"
         for raw, after in zip(out.raw_maps, out.maps, strict=False):
             same = torch.equal(raw, after) or torch.equal(raw.relu(), after)
             assert same, "maps are raw_maps, or raw_maps after their ReLU"
-        assert (out.pooled is not None) == ("pooled" in component.offers), "pooled is there if it is offered"
+        assert (out.pooled is not None) == ("pooled" in offers), "pooled is there if it is offered"
         if out.pooled is not None:
-            torch.testing.assert_close(out.pooled.mean((2, 3)), out.features)
+            _equal(out.pooled.mean((2, 3)), out.features, "features are the spatial mean of pooled")
         assert torch.equal(copy.deepcopy(network)(images).features, out.features), "a copy computes the same"
         other = component.build(channels).eval()
         other.load_state_dict(network.state_dict())
@@ -116,7 +122,7 @@ def check_classifier(component: Any) -> None:
     """Hold a classifier's object against the contract: it grows, and old rows keep their scores."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        head = component.build(6)
+        head = _answered("classifier", "build", component.build(6))
         features = torch.randn(5, 6)
         head.grow(3)
         before = head(features)
@@ -124,7 +130,7 @@ def check_classifier(component: Any) -> None:
         after = head(features)
     assert before.shape == (5, 3), "logits are (B, classes)"
     assert after.shape == (5, 5), "grow adds classes"
-    torch.testing.assert_close(after[:, :3], before)
+    _equal(after[:, :3], before, "old classes keep their logits when new ones come")
     assert all(p.requires_grad for p in head.parameters()), "rows are trainable after growing"
     if "similarities" in trait(component, "offers"):
         assert head.similarities(features).shape == (5, 5), "similarities are (B, classes)"
@@ -132,38 +138,44 @@ def check_classifier(component: Any) -> None:
 
 def check_objective(component: Any) -> None:
     """Hold an objective's object against the contract: a batch mean, least for right answers."""
+
+    def loss(logits: torch.Tensor, labels: torch.Tensor) -> Any:
+        return _answered("objective", "loss", component.loss(logits, labels), logits, labels)
+
     labels = torch.tensor([0, 1, 2])
     right, wrong = 8.0 * torch.eye(3), 8.0 * torch.eye(3).roll(1, 0)
-    assert component.loss(right, labels).shape == (), "the loss is a scalar"
-    assert component.loss(right, labels) < component.loss(wrong, labels), "right answers cost less"
-    twice = component.loss(torch.cat([wrong, wrong]), torch.cat([labels, labels]))
-    torch.testing.assert_close(twice, component.loss(wrong, labels))
+    assert loss(right, labels) < loss(wrong, labels), "right answers cost less"
+    twice = loss(torch.cat([wrong, wrong]), torch.cat([labels, labels]))
+    _equal(twice, loss(wrong, labels), "the loss is a mean over the batch")
     if trait(component, "none_of_these"):
-        assert component.loss(-right, labels - 3) < component.loss(right, labels - 3), "labels below 0 are no class"
+        assert loss(-right, labels - 3) < loss(right, labels - 3), "labels below 0 are no class"
 
 
 def check_data(component: Any) -> None:
     """Hold a data set's object against the contract: images in memory or in files, every class in both parts."""
-    data = component.load()
+    data = _answered("data", "load", component.load())
     classes = range(len(data.class_names))
-    assert component.class_count in (None, len(classes)), "class_count is the number of classes"
+    assert trait(component, "class_count") in (None, len(classes)), "class_count is the number of classes"
     assert trait(component, "class_names") in (None, data.class_names), "class_names are the names of classes"
     for name, order in trait(component, "orders").items():
         assert len(set(order)) == len(order), f"the order {name} has a class at most once"
         assert set(order) <= set(classes), f"the order {name} is of the set's classes"
     for part in (data.train, data.test):
-        assert isinstance(part, Images | ImageFiles), "train and test are Images or ImageFiles"
         if isinstance(part, ImageFiles):
-            assert len(part.paths) == len(part), "every file has a label"
-            assert part.size <= part.resize, "the part that evaluation shows fits into the image"
             pixels = decode_images(part.select(torch.arange(min(4, len(part))))).pixels
-        else:
-            pixels = part.pixels
-        assert pixels.dtype == torch.uint8, "pixels are uint8"
-        assert pixels.ndim == 4, "pixels are (N, C, H, W)"
-        assert part.labels.dtype == torch.int64, "labels are int64"
+            assert pixels.ndim == 4, "files hold images that can be decoded"
         assert set(part.labels.tolist()) == set(classes), "every class has images"
-    assert len(data.mean) == len(data.std) == data.train.channels, "mean and std are per channel"
+
+
+def _answered(kind: str, method: str, answer: Any, *arguments: Any) -> Any:
+    """An answer of a kind's method, held against the table that runs hold it against."""
+    fault = METHODS[f"{kind}.{method}"](answer, *arguments)
+    assert not fault, f"{method} {fault}"
+    return answer
+
+
+def _equal(found: torch.Tensor, wanted: torch.Tensor, sentence: str) -> None:
+    torch.testing.assert_close(found, wanted, msg=lambda difference: f"{sentence}: {difference}")
 
 
 def _prepared(tables: Mapping[str, Any]) -> Run:
@@ -189,6 +201,7 @@ def check_selector(component: Any) -> None:
     run = _prepared({})
     run.model.grow(CLASSES)
     step, candidates = run.steps[-1], run.data.train
+    before = _weights(run)
     for count in (1, 4, 16):
         quota = dict.fromkeys(step.seen_classes, count)
         offered = {"run": run, "step": step, "model": run.model, "candidates": candidates, "quota": quota}
@@ -197,6 +210,19 @@ def check_selector(component: Any) -> None:
         for label in quota:
             assert len(chosen.indices[label]) == count, "a quota of at most what there is is filled"
             assert torch.equal(chosen.indices[label], again.indices[label]), "the same rng, the same choice"
+    _left_alone(run, before)
+
+
+def _weights(run: Run) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in run.model.state_dict().items()}
+
+
+def _left_alone(run: Run, before: Mapping[str, torch.Tensor]) -> None:
+    """The model has the weights that it had, and the statistics of BatchNorm, which learns in training mode."""
+    state = run.model.state_dict()
+    changed = [name for name, value in before.items() if not torch.equal(value, state[name])]
+    assert not changed, f"the model is left as it was ({changed[0]} is not); use lwmfw.evaluating"
+    assert run.model.training, "the model is left in training mode"
 
 
 def check_refiner(component: Any) -> None:
@@ -207,7 +233,7 @@ def check_refiner(component: Any) -> None:
     step, candidates = run.steps[-1], run.data.train
     selection = Selection({c: (candidates.labels == c).nonzero().flatten()[[5, 2, 9]] for c in step.seen_classes})
     quota = dict.fromkeys(step.seen_classes, 3)
-    weights = {name: value.clone() for name, value in run.model.state_dict().items()}
+    weights = _weights(run)
     assert isinstance(candidates, Images), "synthetic images are in memory"
     before = candidates.pixels.clone()
     offered = {"run": run, "step": step, "model": run.model, "candidates": candidates, "quota": quota}
@@ -227,8 +253,7 @@ def check_refiner(component: Any) -> None:
     assert found.pixels.keys() == again.pixels.keys(), "the same rng, the same classes"
     assert all(torch.equal(found.pixels[c], again.pixels[c]) for c in found.pixels), "the same rng, the same pixels"
     assert torch.equal(candidates.pixels, before), "candidates are not changed in place"
-    state = run.model.state_dict()
-    assert all(torch.equal(value, state[name]) for name, value in weights.items()), "the model is left as it was"
+    _left_alone(run, weights)
 
 
 def check_rate(component: Any) -> None:
@@ -243,8 +268,7 @@ def check_rate(component: Any) -> None:
             classes = step.seen_classes
             offered = {"run": run, "step": step, "budget": budget, "classes": classes, "cost": cost}
             quota, again = (_asked(component.allocate_memory, **offered) for _ in range(2))
-            assert quota.keys() == set(classes), "every class seen so far has a quota, and no other"
-            assert all(isinstance(n, int) and n >= 0 for n in quota.values()), "quotas are whole numbers, none below 0"
+            _answers("allocate_memory", quota, offered)
             assert quota == again, "the same rng, the same quotas"
             total = budget.total(len(classes), cost)
             bounded = total is not None and not trait(component, "grows")
@@ -262,22 +286,18 @@ def check_codec(component: Any) -> None:
     rng = torch.Generator().manual_seed(0)
     for shape in ((1, 28, 28), (3, 32, 32), (3, 5, 17)):
         pixels = torch.randint(0, 256, (4, *shape), dtype=torch.uint8, generator=rng)
-        before, encoded = pixels.clone(), component.encode(pixels)
+        before, encoded = pixels.clone(), _answered("codec", "encode", component.encode(pixels), pixels)
         assert torch.equal(pixels, before), "images are not changed in place"
-        assert len(encoded) == len(pixels), "every image is encoded"
-        assert all(type(stored) is bytes for stored in encoded), "what is stored is bytes"
         assert component.encode(pixels) == encoded, "the same image, the same bytes"
         alone = [stored for image in pixels for stored in component.encode(image[None])]
         assert alone == encoded, "an image's bytes do not depend on the others"
-        decoded = component.decode(encoded, shape)
-        assert decoded.dtype == torch.uint8, "decoded images are uint8"
-        assert decoded.shape == pixels.shape, "decoded images are (N, C, H, W)"
+        decoded = _answered("codec", "decode", component.decode(encoded, shape), encoded, shape)
         if elsewhere is not None:
             assert elsewhere.encode(pixels) == encoded, "a pickled copy encodes the same"
             assert torch.equal(elsewhere.decode(encoded[:1], shape), decoded[:1]), "a pickled copy decodes the same"
         assert component.encode(pixels[:0]) == [], "no images are no bytes"
         assert component.decode([], shape).shape == (0, *shape), "no bytes are no images"
-        assert component.shared_bytes(shape) >= 0, "shared_bytes is a number of bytes"
+        _answered("codec", "shared_bytes", component.shared_bytes(shape), shape)
 
 
 def check_phase(component: Any) -> None:
@@ -287,21 +307,23 @@ def check_phase(component: Any) -> None:
     names = []
     for step in run.steps:
         planned, again = (_asked(component.plan_phases, step=step, main=run.phases(step)[0]) for _ in range(2))
-        assert planned is None or isinstance(planned, list), "plan_phases returns a list of Phase, or None"
+        _answers("plan_phases", planned, {})
         assert planned == again, "a plan does not change"
-        assert all(isinstance(phase, Phase) for phase in planned or ()), "plan_phases returns a list of Phase"
         names.append([phase.name for phase in planned or ()])
         assert len({"main", *names[-1]}) == 1 + len(names[-1]), "phases of a step have names of their own"
     assert any(names), "some step has a further phase"
 
 
-def check_observer(record: Component, folder: Path) -> None:
+def check_observer(record: Component, folder: Path, options: Options | None = None) -> None:
     """Hold an observer against the contract: a run with it has the numbers of a run without, and its own."""
+    record = provided(record)
     plain, watched = folder / "plain", folder / "watched"
     plain.mkdir()
     watched.mkdir()
     without = tiny_run({}, plain)
-    with_it = tiny_run({"observers": [{"use": record.name}]}, watched)
+    chosen = (options or record.options()).model_dump(exclude_none=True)
+    table = {"use": f"{record.provider.name}/{record.name}", **chosen}
+    with_it = tiny_run({"observers": [table]}, watched, components=[record])
     for results in (without.results, with_it.results):
         for step in results.steps:
             step.train_seconds = 0.0

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +19,12 @@ from torch import nn
 from lwmfw.api import execute
 from lwmfw.assembly.assemble import assemble
 from lwmfw.assembly.contract import check_hooks
+from lwmfw.components import Component, Provider
 from lwmfw.data.images import Batch
 from lwmfw.engine.run import Run
 from lwmfw.model.growing import Model, build_model, frozen_copy
 from lwmfw.model.outputs import Features, Outputs
-from lwmfw.recipe.catalogue import Catalogue
+from lwmfw.recipe.catalogue import Catalogue, discover
 from lwmfw.recipe.load import load_recipe
 from lwmfw.recipe.scenario import Step
 from lwmfw.record.results import Results
@@ -70,22 +74,53 @@ def tiny_recipe(overrides: Mapping[str, Any], folder: Path) -> Path:
     return path
 
 
-def tiny_run(overrides: Mapping[str, Any], folder: Path, *, catalogue: Catalogue | None = None) -> TinyRun:
+def tiny_run(
+    overrides: Mapping[str, Any] | None = None, folder: Path | None = None, *, components: Iterable[Component] = ()
+) -> TinyRun:
     """Run the tiny recipe on the CPU.
 
     Args:
         overrides: tables merged into the recipe.
-        folder: an empty folder; the run directory is `folder/run`.
-        catalogue: takes the place of what is installed.
+        folder: an empty folder; the run directory is `folder/run`. Left out: one that is gone with what is returned.
+        components: records that the recipe can name beside what is installed, such as `Penalty("mine", Mine)`.
 
     Raises:
         LwmfwError: as `lwmfw.run`.
     """
-    resolved = load_recipe(tiny_recipe(overrides, folder), catalogue=catalogue)
-    run = execute(assemble(resolved), folder / "run", "cpu", "auto")
-    rows = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
-    terms = {row["step"]: row["terms"] for row in rows}
-    return TinyRun(run.results, terms, folder / "run", run)
+    place = folder or Path(tempfile.mkdtemp(prefix="lwmfw-"))
+    try:
+        components, files = list(components), [place / file for file in (overrides or {}).get("plugins", ())]
+        catalogue = beside_installed(components, files) if components else None
+        resolved = load_recipe(tiny_recipe(overrides or {}, place), catalogue=catalogue)
+        run = execute(assemble(resolved), place / "run", "cpu", "auto")
+        rows = [json.loads(line) for line in (place / "run" / "metrics.jsonl").read_text().splitlines()]
+        terms = {row["step"]: row["terms"] for row in rows}
+        told = TinyRun(run.results, terms, place / "run", run)
+    except BaseException:
+        if folder is None:
+            shutil.rmtree(place)
+        raise
+    if folder is None:
+        weakref.finalize(told, shutil.rmtree, place, ignore_errors=True)
+    return told
+
+
+def beside_installed(components: Iterable[Component], files: Sequence[Path] = ()) -> Catalogue:
+    """What is installed, and in plug-in files, and records of components that are neither."""
+    catalogue = discover(files)
+    known = catalogue.components
+    catalogue.components += [provided(c) for c in components if not any(_is(c, other) for other in known)]
+    return catalogue
+
+
+def _is(component: Component, other: Component) -> bool:
+    """Whether a record, which need not say from where it comes, is one of the catalogue's."""
+    return replace(component, provider=component.provider if component.provider.name else other.provider) == other
+
+
+def provided(component: Component) -> Component:
+    """A record as a catalogue holds it; it comes from "test" if it does not say from where."""
+    return component if component.provider.name else replace(component, provider=Provider("test"))
 
 
 class _Body(nn.Module):
@@ -196,6 +231,7 @@ def penalty_terms(component: Any, pair: Pair) -> dict[str, torch.Tensor]:
         "old": pair.old,
         "model": pair.model,
         "rng": torch.Generator().manual_seed(0),
+        "name": "examined",
     }
     code = method.__func__.__code__  # type: ignore[attr-defined]
     return method(**{name: offered[name] for name in code.co_varnames[1 : code.co_argcount]}) or {}

@@ -3,9 +3,7 @@
 import pytest
 
 from lwmfw import Observer, hookimpl
-from lwmfw.components import Provider
 from lwmfw.errors import Interrupted
-from lwmfw.recipe.catalogue import discover
 from lwmfw.testing import tiny_run
 
 THREE_STEPS = {
@@ -29,11 +27,10 @@ def interrupted(folder, recipe, after, observers=()):
                 Interrupting.armed = False
                 raise KeyboardInterrupt
 
-    catalogue = discover()
-    catalogue.components.append(Observer("interrupting", Interrupting, provider=Provider("test")))
+    components = [Observer("interrupting", Interrupting)]
     recipe = recipe | {"observers": [{"use": "interrupting"}, *observers]}
     with pytest.raises(Interrupted, match=f"{after} finished steps are kept") as error:
-        tiny_run(recipe, folder, catalogue=catalogue)
+        tiny_run(recipe, folder, components=components)
     assert error.value.exit_code == 130
     assert not (folder / "run" / "DONE").exists()
-    return tiny_run(recipe, folder, catalogue=catalogue)
+    return tiny_run(recipe, folder, components=components)

@@ -4,9 +4,9 @@ import re
 
 from helpers import ROOT
 
-import lwmfw
+from lwmfw.components import KINDS
 from lwmfw.hookspecs import RUN_HOOKS
-from lwmfw.testing import tiny_recipe
+from lwmfw.recipe.catalogue import discover
 
 README = (ROOT / "README.md").read_text()
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
@@ -17,20 +17,15 @@ def block(page, label):
     return re.search(rf"<!-- {label} -->\n```\w*\n(.*?)```", page, re.DOTALL)[1]
 
 
-def test_the_penalty_of_contributing_works_as_it_is_told(tmp_path):
-    code = block(CONTRIBUTING, "penalty")
-    (tmp_path / "angles.py").write_text(code)
-    tiny_recipe({"name": "lwm", "penalties": [{"use": "L_D"}, {"use": "L_AD"}]}, tmp_path)
-    (tmp_path / "mine.toml").write_text(block(CONTRIBUTING, "recipe"))
-    results = lwmfw.run(tmp_path / "mine.toml", out=tmp_path / "run", device="cpu")
-    assert set(results.providers) >= {"L_D", "angles"}
-    assert "L_AD" not in results.providers
-
-
-def test_it_is_about_20_lines_and_passes_its_examination():
-    code = block(CONTRIBUTING, "penalty")
-    assert len([line for line in code.splitlines() if line.strip()]) <= 20
-    exec(compile(code + block(CONTRIBUTING, "examination"), "contributing", "exec"), {})  # noqa: S102 - our own page
+def test_the_table_of_the_readme_names_every_component():
+    table = README.partition("## What is in it")[2].partition("\n\n`lwmfw plugins")[0]
+    rows = dict(re.findall(r"^\| ([a-z]+) \| (.*) \|$", table, re.MULTILINE))
+    for kind in ("selector", "rate", "refiner", "codec"):
+        (rows[kind],) = re.findall(rf"{kind}s? ((?:`[^`]+`(?:, )?)+)", rows["memory"])
+    del rows["memory"], rows["kind"]
+    named = {kind: sorted(re.findall("`([^`]+)`", text)) for kind, text in rows.items()}
+    shipped = [c for c in discover().components if c.provider.name == "lwmfw"]
+    assert named == {kind.kind: sorted(c.name for c in shipped if c.kind == kind.kind) for kind in KINDS}
 
 
 def test_contributing_draws_every_hook_of_the_loop():

@@ -1,7 +1,9 @@
 import torch
-from lwmfw_angles import AngleOptions, Angles, angle_difference
+from lwmfw_angles import angle_difference, register_components
 
-from lwmfw.testing import check_penalty, tiny_run
+from lwmfw.testing import check, tiny_run
+
+(ANGLES,) = register_components()
 
 
 def test_equals_a_loop_over_pairs():
@@ -21,10 +23,10 @@ def test_does_not_see_the_length_of_features():
 
 
 def test_keeps_the_contract_of_penalties():
-    check_penalty(Angles, AngleOptions(weight=0.5))
+    check(ANGLES, weight=0.5)
 
 
-def test_trains_from_the_second_step_on(tmp_path):
-    terms = tiny_run({"penalties": [{"use": "angles", "weight": 2.0}]}, tmp_path).terms
+def test_trains_from_the_second_step_on():
+    terms = tiny_run({"penalties": [{"use": "angles", "weight": 2.0}]}, components=[ANGLES]).terms
     assert "angles" not in terms[1]
     assert terms[2]["angles"] > 0

@@ -13,7 +13,6 @@ from lwmfw.assembly.answers import HOOKS, METHODS
 from lwmfw.components import KINDS, Provider
 from lwmfw.errors import LwmfwError
 from lwmfw.hookspecs import RUN_HOOKS, SPECS
-from lwmfw.recipe.catalogue import discover
 from lwmfw.testing import tiny_run
 
 KIND = {kind.kind: kind for kind in KINDS}
@@ -139,17 +138,13 @@ def recipe_with(kind):
 
 def told(kind, stranger, folder):
     """What is said of a run in which a stranger takes part; empty: nothing was wrong."""
-    catalogue = discover()
-    provider = Provider("shop", "1")
-    catalogue.components.append(KIND["backbone"]("flat", Flatten, provider=Provider("test")))
-    record = KIND[kind]("stranger", stranger, KIND[kind].required_options, provider=provider)
+    record = KIND[kind]("stranger", stranger, KIND[kind].required_options, provider=Provider("shop", "1"))
     if isinstance(stranger, type):
         stranger.record = record
-    catalogue.components.append(record)
     number = len(list(folder.iterdir()))
     (folder / str(number)).mkdir()
     try:
-        tiny_run(recipe_with(kind), folder / str(number), catalogue=catalogue)
+        tiny_run(recipe_with(kind), folder / str(number), components=[record, KIND["backbone"]("flat", Flatten)])
     except LwmfwError as error:
         message, code = str(error), error.exit_code
     else:
@@ -200,6 +195,7 @@ WRONG = {
         lambda step, main: stretched(step, main, milestones=0.5),
         lambda step, main: stretched(step, main, optimizer=None),
         lambda step, main: stretched(step, main, name=5),
+        lambda step, main: stretched(step, main) * 2,
         lambda step, main: stretched(step, main, balanced="yes"),
         lambda step, main: stretched(step, main, penalties=None),
     ],

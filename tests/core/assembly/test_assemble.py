@@ -11,9 +11,9 @@ from lwmfw.assembly.assemble import assemble
 from lwmfw.components import Backbone, Provider
 from lwmfw.errors import RunFailed, UserError
 from lwmfw.hookspecs import RUN_HOOKS, SPECS
-from lwmfw.recipe.catalogue import discover
 from lwmfw.recipe.load import load_recipe
 from lwmfw.testing import tiny_recipe, tiny_run
+from lwmfw.testing.tiny import beside_installed
 
 PROBE = {"plugins": ["probe.py"], "penalties": [{"use": "probe"}]}
 
@@ -94,8 +94,7 @@ def test_a_need_that_is_not_offered_is_refused(needs, message, tmp_path):
         def build(self, channels):
             raise AssertionError("refused before it is built")
 
-    catalogue = discover([tmp_path / "probe.py"])
-    catalogue.components.append(Backbone("blind", Blind, provider=Provider("blind")))
+    catalogue = beside_installed([Backbone("blind", Blind, provider=Provider("blind"))], [tmp_path / "probe.py"])
     recipe = tiny_recipe(PROBE | {"backbone": {"use": "blind"}}, tmp_path)
     with pytest.raises(UserError) as refused:
         assemble(load_recipe(recipe, catalogue=catalogue))
@@ -103,15 +102,13 @@ def test_a_need_that_is_not_offered_is_refused(needs, message, tmp_path):
 
 
 def test_a_class_in_place_of_an_instance_is_refused(tmp_path):
-    catalogue = discover()
-    catalogue.components.append(Penalty("classy", lambda options: Options, provider=Provider("mine")))
+    catalogue = beside_installed([Penalty("classy", lambda options: Options, provider=Provider("mine"))])
     with pytest.raises(UserError, match="mine: classy: the factory returned a class; return an instance"):
         assemble(load_recipe(tiny_recipe({"penalties": [{"use": "classy"}]}, tmp_path), catalogue=catalogue))
 
 
 def test_a_constructor_that_fails_is_refused_with_its_reason(tmp_path):
-    catalogue = discover()
-    catalogue.components.append(Penalty("picky", lambda: None, provider=Provider("mine")))
+    catalogue = beside_installed([Penalty("picky", lambda: None, provider=Provider("mine"))])
     with pytest.raises(
         UserError, match=r"mine: picky cannot be built: TypeError: .*takes the options and nothing else"
     ):
@@ -132,9 +129,7 @@ def test_a_component_of_any_kind_may_implement_any_hook(tmp_path):
         def before_step(self, step):
             calls.append(step.index)
 
-    catalogue = discover()
-    catalogue.components.append(Objective("loud", Loud, provider=Provider("mine")))
-    tiny_run({"objective": {"use": "loud"}}, tmp_path, catalogue=catalogue)
+    tiny_run({"objective": {"use": "loud"}}, tmp_path, components=[Objective("loud", Loud, provider=Provider("mine"))])
     assert calls == [1, 2]
 
 
@@ -172,11 +167,11 @@ def test_an_exception_in_any_hook_names_file_hook_and_place(hook, tmp_path):
         "choose_data": "in step 1",
         "plan_phases": "before the first step",
         "group_parameters": "in step 1",
-        "before_memory": "in step 1, epoch 1",
-        "allocate_memory": "in step 1, epoch 1",
-        "select_memory": "in step 1, epoch 1",
-        "after_step": "in step 1, epoch 1",
-        "after_run": "in step 2, epoch 1",
+        "before_memory": "in step 1",
+        "allocate_memory": "in step 1",
+        "select_memory": "in step 1",
+        "after_step": "in step 1",
+        "after_run": "in step 2",
     }[hook]
     assert str(failed.value) == f"failing.py:5: Failing.{hook} raised ValueError: too many; the run stopped {place}"
 
@@ -223,11 +218,10 @@ def test_a_backbone_that_cannot_take_the_images_is_refused(tmp_path):
         def build(self, channels):
             return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(224 * 224 * 3, 2))
 
-    catalogue = discover()
-    catalogue.components.append(Backbone("fixed", Fixed, provider=Provider("mine", "1.0")))
+    components = [Backbone("fixed", Fixed, provider=Provider("mine", "1.0"))]
     message = r"^mine 1.0: fixed cannot take images of 3x8x8 \(.*mat1 and mat2 .*\); choose another backbone or"
     with pytest.raises(UserError, match=message):
-        tiny_run({"backbone": {"use": "fixed"}}, tmp_path, catalogue=catalogue)
+        tiny_run({"backbone": {"use": "fixed"}}, tmp_path, components=components)
 
 
 @pytest.mark.parametrize("installed", [False, True], ids=["by name", "as a function"])
@@ -243,13 +237,12 @@ def test_an_error_in_a_method_that_a_kind_requires_names_its_component(installed
         def loss(self, logits, labels):
             raise ValueError("no")
 
-    catalogue = discover()
-    catalogue.components.append(Objective("wrong", Wrong, provider=Provider("mine", "1.0")))
+    components = [Objective("wrong", Wrong, provider=Provider("mine", "1.0"))]
     expected = (
         r"mine 1.0: test_assemble.py:\d+: Wrong.loss raised ValueError: no; the run stopped in step 1, epoch 1, b"
     )
     with pytest.raises(RunFailed, match=expected):
-        tiny_run({"objective": {"use": "wrong"}}, tmp_path, catalogue=catalogue)
+        tiny_run({"objective": {"use": "wrong"}}, tmp_path, components=components)
 
 
 def test_none_is_no_term(tmp_path):
@@ -294,8 +287,7 @@ def test_rng_is_a_function_of_seed_step_phase_and_component(tmp_path):
 
 
 def test_observers_need_a_hook(tmp_path):
-    catalogue = discover()
-    catalogue.components.append(Observer("mute", lambda options: object(), provider=Provider("mine")))
+    catalogue = beside_installed([Observer("mute", lambda options: object(), provider=Provider("mine"))])
     with pytest.raises(UserError, match="mine: object: an observer needs a hook; define one with @hookimpl"):
         assemble(load_recipe(tiny_recipe({"observers": [{"use": "mute"}]}, tmp_path), catalogue=catalogue))
 
@@ -317,8 +309,7 @@ def test_a_trait_that_nothing_would_read_is_refused(fault, tmp_path):
     probe = type(
         "Probe", (), {"__init__": lambda self, options: None, "compute_penalty": hookimpl(no_term)} | attributes
     )
-    catalogue = discover()
-    catalogue.components.append(Penalty("probe", probe, provider=Provider("mine")))
+    catalogue = beside_installed([Penalty("probe", probe, provider=Provider("mine"))])
     with pytest.raises(UserError) as refused:
         assemble(load_recipe(tiny_recipe({"penalties": [{"use": "probe"}]}, tmp_path), catalogue=catalogue))
     assert str(refused.value).startswith(f"mine: Probe: {message}")
@@ -331,8 +322,7 @@ def no_term(self):
 @pytest.mark.parametrize("attribute", ["growth", "states_of", "offering", "restored_at", "exact_match", "count"])
 def test_an_attribute_of_its_own_is_none_of_our_business(attribute, tmp_path):
     own = {"__init__": lambda self, options: None, "compute_penalty": hookimpl(no_term), attribute: 1}
-    catalogue = discover()
-    catalogue.components.append(Penalty("probe", type("Probe", (), own), provider=Provider("mine")))
+    catalogue = beside_installed([Penalty("probe", type("Probe", (), own), provider=Provider("mine"))])
     assemble(load_recipe(tiny_recipe({"penalties": [{"use": "probe"}]}, tmp_path), catalogue=catalogue))
 
 
@@ -347,9 +337,8 @@ def test_every_component_is_offered_its_name_in_the_recipe(tmp_path):
         def before_run(self, name):
             named.append(name)
 
-    catalogue = discover()
-    catalogue.components.append(Observer("named", Named, provider=Provider("mine")))
-    tiny_run({"observers": [{"use": "named"}, {"use": "named", "as": "other"}]}, tmp_path, catalogue=catalogue)
+    components = [Observer("named", Named, provider=Provider("mine"))]
+    tiny_run({"observers": [{"use": "named"}, {"use": "named", "as": "other"}]}, tmp_path, components=components)
     assert named == ["named", "other"]
 
 
@@ -362,7 +351,22 @@ def test_a_refusal_in_a_hook_names_provider_and_component(tmp_path):
         def before_run(self):
             raise UserError("layer: 9 wanted; choose another")
 
-    catalogue = discover()
-    catalogue.components.append(Penalty("picky", Picky, provider=Provider("mine", "2")))
+    components = [Penalty("picky", Picky, provider=Provider("mine", "2"))]
     with pytest.raises(UserError, match=r"^mine 2: mine-too: layer: 9 wanted; choose another$"):
-        tiny_run({"penalties": [{"use": "picky", "as": "mine-too"}]}, tmp_path, catalogue=catalogue)
+        tiny_run({"penalties": [{"use": "picky", "as": "mine-too"}]}, tmp_path, components=components)
+
+
+def test_an_offer_that_nobody_can_need_is_refused(tmp_path):
+    class Body:
+        offers = frozenset({"features", "map"})
+
+        def __init__(self, options):
+            pass
+
+        def build(self, channels):
+            raise AssertionError("refused before it is built")
+
+    recipe = tiny_recipe({"backbone": {"use": "body"}}, tmp_path)
+    body = Backbone("body", Body, provider=Provider("mine"))
+    with pytest.raises(UserError, match=r"^mine: Body: offers 'map', which nobody can need; did you mean 'maps'\?$"):
+        assemble(load_recipe(recipe, catalogue=beside_installed([body])))

@@ -7,10 +7,9 @@ import torch
 
 import lwmfw
 from lwmfw import Observer, Penalty, hookimpl
-from lwmfw.components import Provider
 from lwmfw.errors import CheckpointRefused, UserError
-from lwmfw.recipe.catalogue import discover
 from lwmfw.testing import tiny_recipe, tiny_run
+from lwmfw.testing.tiny import beside_installed
 
 MEMORY = {"budget": "6 per class", "select": {"use": "random"}}
 BASE = {
@@ -102,8 +101,7 @@ def test_a_component_that_acts_in_the_first_step_has_to_be_the_same(finished, tm
         def after_update(self):
             pass
 
-    catalogue = discover()
-    catalogue.components.append(Penalty("acting", Acting, provider=Provider("test")))
+    catalogue = beside_installed([Penalty("acting", Acting)])
     monkeypatch.setattr("lwmfw.recipe.load.discover", lambda plugins: catalogue)
     acting = BASE | {"penalties": [{"use": "acting"}]}
     with pytest.raises(UserError, match=r"in another way \(penalties\.acting differs\)"):
@@ -167,8 +165,7 @@ def test_observers_may_differ(finished, tmp_path, monkeypatch):
         def after_step(self, step):
             seen.append(step.index)
 
-    catalogue = discover()
-    catalogue.components.append(Observer("watch", Watch, provider=Provider("test")))
+    catalogue = beside_installed([Observer("watch", Watch)])
     monkeypatch.setattr("lwmfw.recipe.load.discover", lambda plugins: catalogue)
     taken_from(finished, BASE | {"observers": [{"use": "watch"}]}, tmp_path / "taken")
     assert seen == [1, 1, 2, 2, 3, 3]

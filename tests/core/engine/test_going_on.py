@@ -10,9 +10,7 @@ from helpers.runs import THREE_STEPS, interrupted
 import lwmfw
 import lwmfw.loop
 from lwmfw import Observer, Penalty, hookimpl
-from lwmfw.components import Provider
 from lwmfw.errors import CheckpointRefused, Interrupted, RunFailed, UserError
-from lwmfw.recipe.catalogue import discover
 from lwmfw.record import checkpoint
 from lwmfw.testing import tiny_run
 
@@ -85,8 +83,7 @@ def test_the_state_of_a_component_survives_an_interruption(tmp_path):
 
     for name, factory in (("counting", Counting), ("extra", Extra)):
         (tmp_path / name).mkdir()
-        catalogue = discover()
-        catalogue.components.append(Penalty(name, factory, provider=Provider("test")))
+        components = [Penalty(name, factory)]
         recipe = THREE_STEPS | {"penalties": [{"use": name}]}
 
         def cut_short(run, step, *rest, _learn=lwmfw.loop.learn):
@@ -97,13 +94,13 @@ def test_the_state_of_a_component_survives_an_interruption(tmp_path):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(lwmfw.loop, "learn", cut_short)
             with pytest.raises(Interrupted):
-                tiny_run(recipe, tmp_path / name, catalogue=catalogue)
-        resumed = tiny_run(recipe, tmp_path / name, catalogue=catalogue)
+                tiny_run(recipe, tmp_path / name, components=components)
+        resumed = tiny_run(recipe, tmp_path / name, components=components)
         component = resumed.run.assembly.components[name].instance
         assert component.steps == [1, 2, 3]
         assert component.total == 6
         (tmp_path / f"{name}-whole").mkdir()
-        whole = tiny_run(recipe, tmp_path / f"{name}-whole", catalogue=catalogue)
+        whole = tiny_run(recipe, tmp_path / f"{name}-whole", components=components)
         assert same(weights(resumed), weights(whole))
 
 
@@ -176,10 +173,8 @@ def test_after_run_does_not_hide_what_went_wrong(tmp_path):
         def after_run(self):
             raise ValueError("and more")
 
-    catalogue = discover()
-    catalogue.components.append(Observer("failing", Failing, provider=Provider("test")))
     with pytest.raises(RunFailed, match="before_step raised ValueError: the cause") as failed:
-        tiny_run({"observers": [{"use": "failing"}]}, tmp_path, catalogue=catalogue)
+        tiny_run({"observers": [{"use": "failing"}]}, tmp_path, components=[Observer("failing", Failing)])
     assert any("after_run raised ValueError: and more" in note for note in failed.value.__notes__)
 
 

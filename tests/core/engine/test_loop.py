@@ -11,9 +11,7 @@ from helpers.plugin_files import ANGLES
 import lwmfw
 import lwmfw.loop
 from lwmfw import Observer, Penalty, hookimpl
-from lwmfw.components import Provider
 from lwmfw.hookspecs import RUN_HOOKS
-from lwmfw.recipe.catalogue import discover
 from lwmfw.testing import tiny_recipe, tiny_run
 
 LWM = {"penalties": [{"use": "L_D"}, {"use": "L_AD"}]}
@@ -108,8 +106,6 @@ def recorder(calls):
 
 def test_hooks_fire_in_the_stated_order(tmp_path):
     calls = []
-    catalogue = discover()
-    catalogue.components.append(Penalty("recorder", recorder(calls), provider=Provider("test")))
     tiny_run(
         {
             "penalties": [{"use": "recorder"}],
@@ -118,7 +114,7 @@ def test_hooks_fire_in_the_stated_order(tmp_path):
             "training": {"epochs": 2, "batch_size": 20},
         },
         tmp_path,
-        catalogue=catalogue,
+        components=[Penalty("recorder", recorder(calls))],
     )
     images = {1: 32, 2: 32 + 8}
     epoch = {
@@ -144,10 +140,8 @@ def test_after_run_is_called_after_an_exception(tmp_path):
         def after_epoch(self):
             raise ValueError("stop")
 
-    catalogue = discover()
-    catalogue.components.append(Observer("failing", Failing, provider=Provider("test")))
     with pytest.raises(lwmfw.LwmfwError, match="stop"):
-        tiny_run({"observers": [{"use": "failing"}]}, tmp_path, catalogue=catalogue)
+        tiny_run({"observers": [{"use": "failing"}]}, tmp_path, components=[Observer("failing", Failing)])
     assert calls[-1] == "after_run False"
 
 
@@ -169,10 +163,8 @@ def test_components_are_called_in_recipe_order(tmp_path):
 
         return Named
 
-    catalogue = discover()
-    for name in ("b", "a", "c"):
-        catalogue.components.append(Penalty(name, named(name), provider=Provider("test")))
-    tiny_run({"penalties": [{"use": name} for name in "cab"]}, tmp_path, catalogue=catalogue)
+    components = [Penalty(name, named(name)) for name in "bac"]
+    tiny_run({"penalties": [{"use": name} for name in "cab"]}, tmp_path, components=components)
     assert order == ["c", "a", "b"]
 
 
@@ -230,12 +222,10 @@ def test_terms_add_up_to_what_is_trained(tmp_path):
 def test_installed_but_unnamed_plug_ins_change_nothing(tmp_path):
     (tmp_path / "plain").mkdir()
     (tmp_path / "crowded").mkdir()
-    catalogue = discover()
     calls = []
-    for kind in (Penalty, Observer):
-        catalogue.components.append(kind("recorder", recorder(calls), provider=Provider("stranger")))
+    components = [kind("recorder", recorder(calls)) for kind in (Penalty, Observer)]
     plain = tiny_run(LWM, tmp_path / "plain")
-    crowded = tiny_run(LWM, tmp_path / "crowded", catalogue=catalogue)
+    crowded = tiny_run(LWM, tmp_path / "crowded", components=components)
     assert comparable(plain.path) == comparable(crowded.path)
     assert same(weights(plain), weights(crowded))
     assert calls == []
@@ -292,10 +282,8 @@ def test_bf16_trains_and_hands_hooks_float32(tmp_path):
         def compute_penalty(self, new, old):
             seen.update({new.logits.dtype, new.features.dtype, old.logits.dtype, old.features.dtype})
 
-    catalogue = discover()
-    catalogue.components.append(Penalty("looking", Looking, provider=Provider("test")))
     recipe = {"training": {"precision": "bf16"}, "penalties": [*LWM["penalties"], {"use": "looking"}]}
-    run = tiny_run(recipe, tmp_path, catalogue=catalogue)
+    run = tiny_run(recipe, tmp_path, components=[Penalty("looking", Looking)])
     assert seen == {torch.float32}
     assert run.results.complete
 

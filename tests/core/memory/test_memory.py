@@ -14,7 +14,6 @@ from lwmfw.errors import Interrupted, RunFailed
 from lwmfw.memory.selection import at_most
 from lwmfw.memory.store import Memory
 from lwmfw.recipe.budget import Budget, parse_budget
-from lwmfw.recipe.catalogue import discover
 from lwmfw.testing import tiny_run
 from lwmfw_plugins.codecs.raw import Raw
 
@@ -160,10 +159,8 @@ def chosen_by(select, tmp_path):
         def select_memory(self, candidates, quota):
             return select(candidates, quota)
 
-    catalogue = discover()
-    catalogue.components.append(Selector("chosen", Select, provider=Provider("shop", "1")))
     recipe = SEEN | {"memory": {"budget": "3 per class", "select": {"use": "chosen"}}}
-    return tiny_run(recipe, tmp_path, catalogue=catalogue)
+    return tiny_run(recipe, tmp_path, components=[Selector("chosen", Select, provider=Provider("shop", "1"))])
 
 
 def first(candidates, quota):
@@ -224,9 +221,8 @@ def test_exemplars_are_trained_on_beside_new_images_and_counted(tmp_path):
         def compute_penalty(self):
             return None
 
-    catalogue = discover()
-    catalogue.components.append(Penalty("watch", Watch, provider=Provider("test")))
-    run = tiny_run(THREE_STEPS | RANDOM | {"penalties": [{"use": "watch"}]}, tmp_path, catalogue=catalogue)
+    components = [Penalty("watch", Watch)]
+    run = tiny_run(THREE_STEPS | RANDOM | {"penalties": [{"use": "watch"}]}, tmp_path, components=components)
     for step, held in ((1, {}), (2, {0: 6, 1: 6}), (3, {0: 3, 1: 3, 2: 3, 3: 3})):
         batches = [rest for index, *rest in seen if index == step]
         *trained, at_the_end = batches
@@ -271,10 +267,8 @@ def test_a_run_resumed_with_exemplars_has_the_bits_of_an_uninterrupted_one(tmp_p
     def three_steps(name, stops):
         (tmp_path / name).mkdir(exist_ok=True)
         Stop.stops = stops
-        catalogue = discover()
-        catalogue.components.append(Observer("stop", Stop, provider=Provider("test")))
         recipe = THREE_STEPS | RANDOM | {"observers": [{"use": "stop"}]}
-        return tiny_run(recipe, tmp_path / name, catalogue=catalogue)
+        return tiny_run(recipe, tmp_path / name, components=[Observer("stop", Stop)])
 
     whole = three_steps("whole", [False])
     with pytest.raises((Interrupted, KeyboardInterrupt)):

@@ -9,14 +9,13 @@ from helpers.command import lwmfw as command
 import lwmfw
 from lwmfw import Data, DataSet, Images, Penalty, hookimpl
 from lwmfw.assembly.assemble import assemble
-from lwmfw.components import Provider
 from lwmfw.engine.prepare import prepare
 from lwmfw.errors import Interrupted, RunFailed, UserError
-from lwmfw.recipe.catalogue import discover
 from lwmfw.recipe.load import load_recipe
 from lwmfw.search.decide import Search, trade_offs_of
 from lwmfw.search.trials import search_recipe
 from lwmfw.testing import tiny_recipe
+from lwmfw.testing.tiny import beside_installed
 
 PENALTIES = [{"use": "L_D", "weight": 2.0}, {"use": "L_AD", "weight": 0.5}]
 L_D, L_AD = "penalties.L_D.weight", "penalties.L_AD.weight"
@@ -150,8 +149,7 @@ def test_the_test_set_is_never_read(tmp_path):
             useless = Images(pixels[:1], torch.zeros(1).long())  # whoever reads it misses three classes
             return DataSet(train, useless, list("abcd"), [0.5] * 3, [0.3] * 3, padding=1, flip=False)
 
-    catalogue = discover()
-    catalogue.components.append(Data("poisoned", Poisoned, provider=Provider("test")))
+    catalogue = beside_installed([Data("poisoned", Poisoned)])
     recipe = tiny_recipe({"data": {"use": "poisoned"}, "penalties": PENALTIES}, tmp_path)
     resolved = load_recipe(recipe, catalogue=catalogue)
     with pytest.raises(UserError, match=r"class '.' has no test images"):
@@ -167,8 +165,7 @@ def test_a_share_that_the_recipe_holds_out_is_used(tmp_path):
 
 
 def with_penalty(tmp_path, factory, **overrides):
-    catalogue = discover()
-    catalogue.components.append(Penalty("probe", factory, provider=Provider("test")))
+    catalogue = beside_installed([Penalty("probe", factory)])
     recipe = tiny_recipe(TINY | {"penalties": [*PENALTIES, {"use": "probe"}]} | overrides, tmp_path)
     return load_recipe(recipe, catalogue=catalogue)
 

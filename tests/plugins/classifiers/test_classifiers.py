@@ -11,9 +11,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from lwmfw import Observer, hookimpl
-from lwmfw.components import Provider
 from lwmfw.errors import Interrupted
-from lwmfw.recipe.catalogue import discover
 from lwmfw.testing import tiny_run
 from lwmfw_plugins.classifiers._heads import CosineHead, ProxyHead, merged, proxy_similarities
 from lwmfw_plugins.classifiers._kmeans import k_means, moved, seeds
@@ -55,10 +53,9 @@ def watched(tables, folder, **hooks):
 
     for name, hook in hooks.items():
         setattr(Watch, name, hookimpl(hook))
-    catalogue = discover()
-    catalogue.components.append(Observer("watch", Watch, provider=Provider("test")))
+    components = [Observer("watch", Watch)]
     folder.mkdir(exist_ok=True)
-    return tiny_run(RECIPE | {"observers": [{"use": "watch"}]} | tables, folder, catalogue=catalogue).run
+    return tiny_run(RECIPE | {"observers": [{"use": "watch"}]} | tables, folder, components=components).run
 
 
 # similarities

@@ -15,9 +15,7 @@ from pydantic import ValidationError
 from torch.nn.functional import interpolate, normalize
 
 from lwmfw import Observer, UserError, hookimpl
-from lwmfw.components import Provider
 from lwmfw.errors import Interrupted
-from lwmfw.recipe.catalogue import discover
 from lwmfw.testing import tiny_run
 from lwmfw_plugins.codecs._volume import log_volume, volume_change
 from lwmfw_plugins.codecs.jpeg import Jpeg, JpegOptions, compress, header_of
@@ -285,10 +283,8 @@ def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(tmp_path):
     def two_steps(name, stops):
         (tmp_path / name).mkdir(exist_ok=True)
         Stop.stops = stops
-        catalogue = discover()
-        catalogue.components.append(Observer("stop", Stop, provider=Provider("test")))
         recipe = memory(choose=[20, 90], tolerance=1.0, tables="shared") | {"observers": [{"use": "stop"}]}
-        return tiny_run(recipe, tmp_path / name, catalogue=catalogue)
+        return tiny_run(recipe, tmp_path / name, components=[Observer("stop", Stop)])
 
     whole = two_steps("whole", [False])
     with pytest.raises((Interrupted, KeyboardInterrupt)):

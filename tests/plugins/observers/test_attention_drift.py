@@ -10,9 +10,7 @@ from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from lwmfw import Observer, UserError, hookimpl
-from lwmfw.components import Provider
 from lwmfw.errors import RunFailed
-from lwmfw.recipe.catalogue import discover
 from lwmfw.record.reading import RecordedRun
 from lwmfw.testing import tiny_run
 from lwmfw_plugins._pictures import _HEAT, attention_sheet, overlay
@@ -127,7 +125,5 @@ def test_what_an_observer_adds_has_to_be_plain(tmp_path):
         def after_step(self, result):
             result.extra["adding"] = {"value": torch.zeros(1)}
 
-    catalogue = discover()
-    catalogue.components.append(Observer("adding", Adding, provider=Provider("test")))
     with pytest.raises(RunFailed, match=r"adding\.after_step added 'adding', which cannot be kept .*; add numbers"):
-        tiny_run({"observers": [{"use": "adding"}]}, tmp_path, catalogue=catalogue)
+        tiny_run({"observers": [{"use": "adding"}]}, tmp_path, components=[Observer("adding", Adding)])

@@ -3,8 +3,6 @@
 import torch
 
 from lwmfw import Observer, hookimpl
-from lwmfw.components import Provider
-from lwmfw.recipe.catalogue import discover
 from lwmfw.testing import tiny_run
 
 
@@ -19,11 +17,9 @@ def test_a_frozen_backbone_learns_nothing_and_its_statistics_stay(tmp_path):
         def after_step(self, step, model):
             after[step.index] = {name: value.clone() for name, value in model.state_dict().items()}
 
-    catalogue = discover()
-    catalogue.components.append(Observer("keep", Keep, provider=Provider("test")))
     three_steps = {"data": {"use": "synthetic", "classes": 6}, "scenario": {"first": 2, "increment": 2}}
     freeze = {"penalties": [{"use": "freeze", "after": 2}], "observers": [{"use": "keep"}]}
-    tiny_run(three_steps | freeze, tmp_path, catalogue=catalogue)
+    tiny_run(three_steps | freeze, tmp_path, components=[Observer("keep", Keep)])
     for step, learns in ((2, True), (3, False)):
         before, now = after[step - 1], after[step]
         backbone = [name for name in now if name.startswith("backbone.")]

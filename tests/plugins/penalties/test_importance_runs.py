@@ -6,9 +6,7 @@ from torch.testing import assert_close
 
 import lwmfw
 from lwmfw import Observer, UserError, hookimpl
-from lwmfw.components import Provider
 from lwmfw.errors import Interrupted
-from lwmfw.recipe.catalogue import discover
 from lwmfw.testing import tiny_recipe, tiny_run
 from lwmfw_plugins.penalties._importance import flat, spring_energy
 
@@ -40,9 +38,10 @@ def watched_run(folder, penalty, *, interrupts=False):
     """A run of three steps, and what each left the parameters at and held by."""
     folder.mkdir(exist_ok=True)
     Watch.seen, Watch.interrupts = {}, interrupts
-    catalogue = discover()
-    catalogue.components.append(Observer("watch", Watch, provider=Provider("test")))
-    run = tiny_run(THREE_STEPS | {"penalties": [penalty], "observers": [{"use": "watch"}]}, folder, catalogue=catalogue)
+    components = [Observer("watch", Watch)]
+    run = tiny_run(
+        THREE_STEPS | {"penalties": [penalty], "observers": [{"use": "watch"}]}, folder, components=components
+    )
     return run, Watch.seen
 
 

@@ -11,7 +11,6 @@ from lwmfw import Codec, LwmfwError, Penalty, UserError, hookimpl
 from lwmfw.assembly.assemble import assemble
 from lwmfw.components import Provider
 from lwmfw.model.features import class_means, nearest_mean_scores
-from lwmfw.recipe.catalogue import discover
 from lwmfw.recipe.load import load_recipe
 from lwmfw.testing import tiny_recipe, tiny_run
 from lwmfw_plugins.codecs.raw import Raw
@@ -26,9 +25,7 @@ SEEN = {
 
 def with_penalty(cls, overrides, folder):
     """Run with a penalty of this class, which may implement any hook."""
-    catalogue = discover()
-    catalogue.components.append(Penalty("probe", cls, provider=Provider("test")))
-    return tiny_run(overrides | {"penalties": [{"use": "probe"}]}, folder, catalogue=catalogue)
+    return tiny_run(overrides | {"penalties": [{"use": "probe"}]}, folder, components=[Penalty("probe", cls)])
 
 
 class Probe:
@@ -219,10 +216,8 @@ def test_exemplars_that_turn_out_larger_leave_one_to_a_class(tmp_path):
             self.size = 100  # from the second step on
             return torch.zeros(len(encoded), *shape, dtype=torch.uint8)
 
-    catalogue = discover()
-    catalogue.components.append(Codec("growing", Growing, provider=Provider("test")))
     memory = MEMORY | {"budget": "400 B", "codec": {"use": "growing"}}
-    run = tiny_run(SEEN | {"memory": memory}, tmp_path, catalogue=catalogue)
+    run = tiny_run(SEEN | {"memory": memory}, tmp_path, components=[Codec("growing", Growing)])
     assert [(s.exemplars, s.memory_bytes) for s in run.results.steps] == [(32, 320), (4, 220), (5, 320)]
 
 
@@ -231,11 +226,10 @@ def test_a_codec_that_fails_is_named(method, tmp_path):
     def fail(self, *given):
         raise ValueError("no bits left")
 
-    catalogue = discover()
     failing = type("Failing", (Raw,), {method: fail})
-    catalogue.components.append(Codec("failing", failing, provider=Provider("shop", "1")))
+    components = [Codec("failing", failing, provider=Provider("shop", "1"))]
     with pytest.raises(LwmfwError, match=rf"shop 1: .*Failing\.{method} raised ValueError: no bits left"):
-        tiny_run(SEEN | {"memory": MEMORY | {"codec": {"use": "failing"}}}, tmp_path, catalogue=catalogue)
+        tiny_run(SEEN | {"memory": MEMORY | {"codec": {"use": "failing"}}}, tmp_path, components=components)
 
 
 def test_a_budget_of_less_than_what_exemplars_share_is_refused(tmp_path):

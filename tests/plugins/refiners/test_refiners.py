@@ -9,8 +9,8 @@ from lwmfw.components import Provider
 from lwmfw.errors import RunFailed
 from lwmfw.memory.store import Memory
 from lwmfw.recipe.budget import Budget
-from lwmfw.recipe.catalogue import discover
 from lwmfw.testing import tiny_run
+from lwmfw.testing.tiny import beside_installed
 from lwmfw_plugins.codecs.raw import Raw
 
 MEMORY = {"budget": "3 per class", "select": {"use": "random"}}
@@ -51,13 +51,11 @@ def black(candidates, selection):
 
 
 def run_with(tmp_path, *refiners, **tables):
-    catalogue = discover()
     names = [f"refiner-{n}" for n in range(len(refiners))]
-    for name, factory in zip(names, refiners, strict=True):
-        catalogue.components.append(Refiner(name, factory, provider=SHOP))
+    components = [Refiner(name, factory, provider=SHOP) for name, factory in zip(names, refiners, strict=True)]
     memory = MEMORY | {"refine": [{"use": name} for name in names]}
     tmp_path.mkdir(exist_ok=True)
-    return tiny_run(SEEN | {"memory": memory} | tables, tmp_path, catalogue=catalogue).run
+    return tiny_run(SEEN | {"memory": memory} | tables, tmp_path, components=components).run
 
 
 def test_the_memory_stores_what_a_refiner_made_of_the_selection(tmp_path):
@@ -167,12 +165,13 @@ def test_an_error_in_the_selector_is_not_the_refiners(tmp_path):
         def select_memory(self):
             raise ValueError("no choice")
 
-    catalogue = discover()
-    catalogue.components.append(Selector("failing", Failing, provider=SHOP))
-    catalogue.components.append(Refiner("idle", Refining, provider=Provider("other", "1")))
+    components = [
+        Selector("failing", Failing, provider=SHOP),
+        Refiner("idle", Refining, provider=Provider("other", "1")),
+    ]
     memory = MEMORY | {"select": {"use": "failing"}, "refine": [{"use": "idle"}]}
     with pytest.raises(RunFailed, match=r"^shop 1: .*Failing.select_memory raised ValueError: no choice"):
-        tiny_run(SEEN | {"memory": memory}, tmp_path, catalogue=catalogue)
+        tiny_run(SEEN | {"memory": memory}, tmp_path, components=components)
 
 
 @pytest.mark.parametrize("marker", [hookimpl, hookimpl(wrapper=True, tryfirst=True)])
@@ -204,8 +203,7 @@ def test_an_option_of_a_refiner_is_set_by_its_name(tmp_path):
     from lwmfw.recipe.load import load_recipe
     from lwmfw.testing import tiny_recipe
 
-    catalogue = discover()
-    catalogue.components.append(Refiner("r", Refining, Numbered, SHOP))
+    catalogue = beside_installed([Refiner("r", Refining, Numbered, SHOP)])
     path = tiny_recipe(SEEN | {"memory": MEMORY | {"refine": [{"use": "r"}]}}, tmp_path)
     resolved = load_recipe(path, {"memory.refine.r.number": 7}, catalogue=catalogue)
     assert resolved.tables()["memory"]["refine"] == [{"use": "r", "as": "r", "number": 7}]

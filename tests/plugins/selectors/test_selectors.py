@@ -9,8 +9,6 @@ from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
 from lwmfw import Observer, hookimpl
-from lwmfw.components import Provider
-from lwmfw.recipe.catalogue import discover
 from lwmfw.testing import tiny_run
 from lwmfw_plugins.selectors.closest import nearest_to_mean
 from lwmfw_plugins.selectors.herding import herd, herd_as_coded
@@ -138,10 +136,9 @@ def test_old_classes_keep_their_first_exemplars(tmp_path):
         def after_step(self, run):
             held.append(run.memory.images())
 
-    catalogue = discover()
-    catalogue.components.append(Observer("watch", Watch, provider=Provider("test")))
+    components = [Observer("watch", Watch)]
     memory = {"budget": "16 exemplars", "select": {"use": "herding"}, "codec": {"use": "raw"}}
-    tiny_run(SEEN | {"memory": memory, "observers": [{"use": "watch"}]}, tmp_path, catalogue=catalogue)
+    tiny_run(SEEN | {"memory": memory, "observers": [{"use": "watch"}]}, tmp_path, components=components)
     before, after = held
     for label in (0, 1):
         assert torch.equal(after.pixels[after.labels == label], before.pixels[before.labels == label][:4])

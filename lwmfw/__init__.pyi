@@ -1,0 +1,50 @@
+# The one list of what is public: type checkers read it, and __init__.py does, which loads a name when it is asked for.
+from pydantic import Field as Field
+
+from lwmfw.api import open_run as open_run
+from lwmfw.api import run as run
+from lwmfw.components import Backbone as Backbone
+from lwmfw.components import Classifier as Classifier
+from lwmfw.components import Codec as Codec
+from lwmfw.components import Component as Component
+from lwmfw.components import Data as Data
+from lwmfw.components import ExtraPhase as ExtraPhase
+from lwmfw.components import File as File
+from lwmfw.components import Folder as Folder
+from lwmfw.components import Objective as Objective
+from lwmfw.components import ObjectiveOptions as ObjectiveOptions
+from lwmfw.components import Observer as Observer
+from lwmfw.components import Options as Options
+from lwmfw.components import Penalty as Penalty
+from lwmfw.components import Rate as Rate
+from lwmfw.components import Readout as Readout
+from lwmfw.components import Refiner as Refiner
+from lwmfw.components import Selector as Selector
+from lwmfw.data.decoding import decode_images as decode_images
+from lwmfw.data.decoding import unreadable_images as unreadable_images
+from lwmfw.data.images import Batch as Batch
+from lwmfw.data.images import DataSet as DataSet
+from lwmfw.data.images import ImageFiles as ImageFiles
+from lwmfw.data.images import Images as Images
+from lwmfw.data.images import ImageSet as ImageSet
+from lwmfw.data.loader import Loader as Loader
+from lwmfw.engine.run import Run as Run
+from lwmfw.errors import LwmfwError as LwmfwError
+from lwmfw.errors import UserError as UserError
+from lwmfw.errors import did_you_mean as did_you_mean
+from lwmfw.hookspecs import hookimpl as hookimpl
+from lwmfw.memory.selection import Selection as Selection
+from lwmfw.model.features import class_means as class_means
+from lwmfw.model.growing import Model as Model
+from lwmfw.model.growing import evaluating as evaluating
+from lwmfw.model.growing import frozen_copy as frozen_copy
+from lwmfw.model.growing import full_precision as full_precision
+from lwmfw.model.outputs import Features as Features
+from lwmfw.model.outputs import Outputs as Outputs
+from lwmfw.recipe.budget import Budget as Budget
+from lwmfw.recipe.phase import Phase as Phase
+from lwmfw.recipe.scenario import Step as Step
+from lwmfw.record.results import Results as Results
+from lwmfw.record.results import StepResult as StepResult
+
+__version__: str

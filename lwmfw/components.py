@@ -137,8 +137,12 @@ TRAITS = {
 
 
 def trait(instance: Any, name: str) -> Any:
-    """What an object says of itself, or what its silence means; names as a frozenset."""
-    value = getattr(instance, name, TRAITS[name].default)
+    """What an object says of itself, or what its silence means."""
+    return as_trait(name, getattr(instance, name, TRAITS[name].default))
+
+
+def as_trait(name: str, value: Any) -> Any:
+    """The value of a trait as it is kept: sets of names as a frozenset."""
     if isinstance(TRAITS[name].default, frozenset):
         return frozenset([value] if isinstance(value, str) else value)
     return value

@@ -61,9 +61,16 @@ class Interrupted(LwmfwError):  # noqa: N818
         self.exit_code = exit_code
 
 
+STRANGE = (Exception, SystemExit)
+"""What code of strangers may raise and must not end the program unnoticed; Ctrl-C goes through."""
+
+
 def one_line(error: BaseException) -> str:
-    """What an exception says, on one line."""
-    return " ".join(str(error).split())
+    """What an exception says, on one line and not endless."""
+    try:
+        return shown(" ".join(str(error).split()), 500)
+    except Exception:  # a text that cannot be made is none
+        return ""
 
 
 def describe(error: BaseException) -> str:

@@ -6,6 +6,8 @@ moment returns nothing.
 
 from __future__ import annotations
 
+import copy
+import itertools
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from lwmfw.errors import one_line, shown
 from lwmfw.recipe.phase import Phase
 from lwmfw.recipe.tables import StepSettings
 
@@ -38,7 +41,7 @@ def nothing(answer: object, offered: Offered) -> str:
 
 
 def chosen_data(answer: Any, offered: Offered) -> str:
-    """Of choose_data: None, or all exemplars and part of the new images, in their order."""
+    """Of choose_data: None, or all exemplars and part of the new images, in their order and as they are."""
     data, memory = offered["data"], offered["run"].memory
     if answer is None:
         return ""
@@ -48,11 +51,27 @@ def chosen_data(answer: Any, offered: Offered) -> str:
     if wrong:
         return f"returned images whose {wrong}"
     held = len(memory.exemplars) if memory else 0
-    if answer.labels[:held].tolist() != data.labels[:held].tolist() or bool((answer.labels.diff() < 0).any()):
+    chosen, there = _identities(answer), _identities(data)
+    if chosen[:held] != there[:held]:
         return "left out exemplars or changed their order; leave out new images only"
-    if not set(answer.labels.unique().tolist()) <= set(data.labels.unique().tolist()):
-        return "returned images of classes that are not the step's; leave out images, and nothing else"
+    if len(chosen) == held:
+        return "left out every new image; leave some"
+    rest = iter(there)
+    if not all(image in rest for image in chosen):  # each is looked for behind the one before
+        return (
+            "returned images that are not the step's, twice or in another order; leave out new images, and nothing else"
+        )
     return ""
+
+
+def _identities(images: Any) -> list[Any]:
+    """What tells each image from others: its class, and its pixels or its file."""
+    labels = images.labels.tolist()
+    pixels = getattr(images, "pixels", None)
+    if pixels is None:
+        return list(zip(labels, images.paths, strict=True))
+    hashes = [(tuple(image.shape), hash(image.tobytes())) for image in pixels.cpu().numpy()]
+    return list(zip(labels, hashes, strict=True))
 
 
 def phases(answer: Any, offered: Offered) -> str:
@@ -64,20 +83,20 @@ def phases(answer: Any, offered: Offered) -> str:
         return f"returned {what}; return a list of Phase, such as [replace(main, name=...)], or None"
     for phase in answer:
         if not (isinstance(phase.name, str) and phase.name):
-            return f"plans a phase named {phase.name!r}; name it by a string"
+            return f"plans a phase named {shown(repr(phase.name))}; name it by a string"
         if [other.name for other in answer].count(phase.name) > 1:
             return f"plans two phases named '{phase.name}'; name them apart"
         values = dict(vars(phase))
         own = {key: values.pop(key) for key in ("name", "balanced", "penalties")}
         flags = [key for key in ("balanced", "penalties") if not isinstance(own[key], bool)]
         if flags:
-            return f"plans phase '{phase.name}' with {flags[0]} = {own[flags[0]]!r}; give true or false"
+            return f"plans phase '{phase.name}' with {flags[0]} = {shown(repr(own[flags[0]]))}; give true or false"
         try:
             StepSettings.model_validate(values)
         except ValidationError as error:
             (first, *_) = error.errors(include_url=False, include_context=False)
             key = ".".join(map(str, first["loc"]))
-            return f"plans phase '{phase.name}' with {key} = {first['input']!r}; {first['msg'].lower()}"
+            return f"plans phase '{phase.name}' with {key} = {shown(repr(first['input']))}; {first['msg'].lower()}"
     return ""
 
 
@@ -93,7 +112,7 @@ def parameter_groups(answer: Any, offered: Offered) -> str:
     for group in answer:
         unknown = [key for key in group if key not in _GROUP_KEYS]
         if unknown or "params" not in group:
-            which = f"the key {unknown[0]!r}" if unknown else "no params"
+            which = f"the key {shown(repr(unknown[0]))}" if unknown else "no params"
             return f"returned a group with {which}; a group has {', '.join(_GROUP_KEYS)}"
         listed = group["params"]
         if not isinstance(listed, list | tuple) or not all(id(p) in known for p in listed):
@@ -104,7 +123,7 @@ def parameter_groups(answer: Any, offered: Offered) -> str:
         for key in group.keys() - {"params"}:
             value = group[key]
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-                return f"returned a group with {key} = {value!r}; give a number from 0 on"
+                return f"returned a group with {key} = {shown(repr(value))}; give a number from 0 on"
     return ""
 
 
@@ -116,10 +135,10 @@ def terms(answer: Any, offered: Offered) -> str:
         return f"returned {told(answer)}; return a dict of name -> scalar"
     for term, value in answer.items():
         if not isinstance(term, str):
-            return f"names a term {term!r}; name it by a string"
+            return f"names a term {shown(repr(term))}; name it by a string"
         wrong = scalar_fault(value, offered["batch"].images.device)
         if wrong:
-            return f"returned term {term!r} as {wrong}"
+            return f"returned term {shown(repr(term))} as {wrong}"
     return ""
 
 
@@ -147,10 +166,30 @@ def selection(answer: Any, offered: Offered) -> str:
 
 
 def kept_extra(answer: Any, offered: Offered) -> str:
-    """After after_step: nothing is returned, and what was added to the results is plain."""
-    return nothing(answer, offered) or plain_fault(
-        "added", offered["result"].extra, "add numbers, strings, lists and dicts"
-    )
+    """After after_step: nothing is returned, and nothing but plain values of its own is added to `result.extra`."""
+    result, before = offered["result"], offered["before"]
+    if answer is not None:
+        return nothing(answer, offered)
+    changed = [name for name, value in _measured(result).items() if value != before["measured"][name]]
+    if changed:
+        return f"changed result.{changed[0]}; add what was measured to result.extra"
+    odd = [key for key in result.extra if not isinstance(key, str)]
+    if odd:
+        return f"added {shown(repr(odd[0]))} to result.extra; name it by a string, best by `name`"
+    lost = [key for key, value in before["extra"].items() if key not in result.extra or result.extra[key] != value]
+    if lost:
+        return f"changed '{shown(lost[0])}' of result.extra, which another has added; use `name` as the key"
+    return plain_fault("added", result.extra, "add numbers, strings, lists and dicts")
+
+
+def _measured(result: Any) -> dict[str, Any]:
+    return {name: value for name, value in vars(result).items() if name != "extra"}
+
+
+def result_before(offered: Offered) -> dict[str, Any]:
+    """What kept_extra compares with, taken before the hook is called."""
+    result = offered["result"]
+    return {"measured": copy.deepcopy(_measured(result)), "extra": copy.deepcopy(result.extra)}
 
 
 def data_set(answer: Any) -> str:
@@ -276,30 +315,39 @@ def byte_count(answer: Any, shape: object) -> str:
     """Of a codec's shared_bytes."""
     if isinstance(answer, int) and not isinstance(answer, bool) and answer >= 0:
         return ""
-    return f"returned {answer!r}; return a whole number of bytes"
+    return f"returned {shown(repr(answer))}; return a whole number of bytes"
 
 
 def state(answer: Any) -> str:
     """Of any component's state."""
-    from torch import Tensor
+    from torch import Tensor, strided
 
     if not isinstance(answer, dict) or not all(isinstance(key, str) for key in answer):
-        return f"returned {told(answer)}; return a flat dict of tensors and plain values"
-    held = [key for key, value in answer.items() if isinstance(value, Tensor) and value.device.type == "meta"]
-    if held:
-        return f"returned '{held[0]}' as a tensor without values; return ordinary tensors"
+        return f"returned {told(answer)}; return a flat dict of tensors and plain values by name"
+    for key, value in answer.items():
+        if isinstance(value, Tensor) and (value.layout != strided or value.is_quantized or value.device.type == "meta"):
+            return f"returned '{shown(key)}' as {told(value)}, which cannot be kept; return ordinary tensors"
     plain = {key: value for key, value in answer.items() if not isinstance(value, Tensor)}
     return plain_fault("holds", plain, "return a flat dict of tensors and plain values")
 
 
 def plain_fault(verb: str, values: Mapping[str, Any], advice: str) -> str:
-    """What JSON does not keep of some values."""
+    """What JSON does not keep of some values, or gives back as something else; a tuple may come back as a list."""
     for key, value in values.items():
         try:
-            json.dumps(value, allow_nan=False)
+            same = json.loads(json.dumps(value, allow_nan=False)) == _listed_tuples(value)
+            reason = "" if same else "keys of a dict have to be strings"
         except (TypeError, ValueError, RecursionError) as error:
-            return f"{verb} '{key}', which cannot be kept ({error}); {advice}"
+            reason = one_line(error)
+        if reason:
+            return f"{verb} '{shown(key)}', which cannot be kept ({reason}); {advice}"
     return ""
+
+
+def _listed_tuples(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_listed_tuples(each) for each in value]
+    return {key: _listed_tuples(each) for key, each in value.items()} if isinstance(value, dict) else value
 
 
 def _numbers(values: object, count: int) -> bool:
@@ -315,7 +363,7 @@ def _types(values: Iterable[object]) -> str:
 
 
 def _listed(answer: Mapping[Any, Any]) -> str:
-    return "[" + ", ".join(sorted(map(str, answer))) + "]"
+    return shown("[" + ", ".join(sorted(map(str, itertools.islice(answer, 100)))) + "]", 200)
 
 
 HOOKS: dict[str, Callable[[Any, Offered], str]] = {
@@ -328,6 +376,9 @@ HOOKS: dict[str, Callable[[Any, Offered], str]] = {
     "after_step": kept_extra,
 }
 """Hook -> what is wrong with its answer, given what it was offered; every other hook of a run is a moment."""
+
+BEFORE: dict[str, Callable[[Offered], Any]] = {"after_step": result_before}
+"""Hook -> what is remembered before it is called; its check is offered that as `before`."""
 
 METHODS: dict[str, Callable[..., str]] = {
     "data.load": data_set,

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Collection
-from typing import Any
+from typing import Any, NamedTuple
 
 import pluggy
 
 from lwmfw import hookspecs
 from lwmfw.assembly.calls import Adapter, Attached, Position, Randomness
-from lwmfw.assembly.contract import check_hooks, check_traits, unmet_needs
+from lwmfw.assembly.contract import check_hooks, read_traits, unmet_needs
 from lwmfw.assembly.fit import unfit_memory, unfit_objective, unfit_steps
 from lwmfw.assembly.parts import Assembly
 from lwmfw.components import Component, Options
-from lwmfw.errors import UserError, describe
+from lwmfw.errors import STRANGE, UserError, describe
 from lwmfw.recipe.load import Chosen, Resolved
 
 
@@ -36,8 +36,7 @@ def assemble(resolved: Resolved) -> Assembly:
     refiners = [name for name, part in parts.items() if part.record.kind == "refiner"]
     # pluggy calls the implementation registered last first, but the wrapper registered first is the innermost
     for name, part in reversed(parts.items()):
-        hooks = check_hooks(part.instance, part.provider, part.record.kind).keys()
-        manager.register(Adapter(part, hooks - {"select_memory"} if name in refiners else hooks), name)
+        manager.register(Adapter(part, part.hooks - {"select_memory"} if name in refiners else part.hooks), name)
     wrappers = [Adapter(parts[name], ["select_memory"]) for name in refiners]
     for wrapper in wrappers:
         manager.register(wrapper)
@@ -60,7 +59,8 @@ def _attached(resolved: Resolved, position: Position) -> dict[str, Attached]:
         name = _free_name(chosen, parts)
         prefix = f"{name}." if components.count(component) > 1 else ""
         try:
-            parts[name] = Attached(build(chosen.component, chosen.options), name, chosen, position, prefix)
+            built = build(chosen.component, chosen.options)
+            parts[name] = Attached(built.instance, name, chosen, built.traits, built.hooks, position, prefix)
         except UserError as error:
             errors.append(str(error))
     if errors:
@@ -73,7 +73,15 @@ def _free_name(chosen: Chosen, taken: Collection[str]) -> str:
     return f"{chosen.component.kind}.{chosen.name}" if chosen.name in taken else chosen.name
 
 
-def build(component: Component, options: Options) -> Any:
+class Built(NamedTuple):
+    """A component that has what its kind requires: the instance, what it says of itself, the names of its hooks."""
+
+    instance: Any
+    traits: dict[str, Any]
+    hooks: frozenset[str]
+
+
+def build(component: Component, options: Options) -> Built:
     """An instance that has what its kind requires and whose hooks are well formed.
 
     Raises:
@@ -83,7 +91,7 @@ def build(component: Component, options: Options) -> Any:
         instance = component.factory(options)
     except UserError as error:
         raise UserError(f"{component.provider}: {component.name}: {error}") from error
-    except Exception as error:
+    except STRANGE as error:
         raise UserError(
             f"{component.provider}: {component.name} cannot be built: {describe(error)}; "
             "its constructor takes the options and nothing else"
@@ -91,14 +99,14 @@ def build(component: Component, options: Options) -> Any:
     if inspect.isclass(instance):
         raise UserError(f"{component.provider}: {component.name}: the factory returned a class; return an instance")
     who = f"{component.provider}: {type(instance).__name__}"
-    check_traits(instance, who)
-    hooks = check_hooks(instance, str(component.provider), component.kind)
+    traits = read_traits(instance, who, component.kind)
+    hooks = check_hooks(instance, str(component.provider), component.kind, traits["needs"])
     for method in component.required_methods:
-        if not callable(getattr(instance, method, None)):
+        if not callable(inspect.getattr_static(instance, method, None)):
             raise UserError(f"{who}: {component.article()} needs the method {method}; define it")
     for hook in component.required_hooks:
         if hook not in hooks:
             raise UserError(f"{who}: {component.article()} needs the hook {hook}; define it with @hookimpl")
     if not (component.required_methods or hooks):
         raise UserError(f"{who}: {component.article()} needs a hook; define one with @hookimpl")
-    return instance
+    return Built(instance, traits, frozenset(hooks))

@@ -6,16 +6,16 @@ from __future__ import annotations
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lwmfw import hookspecs
-from lwmfw.assembly.answers import HOOKS, METHODS, Offered, nothing
-from lwmfw.components import Component, trait
-from lwmfw.errors import LwmfwError, RunFailed, UserError, WrongAnswer, describe
+from lwmfw.assembly.answers import BEFORE, HOOKS, METHODS, Offered, nothing
+from lwmfw.components import Component
+from lwmfw.errors import STRANGE, LwmfwError, RunFailed, UserError, WrongAnswer, describe, one_line
 from lwmfw.hookspecs import SPECS
 
 if TYPE_CHECKING:
@@ -67,6 +67,8 @@ class Attached:
         instance: what its factory made.
         name: within the recipe.
         chosen: the choice it was made from.
+        traits: what it says of itself, of the table in components.py; read once.
+        hooks: the names of those it implements.
         position: where the run is.
         prefix: of its terms; empty unless its component is used twice.
     """
@@ -74,6 +76,8 @@ class Attached:
     instance: Any
     name: str
     chosen: Chosen
+    traits: Mapping[str, Any]
+    hooks: frozenset[str]
     position: Position
     prefix: str = ""
 
@@ -88,8 +92,8 @@ class Attached:
         return str(self.record.provider)
 
     def trait(self, name: str) -> Any:
-        """What it says of itself, of the table in components.py."""
-        return trait(self.instance, name)
+        """One of its traits."""
+        return self.traits[name]
 
     def method(self, name: str) -> Callable[..., Any]:
         """A method of its kind, its answer checked."""
@@ -108,15 +112,15 @@ class Attached:
     def hook(self, name: str) -> Callable[..., Any]:
         """A hook as pluggy calls it, with everything its specification offers; its answer checked."""
         method = getattr(self.instance, name)
-        wanted = inspect.signature(method).parameters
-        marked: dict[str, Any] = method.lwmfw_impl
+        wanted, marked = inspect.signature(method).parameters, marker(type(self.instance), name)
 
-        def own(values: tuple[Any, ...]) -> tuple[Offered, dict[str, Any]]:
+        def own(values: tuple[Any, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
             offered = dict(zip(SPECS[name], values, strict=True))
             offered["name"] = self.name
             if "rng" in wanted:
                 offered["rng"] = offered["rng"].of_component(self.name)
-            return offered, {argument: offered[argument] for argument in wanted}
+            given = {argument: offered[argument] for argument in wanted}
+            return offered | {"before": BEFORE[name](offered) if name in BEFORE else None}, given
 
         def call(*values: Any) -> Any:
             offered, given = own(values)
@@ -126,9 +130,19 @@ class Attached:
         def wrap(*values: Any) -> Generator[Any, Any, Any]:
             offered, given = own(values)
             with self._told_where(name):
-                return self._checked(name, (yield from method(**given)), offered)
+                refining = method(**given)
+                self._refuse(name, "" if _advanced(refining, None) is None else "returned before its yield; yield once")
+            try:
+                selection = yield
+            except BaseException:
+                refining.close()
+                raise
+            with self._told_where(name):
+                finished = _advanced(refining, selection)
+                self._refuse(name, "" if finished else "yields more than once; yield once, then return a Selection")
+                return self._checked(name, finished and finished.value, offered)
 
-        relayed: Callable[..., Any] = wrap if marked["wrapper"] else call
+        relayed: Callable[..., Any] = wrap if marked and marked["wrapper"] else call
         # pluggy hands over what the function behind __wrapped__ names
         vars(relayed).update(__wrapped__=getattr(hookspecs, name), lwmfw_impl=marked)
         return relayed
@@ -154,7 +168,7 @@ class Attached:
     def _told_where(self, method: str, failed: BaseException | None = None) -> Iterator[None]:
         try:
             yield
-        except (Exception, SystemExit) as error:
+        except STRANGE as error:
             told = self._told(method, error)
             if failed is not None:
                 failed.add_note(str(told))
@@ -165,12 +179,29 @@ class Attached:
 
     def _told(self, method: str, error: BaseException) -> BaseException:
         """The error that a person is to see for one that came out of a method."""
-        if isinstance(error, UserError) and raised_in(error, self.instance):
-            return UserError(f"{self.provider}: {self.name}: {error}")
-        if isinstance(error, WrongAnswer) or (isinstance(error, LwmfwError) and type(error) is not LwmfwError):
-            return error  # of a network that was asked, or told already
+        known = isinstance(error, LwmfwError | WrongAnswer) and type(error) is not LwmfwError
+        if known and not raised_in(error, self.instance):
+            return error  # told already, or of a network that was asked
+        if isinstance(error, UserError):
+            return UserError(f"{self.provider}: {self.name}: {one_line(error)}")
         place = place_in(error, self.provider, self.instance) or self.provider
         return self.failure(f"{place}: {type(self.instance).__name__}.{method} raised {describe(error)}")
+
+
+def marker(owner: type, name: str) -> dict[str, Any] | None:
+    """What @hookimpl left on a method, below or above another decorator; None: it is not marked."""
+    static = inspect.getattr_static(owner, name)  # looked up without being run: a property is no hook
+    marked = getattr(static, "lwmfw_impl", None) or getattr(getattr(static, "__func__", None), "lwmfw_impl", None)
+    return marked if isinstance(marked, dict) else None
+
+
+def _advanced(generator: Generator[Any, Any, Any], value: Any) -> StopIteration | None:
+    """What a generator ends with when it is sent a value; None: it waits for another."""
+    try:
+        generator.send(value)
+    except StopIteration as finished:
+        return finished
+    return None
 
 
 def _failed(hook: str, offered: Offered) -> BaseException | None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from difflib import get_close_matches
+from collections.abc import Callable, Mapping
+from difflib import SequenceMatcher
 from typing import Any
 
+from lwmfw.assembly.calls import marker
 from lwmfw.assembly.parts import Assembly
-from lwmfw.components import TRAITS, trait
-from lwmfw.errors import UserError, describe, did_you_mean, shown
+from lwmfw.components import TRAITS, Trait, as_trait
+from lwmfw.errors import STRANGE, UserError, describe, did_you_mean, shown
 from lwmfw.hookspecs import OWN, RUN_HOOKS, SPECS
 
 OFFERS = {
@@ -20,19 +21,20 @@ OFFERS = {
 NEEDS = frozenset({"old", "old_graph", "memory"}).union(*OFFERS.values())
 
 
-def check_hooks(instance: Any, provider: str, kind: str = "") -> dict[str, Callable[..., Any]]:
-    """The hook implementations of an instance, each checked against its specification.
+def check_hooks(
+    instance: Any, provider: str, kind: str = "", needs: frozenset[str] = frozenset()
+) -> dict[str, Callable[..., Any]]:
+    """The hook implementations of an instance that has some needs, each checked against its specification.
 
     Raises:
         UserError: an unknown hook, a hook's name without the marker, an argument that is not offered or has a
             default, a call-order option, or a refiner's select_memory that is no wrapper.
     """
     found = {}
+    for name in sorted(getattr(instance, "__dict__", {}).keys() & set(RUN_HOOKS)):
+        raise UserError(f"{provider}: {type(instance).__name__} sets {name} on the instance; define it in the class")
     for name in dir(type(instance)):
-        # looked up without being run: a property is no hook
-        static = inspect.getattr_static(type(instance), name)
-        function = getattr(static, "__func__", static)
-        options = getattr(function, "lwmfw_impl", None)
+        options = marker(type(instance), name)
         who = f"{provider}: {type(instance).__name__}.{name}"
         if options is None:
             if name in RUN_HOOKS:
@@ -43,15 +45,16 @@ def check_hooks(instance: Any, provider: str, kind: str = "") -> dict[str, Calla
             raise UserError(f"{who} is marked @hookimpl, but the loop has no such hook{hint}")
         used = [option for option, value in options.items() if value]
         if kind == "refiner" and name == "select_memory":
-            if used != ["wrapper"] or not inspect.isgeneratorfunction(function):
+            if used != ["wrapper"] or not inspect.isgeneratorfunction(getattr(instance, name)):
                 raise UserError(
                     f"{who} of a refiner has to wrap the selector's; mark it @hookimpl(wrapper=True) and begin it with "
                     "`selection = yield`"
                 )
         elif used:
-            raise UserError(f"{who}: @hookimpl({used[0]}=...) is refused; the order is that of the recipe")
+            why = "a hook has its method's name" if used[0] == "specname" else "the order is that of the recipe"
+            raise UserError(f"{who}: @hookimpl({used[0]}=...) is refused; {why}")
         method = getattr(instance, name)
-        _check_arguments(who, method, SPECS[name], "old" in trait(instance, "needs"))
+        _check_arguments(who, method, SPECS[name], "old" in needs)
         found[name] = method
     return found
 
@@ -73,31 +76,47 @@ def _check_arguments(who: str, method: Callable[..., Any], spec: tuple[str, ...]
             )
 
 
-def check_traits(instance: Any, who: str) -> None:
-    """Hold what an instance says of itself against the table of traits.
+def read_traits(instance: Any, who: str, kind: str) -> dict[str, Any]:
+    """What an instance says of itself, or what its silence means. Read once: a property may answer otherwise later.
 
     Raises:
         UserError: a trait of another type, one misspelt, a state that could not be restored, or an offer nobody knows.
     """
-    names = {name for name in dir(instance) if not name.startswith("_")}
-    for name in TRAITS.keys() & names:
-        try:
-            value = getattr(instance, name)
-        except Exception as error:
-            raise UserError(f"{who}: {name} raised {describe(error)}; {TRAITS[name].meaning}") from error
-        if not TRAITS[name].holds(value):
-            shape = f"{name} = {shown(repr(value), 60)} is no {TRAITS[name].type}"
-            raise UserError(f"{who}: {shape}; {TRAITS[name].meaning}")
-    for name in names - TRAITS.keys():
-        near = get_close_matches(name.lower(), TRAITS.keys() - names, n=1, cutoff=0.85)
-        if near and callable(inspect.getattr_static(instance, name)) == TRAITS[near[0]].method:
-            raise UserError(f"{who}: has '{name}', which nothing reads; did you mean '{near[0]}'?")
+    known = {name: each for name, each in TRAITS.items() if not each.kinds or kind in each.kinds}
+    try:
+        names = {name for name in dir(instance) if not name.startswith("_")}
+        given = {name: getattr(instance, name) for name in known.keys() & names}
+    except STRANGE as error:
+        raise UserError(
+            f"{who}: what it says of itself cannot be read ({describe(error)}); set plain values"
+        ) from error
+    for name, value in given.items():
+        if not known[name].holds(value):
+            wrong = f"{name} = {shown(repr(value), 60)} is no {known[name].type}"
+            raise UserError(f"{who}: {wrong}; {known[name].meaning}")
+    _check_spelling(instance, who, names, known)
     if ("state" in names) != ("restore" in names):
         lone, other = ("state", "restore") if "state" in names else ("restore", "state")
         raise UserError(f"{who}: has {lone} and no {other}; define both")
-    for offer in sorted(trait(instance, "offers") - NEEDS):
+    traits = {name: as_trait(name, given.get(name, each.default)) for name, each in TRAITS.items()}
+    for offer in sorted(traits["offers"] - NEEDS):
         hint = did_you_mean(offer, NEEDS) or f"; choose of {', '.join(sorted(NEEDS))}"
-        raise UserError(f"{who}: offers '{offer}', which nobody can need{hint}")
+        raise UserError(f"{who}: offers '{shown(offer)}', which nobody can need{hint}")
+    return traits
+
+
+def _check_spelling(instance: Any, who: str, names: set[str], known: Mapping[str, Trait]) -> None:
+    for name in sorted(names - known.keys()):
+        for near in known.keys() - names:
+            value = inspect.getattr_static(instance, name, None)
+            if _alike(name, near) and callable(value) == known[near].method:
+                raise UserError(f"{who}: has '{name}', which nothing reads; did you mean '{near}'?")
+
+
+def _alike(name: str, trait: str) -> bool:
+    """Whether a name is a trait's but for case, underscores and a plural; of a long name, but for a letter or two."""
+    one, other = (text.lower().replace("_", "").rstrip("s") for text in (name, trait))
+    return one == other or (len(trait) > 10 and SequenceMatcher(None, one, other).ratio() > 0.9)
 
 
 def unmet_needs(assembly: Assembly) -> list[str]:

@@ -13,7 +13,6 @@ from typing import Any
 
 from lwmfw.assembly.assemble import assemble
 from lwmfw.assembly.calls import Attached
-from lwmfw.assembly.contract import check_hooks
 from lwmfw.assembly.parts import Assembly
 from lwmfw.errors import UserError
 from lwmfw.recipe.load import Chosen
@@ -106,4 +105,4 @@ def _acting(assembly: Assembly) -> list[str]:
 def _acts(part: Attached) -> bool:
     if part.record.kind == "observer" or part.trait("spares_first_step"):
         return False
-    return not check_hooks(part.instance, part.provider, part.record.kind).keys() <= _AFTER_TRAINING
+    return not part.hooks <= _AFTER_TRAINING

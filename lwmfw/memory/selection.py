@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lwmfw.data.images import ImageFiles, Images, ImageSet
+from lwmfw.errors import shown
 
 _CPU = torch.device("cpu")
 
@@ -58,7 +59,8 @@ def selection_fault(selection: Selection, candidates: ImageSet, quota: Mapping[i
         if wrong:
             return f"returned a Selection whose {part} hold {type(wrong[0]).__name__}; give class -> tensor"
     if selection.indices.keys() != quota.keys():
-        return f"selects from classes {sorted(selection.indices)}, the quota names {sorted(quota)}"
+        ours, theirs = (shown(str(sorted(keys, key=str)), 200) for keys in (selection.indices, quota))
+        return f"selects from classes {ours}, the quota names {theirs}"
     for label, indices in selection.indices.items():
         if indices.dtype != torch.int64 or indices.ndim != 1 or indices.device not in (labels.device, _CPU):
             return f"selects by {_told(indices)} for class {label}; give torch.int64 of shape (K,) on {labels.device}"

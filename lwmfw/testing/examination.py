@@ -9,7 +9,7 @@ from typing import Any
 
 from lwmfw.assembly.assemble import build
 from lwmfw.assembly.contract import unknown_need
-from lwmfw.components import Component, Options, trait
+from lwmfw.components import Component, Options
 from lwmfw.errors import LwmfwError
 from lwmfw.testing import checks
 from lwmfw.testing.tiny import provided
@@ -38,8 +38,8 @@ def check(record: Component, given: Mapping[str, Any] | None = None, /, **option
 
 
 def _examine(record: Component, options: Options, given: Mapping[str, Any]) -> None:
-    instance = build(record, options)
-    unknown = [fault for need in sorted(trait(instance, "needs")) if (fault := unknown_need(need))]
+    instance, traits, _ = build(record, options)
+    unknown = [fault for need in sorted(traits["needs"]) if (fault := unknown_need(need))]
     assert not unknown, f"{record.provider}: {record.name} needs {unknown[0]}"
     if record.kind == "penalty":
         checks.check_penalty(record.factory, options, **given)

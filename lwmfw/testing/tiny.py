@@ -19,7 +19,7 @@ from torch import nn
 from lwmfw.api import execute
 from lwmfw.assembly.assemble import assemble
 from lwmfw.assembly.contract import check_hooks
-from lwmfw.components import Component, Provider
+from lwmfw.components import Component, Provider, trait
 from lwmfw.data.images import Batch
 from lwmfw.engine.run import Run
 from lwmfw.model.growing import Model, build_model, frozen_copy
@@ -221,7 +221,7 @@ def _old(model: Model, images: torch.Tensor) -> Outputs:
 
 def penalty_terms(component: Any, pair: Pair) -> dict[str, torch.Tensor]:
     """What a penalty returns for a pair, each hook argument given by name."""
-    method = check_hooks(component, "test").get("compute_penalty")
+    method = check_hooks(component, "test", "penalty", trait(component, "needs")).get("compute_penalty")
     if method is None:
         return {}
     offered = {

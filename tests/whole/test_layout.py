@@ -133,7 +133,7 @@ def test_a_folder_is_a_kind_and_a_file_registers_its_components():
     assert {path.stem for path in shipped.glob("*.py") if not path.name.startswith("_")} == set()
 
 
-@pytest.mark.parametrize("path", **names([*CORE, *SHIPPED]))
+@pytest.mark.parametrize("path", **names([*CORE, *SHIPPED, *sorted((ROOT / "tests").rglob("*.py"))]))
 def test_no_file_is_too_long(path):
     assert path.read_text().count("\n") <= (200 if path.name == "loop.py" else 400)
 

@@ -298,7 +298,6 @@ MISSPELT = {
     "state": ({"states": lambda self: {}}, "has 'states', which nothing reads; did you mean 'state'?"),
     "type": ({"needs": 5}, "needs = 5 is no set of names; what must be there"),
     "flag": ({"spares_first_step": "yes"}, "spares_first_step = 'yes' is no bool; its hooks change nothing"),
-    "number": ({"class_count": "ten"}, "class_count = 'ten' is no number or None; classes, where"),
     "half": ({"state": lambda self: {}}, "has state and no restore; define both"),
 }
 
@@ -319,7 +318,7 @@ def no_term(self):
     return None
 
 
-@pytest.mark.parametrize("attribute", ["growth", "states_of", "offering", "restored_at", "exact_match", "count"])
+@pytest.mark.parametrize("attribute", ["growth", "states_of", "offering", "stated", "order", "class_counts"])
 def test_an_attribute_of_its_own_is_none_of_our_business(attribute, tmp_path):
     own = {"__init__": lambda self, options: None, "compute_penalty": hookimpl(no_term), attribute: 1}
     catalogue = beside_installed([Penalty("probe", type("Probe", (), own), provider=Provider("mine"))])

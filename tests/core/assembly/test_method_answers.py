@@ -1,0 +1,121 @@
+"""Objects and answers of strangers' methods: never a bug of lwmfw (exit 3), never silence."""
+
+import dataclasses
+
+import pytest
+import torch
+from helpers.strangers import FOREIGN, KIND, Flat, Head, Stranger, numbered, told
+from torch import nn
+
+from lwmfw import ImageFiles
+from lwmfw.assembly.answers import METHODS
+from lwmfw.components import KINDS
+
+
+@pytest.mark.parametrize("kind", KIND)
+def test_an_object_that_is_no_component_is_refused(kind, tmp_path):
+    for value in [None, *FOREIGN]:
+        assert told(kind, lambda options, value=value: value, tmp_path), f"{value!r} was accepted"
+
+
+def tampered(**values):
+    """A data set with other values."""
+    return lambda: dataclasses.replace(Stranger().load(), **values)
+
+
+def images(**values):
+    return dataclasses.replace(Stranger().load().train, **values)
+
+
+METHOD_ANSWERS = {
+    "data.load": [
+        lambda: Stranger().load().train,
+        lambda: (Stranger().load().train, Stranger().load().test),
+        tampered(train=None),
+        tampered(train=Stranger().load().train.pixels),
+        tampered(test=ImageFiles(["a"] * 16, torch.arange(16) % 4, 8, 8)),
+        tampered(train=images(pixels=Stranger().load().train.pixels.float())),
+        tampered(train=images(pixels=Stranger().load().train.pixels[0])),
+        tampered(train=images(pixels=Stranger().load().train.pixels.to("meta"))),
+        tampered(train=images(labels=torch.arange(16) % 4 - 1)),
+        tampered(train=images(labels=torch.arange(16))),
+        tampered(train=images(labels=torch.arange(15) % 4)),
+        tampered(train=images(labels=(torch.arange(16) % 4).float())),
+        tampered(train=images(labels=[0] * 16)),
+        tampered(train=images(pixels=torch.zeros(16, 1, 8, 8, dtype=torch.uint8))),
+        tampered(class_names=4),
+        tampered(class_names=[]),
+        tampered(class_names=[0, 1, 2, 3]),
+        tampered(mean=0.5),
+        tampered(mean=[0.5]),
+        tampered(mean=["0.5"] * 3),
+        tampered(std=[0.0] * 3),
+        tampered(std=[float("nan")] * 3),
+        tampered(padding="4"),
+        tampered(padding=-1),
+        tampered(flip="yes"),
+        tampered(train=ImageFiles("abcd", torch.arange(4), 8, 8), test=ImageFiles(["a"] * 4, torch.arange(4), 8, 8)),
+        tampered(train=ImageFiles(["a"] * 4, torch.arange(4), 9, 8), test=ImageFiles(["a"] * 4, torch.arange(4), 9, 8)),
+    ],
+    "backbone.build": [lambda channels: Flat, lambda channels: Flat().forward],
+    "classifier.build": [lambda features: nn.Linear(features, 4), lambda features: Head],
+    "objective.loss": [
+        lambda logits, labels: logits,
+        lambda logits, labels: logits.mean().item(),
+        lambda logits, labels: labels.sum(),
+        lambda logits, labels: logits.mean()[None],
+        lambda logits, labels: logits.mean().to("meta"),
+        lambda logits, labels: {"loss": logits.mean()},
+    ],
+    "codec.encode": [
+        lambda pixels: pixels,
+        lambda pixels: b"one for all",
+        lambda pixels: [image.tolist() for image in pixels],
+        lambda pixels: ["text"] * len(pixels),
+        lambda pixels: [bytearray(4)] * len(pixels),
+        lambda pixels: [b""] * (len(pixels) + 1),
+        lambda pixels: tuple([b""] * len(pixels)),
+    ],
+    "codec.decode": [
+        lambda encoded, shape: torch.zeros(len(encoded), *shape),
+        lambda encoded, shape: torch.zeros(shape, dtype=torch.uint8),
+        lambda encoded, shape: torch.zeros(len(encoded) + 1, *shape, dtype=torch.uint8),
+        lambda encoded, shape: [torch.zeros(shape, dtype=torch.uint8)] * len(encoded),
+        lambda encoded, shape: torch.zeros(len(encoded), *shape, dtype=torch.uint8, device="meta"),
+    ],
+    "codec.shared_bytes": [lambda shape: -1, lambda shape: 2.0, lambda shape: "2", lambda shape: None],
+    "state": [
+        lambda: {1: 2},
+        lambda: {"a": {1, 2}},
+        lambda: {"a": [torch.zeros(1)]},
+        lambda: {"a": float("nan")},
+        lambda: {"a": torch.zeros(1, device="meta")},
+    ],
+}
+
+
+def answering(method, answer):
+    more = {"restore": lambda self, state: None} if method == "state" else {}
+    return type("Answering", (Stranger,), {method: lambda self, *arguments: answer(*arguments), **more})
+
+
+def test_every_method_of_the_table_is_asked_here():
+    assert set(METHOD_ANSWERS) == set(METHODS)
+    required = {f"{kind.kind}.{method}" for kind in KINDS for method in kind.required_methods}
+    assert required | {"state"} == set(METHODS)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_no_answer_anywhere_is_refused_of_every_method(method, tmp_path):
+    kind, _, name = method.rpartition(".")
+    right = {"codec.shared_bytes": [0], "state": [{"a": 1}]}.get(method, [])
+    for value in [None, *FOREIGN]:
+        if not any(type(value) is type(each) and value == each for each in right):
+            message = told(kind or "penalty", answering(name, lambda *_, value=value: value), tmp_path)
+            assert f"stranger.{name} returned" in message, f"{value!r}: {message or 'accepted'}"
+
+
+@pytest.mark.parametrize(("method", "answer"), **numbered([(m, a) for m, some in METHOD_ANSWERS.items() for a in some]))
+def test_a_wrong_answer_of_a_method_is_blamed_on_it(method, answer, tmp_path):
+    kind, _, name = method.rpartition(".")
+    assert f"shop 1: stranger.{name} " in told(kind or "penalty", answering(name, answer), tmp_path)

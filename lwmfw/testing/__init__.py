@@ -18,6 +18,7 @@ from lwmfw.testing.checks import (
     check_penalty,
     check_phase,
     check_rate,
+    check_readout,
     check_refiner,
     check_selector,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "check_penalty",
     "check_phase",
     "check_rate",
+    "check_readout",
     "check_refiner",
     "check_selector",
     "outputs_pair",

@@ -21,7 +21,9 @@ from lwmfw.data.images import ImageFiles, Images
 from lwmfw.data.workers import Carried
 from lwmfw.engine.prepare import prepare
 from lwmfw.engine.run import Run
+from lwmfw.memory.exemplars import keep_exemplars
 from lwmfw.memory.selection import Selection
+from lwmfw.model.growing import evaluating, frozen_copy
 from lwmfw.model.outputs import Features
 from lwmfw.recipe.budget import parse_budget
 from lwmfw.recipe.load import load_recipe
@@ -273,6 +275,38 @@ def check_rate(component: Any) -> None:
             total = budget.total(len(classes), cost)
             bounded = total is not None and not trait(component, "grows")
             assert not bounded or sum(quota.values()) <= (total or 0), "quotas are within the budget, unless it grows"
+
+
+def check_readout(component: Any) -> None:
+    """Hold a read-out's object against the contract: a score for each seen class, and nothing else is changed."""
+    memory = {"budget": "3 per class", "select": {"use": "random"}}
+    run = _prepared({"memory": memory, "objective": {"use": "cross_entropy", "over": "seen"}})
+    old = None
+    for step in run.steps:
+        run.model.grow(len(step.new_classes))
+        data = run.data.train.of_classes(step.seen_classes)
+        weights = {name: value.clone() for name, value in run.model.state_dict().items()}
+        if hasattr(component, "after_training"):
+            offered = {"run": run, "step": step, "model": run.model, "old": old, "data": data}
+            assert _asked(component.after_training, **offered) is None, "a moment returns nothing"
+        keep_exemplars(run, step, data)
+        with evaluating(run.model):
+            features = run.features(run.data.test.of_classes(step.seen_classes))
+            found, again = component.scores(features), component.scores(features)
+        fault = METHODS["readout.scores"](found, features)
+        assert not fault, f"scores {fault}"
+        assert found.shape[1] == len(step.seen_classes), "there is a score for each seen class"
+        assert torch.equal(found, again), "the same features, the same scores"
+        state = run.model.state_dict()
+        assert all(torch.equal(value, state[name]) for name, value in weights.items()), "the model is left as it was"
+        old = frozen_copy(run.model)
+    if hasattr(component, "state"):
+        kept = component.state()
+        fault = METHODS["state"](kept)
+        assert not fault, f"state {fault}"
+        other = copy.deepcopy(component)
+        other.restore(kept)
+        assert torch.equal(other.scores(features), found), "a state that is restored scores the same"
 
 
 def check_codec(component: Any) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from lwmfw import Field, Options, Penalty, hookimpl
 from lwmfw.assembly.assemble import assemble
-from lwmfw.components import Backbone, Classifier, Data, Objective, Observer, Provider
+from lwmfw.components import Backbone, Classifier, Data, Objective, Observer, Provider, Readout
 from lwmfw.errors import UserError
 from lwmfw.recipe.catalogue import Catalogue, add_module
 from lwmfw.recipe.load import load_recipe
@@ -39,6 +39,7 @@ class Part:
     def load(self): ...
     def build(self, *given): ...
     def loss(self, logits, labels): ...
+    def scores(self, features): ...
 
 
 class Watching(Part):
@@ -57,7 +58,7 @@ def shop(name="shop", version="1.2"):
         Catalogue(), Provider(name, version),
         Data("digits", Part), Backbone("flat", Part), Backbone("wide", Part, WideOptions), Classifier("linear", Part),
         Objective("plain", Part), Penalty("pull", Watching, PullOptions), Penalty("push", Watching, PushOptions),
-        Observer("console", Watching),
+        Readout("cnn", Part), Observer("console", Watching),
     )  # fmt: skip
 
 

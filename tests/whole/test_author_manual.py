@@ -42,6 +42,7 @@ SPOILT = {
         "return [zlib.compress(image.tobytes(), 9) for image in differences]",
         "return zlib.compress(differences.tobytes(), 9)",
     ),
+    "medians.py": ("torch.stack(self.medians))\n", "torch.stack(self.medians)).argmax(1)\n"),
     "by_class.py": ("min(recall, key=recall.get)", "__import__('torch').zeros(1)"),
 }
 """File -> what an author writes most often, in the place of what is right."""
@@ -110,7 +111,7 @@ def results(run):
 
 
 def test_the_page_is_not_longer_than_an_author_has_patience():
-    assert PAGE.count("\n") <= 700
+    assert PAGE.count("\n") <= 760
 
 
 def test_there_is_an_example_of_every_kind(tmp_path):

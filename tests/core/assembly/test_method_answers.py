@@ -67,6 +67,14 @@ METHOD_ANSWERS = {
         lambda logits, labels: logits.mean().to("meta"),
         lambda logits, labels: {"loss": logits.mean()},
     ],
+    "readout.scores": [
+        lambda features: features.argmax(1),
+        lambda features: features[0],
+        lambda features: features[:0],
+        lambda features: features.int(),
+        lambda features: features.to("meta"),
+        lambda features: torch.zeros(len(features), 99),
+    ],
     "codec.encode": [
         lambda pixels: pixels,
         lambda pixels: b"one for all",

@@ -82,6 +82,10 @@ def recorder(calls):
             calls.append(f"group_parameters {step.index} {phase.name}")
 
         @hookimpl
+        def after_training(self, step, data):
+            calls.append(f"after_training {step.index} {len(data)}")
+
+        @hookimpl
         def before_memory(self, step, candidates):
             calls.append(f"before_memory {step.index} {len(candidates)}")
 
@@ -127,6 +131,7 @@ def test_hooks_fire_in_the_stated_order(tmp_path):
         expected += [f"plan_phases {step}", f"group_parameters {step} main"]
         for number in (1, 2):
             expected += [*epoch[step], f"after_epoch {step} {number} bce"]
+        expected += [f"after_training {step} {images[step]}"]
         expected += [f"before_memory {step} {images[step]}", f"allocate_memory {step} 8 {2 * step} 192"]
         expected += [f"select_memory {step} {images[step]} 8", f"after_step {step} of {2 * step}"]
     assert calls == [*expected, "after_run True"]

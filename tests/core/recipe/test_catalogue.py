@@ -59,7 +59,7 @@ def test_two_providers_of_one_name_are_an_error_only_where_it_is_used(tmp_path, 
     assert "write use = 'some-angles/angles' or 'angles.py/angles'" in str(refused.value)
     for use in ("some-angles/angles", "angles.py/angles"):
         resolved = load_recipe(tiny_recipe(plugins | {"penalties": [{"use": use}]}, tmp_path))
-        assert list(assemble(resolved).components)[-1] == "angles"
+        assert "angles" in assemble(resolved).components
 
 
 def test_a_broken_package_is_quoted_only_when_a_name_is_missing(tmp_path, monkeypatch):
@@ -87,7 +87,7 @@ def test_a_broken_package_is_quoted_only_when_a_name_is_missing(tmp_path, monkey
             "from lwmfw import hookimpl\n@hookimpl\ndef register_components(): yield 1",
             "mine.py: register_components yielded 1; "
             "yield one of Data, Backbone, Classifier, Objective, Penalty, "
-            "ExtraPhase, Selector, Rate, Refiner, Codec, Observer",
+            "ExtraPhase, Readout, Selector, Rate, Refiner, Codec, Observer",
         ),
         (
             "from lwmfw import hookimpl, Penalty\n@hookimpl\ndef register_components(): yield Penalty('x', dict, dict)",

@@ -10,10 +10,11 @@ from torch.nn.functional import normalize
 from lwmfw import Codec, LwmfwError, Penalty, UserError, hookimpl
 from lwmfw.assembly.assemble import assemble
 from lwmfw.components import Provider
-from lwmfw.model.features import class_means, nearest_mean_scores
+from lwmfw.model.features import class_means
 from lwmfw.recipe.load import load_recipe
 from lwmfw.testing import tiny_recipe, tiny_run
 from lwmfw_plugins.codecs.raw import Raw
+from lwmfw_plugins.readouts.nme import nearest_mean_scores
 
 MEMORY = {"budget": "12 exemplars", "select": {"use": "random"}}
 SEEN = {

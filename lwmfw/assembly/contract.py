@@ -85,11 +85,14 @@ def read_traits(instance: Any, who: str, kind: str) -> dict[str, Any]:
     known = {name: each for name, each in TRAITS.items() if not each.kinds or kind in each.kinds}
     try:
         names = {name for name in dir(instance) if not name.startswith("_")}
-        given = {name: getattr(instance, name) for name in known.keys() & names}
     except STRANGE as error:
-        raise UserError(
-            f"{who}: what it says of itself cannot be read ({describe(error)}); set plain values"
-        ) from error
+        raise UserError(f"{who}: its attributes raised {describe(error)}; leave __dir__ as it is") from error
+    given = {}
+    for name in sorted(known.keys() & names):
+        try:
+            given[name] = getattr(instance, name)
+        except STRANGE as error:
+            raise UserError(f"{who}: {name} raised {describe(error)}; {known[name].meaning}") from error
     for name, value in given.items():
         if not known[name].holds(value):
             wrong = f"{name} = {shown(repr(value), 60)} is no {known[name].type}"

@@ -41,7 +41,9 @@ def combination(seed):
         "training": {"epochs": 1, "batch_size": 10, "lr": 0.01, "precision": draw.choice(["fp32", "bf16"])},
     }
     if draw.random() < 0.8:
-        recipe |= {"memory": memory, "evaluation": {"classifiers": draw.choice([["cnn"], ["nme"], ["cnn", "nme"]])}}
+        recipe |= {"memory": memory}
+    readouts = draw.sample(names("readout"), draw.randint(1, 3))
+    recipe["readouts"] = [{"use": name} for name in readouts if "memory" in recipe or name != "nme"] or [{"use": "cnn"}]
     if draw.random() < 0.3:
         recipe["phases"] = [{"use": name, "epochs": 1} for name in names("phase")]
     return recipe

@@ -167,6 +167,7 @@ def test_an_exception_in_any_hook_names_file_hook_and_place(hook, tmp_path):
         "choose_data": "in step 1",
         "plan_phases": "before the first step",
         "group_parameters": "in step 1",
+        "after_training": "in step 1",
         "before_memory": "in step 1",
         "allocate_memory": "in step 1",
         "select_memory": "in step 1",

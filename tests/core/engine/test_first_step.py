@@ -22,7 +22,7 @@ OTHER = BASE | {
     "memory": MEMORY | {"budget": "4 per class", "rate": {"use": "dynamic"}},
     "penalties": [{"use": "L_D"}, {"use": "freeze"}],
     "phases": [{"use": "balanced", "epochs": 1}],
-    "evaluation": {"classifiers": ["cnn", "nme"]},
+    "readouts": [{"use": "cnn"}, {"use": "nme"}],
 }
 
 

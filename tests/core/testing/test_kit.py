@@ -25,6 +25,7 @@ from lwmfw import (
     Options,
     Penalty,
     Rate,
+    Readout,
     Refiner,
     Selection,
     Selector,
@@ -127,6 +128,8 @@ BROKEN = [
         "phases of a step have names of their own",
     ),
     (ExtraPhase("x", part(plan_phases=hookimpl(lambda self, main: main))), "plan_phases returned Phase; return a list"),
+    (Readout("x", part(scores=lambda self, features: features[:, :1])), "there is a score for each seen class"),
+    (Readout("x", part(scores=lambda self, features: features.argmax(1))), "scores returned torch.int64"),
     (Selector("x", part(select_memory=hookimpl(first))), "a quota of at most what there is is filled"),
     (
         Selector("x", part(select_memory=hookimpl(look))),

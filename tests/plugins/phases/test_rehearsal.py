@@ -240,7 +240,7 @@ def test_a_budget_of_less_than_what_exemplars_share_is_refused(tmp_path):
 
 
 def test_nme_stands_beside_cnn_and_takes_mirrored_exemplars_too(tmp_path):
-    run = tiny_run(SEEN | {"evaluation": {"classifiers": ["cnn", "nme"]}}, tmp_path)
+    run = tiny_run(SEEN | {"readouts": [{"use": "cnn"}, {"use": "nme"}]}, tmp_path)
     assert [set(s.accuracy) for s in run.results.steps] == [{"cnn", "nme"}] * 3
     assert run.results.last_accuracy.keys() == run.results.forgetting.keys() == {"cnn", "nme"}
     state, step = run.run, run.results.steps[-1]
@@ -263,8 +263,8 @@ def mirror(images):
 
 
 def test_nme_needs_exemplars(tmp_path):
-    with pytest.raises(UserError, match=r'evaluation\.classifiers: "nme" needs exemplars, but the recipe keeps none'):
-        tiny_run({"evaluation": {"classifiers": ["cnn", "nme"]}}, tmp_path)
+    with pytest.raises(UserError, match=r"nme needs exemplars, but the recipe keeps none; add \[memory\]"):
+        tiny_run({"readouts": [{"use": "cnn"}, {"use": "nme"}]}, tmp_path)
 
 
 # photographs
@@ -294,7 +294,7 @@ def test_photographs_are_kept_whole_at_their_size_and_counted(photographs, tmp_p
             batches.append((step.index, int(batch.from_memory.sum()), len(batch.labels)))
 
     recipe = SEEN | {"data": data, "memory": MEMORY | {"budget": "2 per class"}}
-    recipe |= {"evaluation": {"classifiers": ["cnn", "nme"]}, "scenario": {"first": 2, "increment": 2}}
+    recipe |= {"readouts": [{"use": "cnn"}, {"use": "nme"}], "scenario": {"first": 2, "increment": 2}}
     run = with_penalty(Watch, recipe, tmp_path)
     assert [s.exemplars for s in run.results.steps] == [4, 8]
     memory = run.run.memory
@@ -306,7 +306,7 @@ def test_photographs_are_kept_whole_at_their_size_and_counted(photographs, tmp_p
 
 def test_the_console_names_the_phase_and_every_classifier(tmp_path, capsys):
     recipe = SEEN | {"phases": [{"use": "balanced", "epochs": 2}], "observers": [{"use": "console"}]}
-    tiny_run(recipe | {"evaluation": {"classifiers": ["nme", "cnn"]}}, tmp_path)
+    tiny_run(recipe | {"readouts": [{"use": "nme"}, {"use": "cnn"}]}, tmp_path)
     shown = capsys.readouterr().err
     for line in (
         "step 1/3  main  epoch 1/1  ",

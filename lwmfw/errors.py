@@ -77,6 +77,14 @@ def shown(text: str, limit: int = 80) -> str:
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
+def quoted(value: object, limit: int = 60) -> str:
+    """A foreign value as a message may hold it; one whose repr fails, by its type."""
+    try:
+        return shown(repr(value), limit)
+    except Exception:  # whatever it raises, there is something to be said of it
+        return f"a value of type {type(value).__name__}"
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A suggestion to append to a message: "; did you mean 'L_AD'?", or nothing."""
     known = list(known)

@@ -7,9 +7,11 @@ from collections.abc import Collection
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+from pydantic.fields import FieldInfo
+
 from lwmfw import hookspecs
-from lwmfw.components import KINDS, TRAITS, Component
-from lwmfw.errors import UserError, did_you_mean
+from lwmfw.components import KINDS, TRAITS, Component, Trait
+from lwmfw.errors import UserError, did_you_mean, quoted, shown
 from lwmfw.hookspecs import OWN, SPECS
 from lwmfw.recipe.catalogue import Catalogue
 
@@ -36,9 +38,17 @@ def option_rows(component: Component) -> list[list[str]]:
     """Name, type, default and meaning of each option."""
     rows = []
     for name, field in component.options.model_fields.items():
-        default = "required" if field.is_required() else _toml(field.default)
-        rows.append([name, _type(field.annotation), default, field.description or ""])
+        rows.append([field.alias or name, _type(field.annotation), _default(field), _line(field.description or "")])
     return rows
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    try:
+        return _toml(field.get_default(call_default_factory=True))
+    except Exception:  # a factory that asks for other options, or fails
+        return "computed"
 
 
 def trait_rows(component: Component) -> list[list[str]]:
@@ -46,18 +56,24 @@ def trait_rows(component: Component) -> list[list[str]]:
     rows = []
     for trait in TRAITS.values():
         if not trait.kinds or component.kind in trait.kinds:
-            value = getattr(component.factory, trait.name, trait.default)
-            rows.append([trait.name, trait.type, _stated(value), trait.meaning])
+            rows.append([trait.name, trait.type, _stated(component.made_by, trait), trait.meaning])
     return rows
 
 
-def _stated(value: Any) -> str:
+def _stated(made_by: Any, trait: Trait) -> str:
+    try:
+        return _told(getattr(made_by, trait.name, trait.default))
+    except Exception:  # of a class whose attribute is computed, and not without an object
+        return "as its options say"
+
+
+def _told(value: Any) -> str:
     if callable(value):
         return "defined"
     if isinstance(value, property):
         return "as its options say"
     if isinstance(value, Collection) and not isinstance(value, str):
-        return ", ".join(sorted(map(str, value))) or "-"
+        return ", ".join(sorted(map(_line, value))) or "-"
     return _toml(value)
 
 
@@ -92,11 +108,16 @@ def _toml(value: Any) -> str:
         case bool():
             return str(value).lower()
         case str():
-            return f'"{value}"'
+            return f'"{_line(value)}"'
         case None:
             return "-"
         case _:
-            return str(value)
+            return quoted(value, 200)
+
+
+def _line(text: object) -> str:
+    """Foreign text as a cell of a table."""
+    return shown(" ".join(str(text).split()), 500)
 
 
 def _type(annotation: Any) -> str:
@@ -110,5 +131,7 @@ def _type(annotation: Any) -> str:
         return " | ".join(_type(part) for part in arguments if part is not type(None))
     if origin is list:
         return f"array of {_type(arguments[0])}"
-    names = {str: "string", bool: "boolean", int: "integer", float: "number"}
-    return names.get(annotation, getattr(annotation, "__name__", str(annotation)))
+    for known, name in ((str, "string"), (bool, "boolean"), (int, "integer"), (float, "number")):
+        if annotation is known:
+            return name
+    return _line(getattr(annotation, "__name__", annotation))

@@ -17,6 +17,7 @@ from lwmfw.assembly.contract import check_hooks
 from lwmfw.assembly.parts import Assembly
 from lwmfw.errors import UserError
 from lwmfw.recipe.load import Chosen
+from lwmfw.recipe.options import as_written
 from lwmfw.record import checkpoint
 from lwmfw.record.checkpoint import Checkpoint
 from lwmfw.record.directory import first_difference
@@ -82,7 +83,7 @@ def _what_trains(assembly: Assembly) -> dict[str, Any]:
         _address(chosen): {
             "use": chosen.component.name,
             "provider": chosen.component.provider.record,
-            **chosen.options.model_dump(),
+            **as_written(chosen.options),
         }
         for chosen in (assembly.components[name].chosen for name in _acting(assembly))
     }

@@ -18,6 +18,9 @@ from lwmfw.components import Component, trait
 from lwmfw.errors import LwmfwError, RunFailed, UserError, WrongAnswer, describe
 from lwmfw.hookspecs import SPECS
 
+GATHERED = frozenset({"plan_phases", "group_parameters", "compute_penalty"})
+"""Hooks whose answers are put together: pairs of the component and its answer, so that two at odds can be named."""
+
 if TYPE_CHECKING:
     import torch
 
@@ -121,7 +124,8 @@ class Attached:
         def call(*values: Any) -> Any:
             offered, given = own(values)
             with self._told_where(name, _failed(name, offered)):
-                return self._checked(name, method(**given), offered)
+                answer = self._checked(name, method(**given), offered)
+            return answer if answer is None or name not in GATHERED else (self, answer)
 
         def wrap(*values: Any) -> Generator[Any, Any, Any]:
             offered, given = own(values)

@@ -10,7 +10,7 @@ from typing import Any
 from lwmfw.assembly.parts import Assembly
 from lwmfw.components import TRAITS, trait
 from lwmfw.errors import UserError, describe, did_you_mean, shown
-from lwmfw.hookspecs import OWN, RUN_HOOKS, SPECS
+from lwmfw.hookspecs import RUN_HOOKS, SPECS, own
 
 OFFERS = {
     "backbone": frozenset({"features", "maps", "raw_maps", "pooled"}),
@@ -51,14 +51,15 @@ def check_hooks(instance: Any, provider: str, kind: str = "") -> dict[str, Calla
         elif used:
             raise UserError(f"{who}: @hookimpl({used[0]}=...) is refused; the order is that of the recipe")
         method = getattr(instance, name)
-        _check_arguments(who, method, SPECS[name], "old" in trait(instance, "needs"))
+        _check_arguments(who, method, name, "old" in trait(instance, "needs"))
         found[name] = method
     return found
 
 
-def _check_arguments(who: str, method: Callable[..., Any], spec: tuple[str, ...], gets_old: bool) -> None:
+def _check_arguments(who: str, method: Callable[..., Any], hook: str, gets_old: bool) -> None:
+    spec = SPECS[hook]
     offered = [*(argument for argument in spec if argument != "old" or gets_old)]
-    offered += [argument for argument in OWN if argument not in offered]
+    offered += [argument for argument in own(hook) if argument not in offered]
     for parameter in inspect.signature(method).parameters.values():
         if parameter.kind is not parameter.POSITIONAL_OR_KEYWORD:
             raise UserError(f"{who} takes '{parameter}'; a hook names its arguments: {', '.join(offered)}")

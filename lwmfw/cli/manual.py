@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 from lwmfw import hookspecs
 from lwmfw.components import KINDS, TRAITS, Component, Trait
 from lwmfw.errors import UserError, did_you_mean, quoted, shown
-from lwmfw.hookspecs import OWN, SPECS
+from lwmfw.hookspecs import OWN, RUN_HOOKS, SPECS, own
 from lwmfw.recipe.catalogue import Catalogue
 
 
@@ -90,9 +90,10 @@ def hook_page(name: str) -> str:
     """
     if name not in SPECS:
         raise UserError(f"no hook named '{name}'{did_you_mean(name, SPECS) or '; `lwmfw hooks` lists them'}")
-    besides = "".join(f"\n    {argument}: {meaning}." for argument, meaning in OWN.items())
-    offered = f"\n\nOffered besides:{besides}" if "rng" in SPECS[name] else ""
-    return f"{name}({', '.join(_arguments(name))})\n\n{_doc(name)}{offered}"
+    if name not in RUN_HOOKS:
+        return f"{name}()\n\n{_doc(name)}"
+    besides = "".join(f"\n    {argument}: {OWN[argument]}." for argument in own(name))
+    return f"{name}({', '.join(_arguments(name))})\n\n{_doc(name)}\n\nOffered besides:{besides}"
 
 
 def _arguments(name: str) -> list[str]:

@@ -75,6 +75,7 @@ def learn(run: Run, step: Step, old: Model | None) -> Model | None:
             position.phase, position.epoch = phase.name, 0
             train_phase(run, step, phase, balanced(run, step, images) if phase.balanced else images, old)
         position.epoch = 0
+    run.rng.renew()  # whatever was drawn in training, which another run may have done
     keep_exemplars(run, step, images)
     result = evaluate(run, step, train_seconds=taken.train_seconds if taken else time.perf_counter() - started)
     run.results.steps.append(result)

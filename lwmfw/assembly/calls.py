@@ -50,6 +50,10 @@ class Randomness:
         self._moment: tuple[int, str] | None = None
         self._generators: dict[str, torch.Generator] = {}
 
+    def renew(self) -> None:
+        """Have everything drawn anew, as at the beginning of the current step and phase."""
+        self._moment = None
+
     def of_component(self, name: str) -> torch.Generator:
         """The generator of the component called `name` in the current step and phase."""
         from lwmfw.rng import generator
@@ -123,6 +127,7 @@ class Attached:
 
         def call(*values: Any) -> Any:
             offered, given = own(values)
+            answer = None
             with self._told_where(name, _failed(name, offered)):
                 answer = self._checked(name, method(**given), offered)
             return answer if answer is None or name not in GATHERED else (self, answer)

@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from lwmfw.errors import shown
+from lwmfw.errors import FOREIGN, shown
 
 
 def _absolute(text: str) -> str:
@@ -189,7 +189,10 @@ class Component:
     @property
     def summary(self) -> str:
         """First line of the factory's docstring."""
-        text = getattr(self.made_by, "__doc__", None)
+        try:
+            text = getattr(self.made_by, "__doc__", None)
+        except FOREIGN:  # of a class whose docstring is computed
+            text = None
         lines = text.strip().splitlines() if isinstance(text, str) else []
         return shown(lines[0], 200) if lines else ""
 

@@ -3,6 +3,9 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+FOREIGN = (Exception, SystemExit)
+"""What the code of others can raise, where one goes on whatever it was."""
+
 
 class LwmfwError(Exception):
     """Base of every error that is reported in words rather than as a traceback."""
@@ -81,7 +84,7 @@ def quoted(value: object, limit: int = 60) -> str:
     """A foreign value as a message may hold it; one whose repr fails, by its type."""
     try:
         return shown(repr(value), limit)
-    except Exception:  # whatever it raises, there is something to be said of it
+    except FOREIGN:
         return f"a value of type {type(value).__name__}"
 
 

@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 
 from lwmfw import hookspecs
 from lwmfw.components import KINDS, TRAITS, Component, Trait
-from lwmfw.errors import UserError, did_you_mean, quoted, shown
+from lwmfw.errors import FOREIGN, UserError, did_you_mean, quoted, shown
 from lwmfw.hookspecs import OWN, RUN_HOOKS, SPECS, own
 from lwmfw.recipe.catalogue import Catalogue
 
@@ -47,7 +47,7 @@ def _default(field: FieldInfo) -> str:
         return "required"
     try:
         return _toml(field.get_default(call_default_factory=True))
-    except Exception:  # a factory that asks for other options, or fails
+    except FOREIGN:  # a factory that asks for other options, or fails
         return "computed"
 
 
@@ -63,7 +63,7 @@ def trait_rows(component: Component) -> list[list[str]]:
 def _stated(made_by: Any, trait: Trait) -> str:
     try:
         return _told(getattr(made_by, trait.name, trait.default))
-    except Exception:  # of a class whose attribute is computed, and not without an object
+    except FOREIGN:  # of a class whose attribute is computed, and not without an object
         return "as its options say"
 
 

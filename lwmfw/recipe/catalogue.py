@@ -113,7 +113,7 @@ def add_module(catalogue: Catalogue, module: ModuleType, provider: Provider) -> 
         raise UserError(f"{provider}: register_components returned {quoted(records)}; yield the records")
     found: list[Component] = []
     for record in records:
-        fault = _fault(record, found)
+        fault = record_fault(record, found)
         if fault:
             raise UserError(f"{provider}: {fault}")
         found.append(record)
@@ -122,7 +122,7 @@ def add_module(catalogue: Catalogue, module: ModuleType, provider: Provider) -> 
     catalogue.components += [replace(record, provider=provider) for record in found]
 
 
-def _fault(record: object, before: Sequence[Component]) -> str:
+def record_fault(record: object, before: Sequence[Component] = ()) -> str:
     """What is wrong with a record, in words; empty: nothing.
 
     Args:

@@ -10,7 +10,7 @@ import tomli_w
 from pydantic import ValidationError
 
 from lwmfw.components import Component, Options
-from lwmfw.errors import UserError, describe, quoted
+from lwmfw.errors import FOREIGN, UserError, describe, quoted
 
 
 def as_written(options: Options) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def read_options(component: Component, table: Mapping[str, Any]) -> Options:
         options = component.options.model_validate(table)
     except ValidationError:
         raise
-    except (Exception, SystemExit) as error:  # a validator can raise anything
+    except FOREIGN as error:
         raise UserError(
             f"{who}: its options cannot be checked: {describe(error)}; a validator raises ValueError"
         ) from error
@@ -48,12 +48,12 @@ def _unkept(options: Options) -> str:
     """Why a recipe that states some options would not be read as the same; empty: it would."""
     try:
         table = as_written(options)
-    except Exception as error:  # a serializer can raise anything
+    except FOREIGN as error:
         return f"its options cannot be written: {describe(error)}"
     for key, value in table.items():
         try:
             tomli_w.dumps({key: value}).encode()
-        except Exception:  # which one depends on what the value is
+        except FOREIGN:
             return f"its option '{key}' is {quoted(value)}, which TOML does not have"
     try:
         again = type(options).model_validate(tomllib.loads(tomli_w.dumps(table)))
@@ -62,5 +62,5 @@ def _unkept(options: Options) -> str:
         first = error.errors(include_url=False, include_context=False)[0]
         key = ".".join(map(str, first["loc"])) or "options"
         return f"its option '{key}' is {quoted(first['input'])}, which is refused when it is read from a recipe again"
-    except Exception as error:
+    except FOREIGN as error:
         return f"its options cannot be read from a recipe again: {describe(error)}"

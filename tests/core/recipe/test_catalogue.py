@@ -6,6 +6,7 @@ import pytest
 from helpers.plugin_files import ANGLES
 
 import lwmfw
+from lwmfw import Penalty
 from lwmfw.assembly.assemble import assemble
 from lwmfw.errors import UserError
 from lwmfw.recipe.catalogue import discover
@@ -159,6 +160,11 @@ def test_a_plug_in_file_that_cannot_be_used_is_refused(text, message, tmp_path):
     assert "mine.py: " in str(refused.value)
     assert "\n" not in str(refused.value)
     assert len(str(refused.value)) < 400
+
+
+def test_a_record_that_tests_hand_over_is_held_to_the_same(tmp_path):
+    with pytest.raises(UserError, match=r"^test: a penalty is named 'a/b', but a name should match pattern"):
+        tiny_run({}, tmp_path, components=[Penalty("a/b", dict)])
 
 
 def test_a_missing_plug_in_file_is_refused(tmp_path):

@@ -18,7 +18,7 @@ from pydantic import field_serializer, field_validator
 from lwmfw import Field, Options, Penalty, hookimpl
 
 class Mute:
-    def __repr__(self): raise KeyError("no")
+    def __repr__(self): raise SystemExit(0)
 
 def fails(*arguments): raise KeyError("none")
 
@@ -33,6 +33,12 @@ class Mine:
 
 class Other(Mine, metaclass=Asking):
     __doc__ = 5
+
+class Speechless(type):
+    @property
+    def __doc__(cls): raise SystemExit(0)
+
+class Third(Mine, metaclass=Speechless): pass
 
 class Plain(Options):
     a: int = 1
@@ -71,6 +77,7 @@ NOT_IN_TOML = {
         "its options are others when they are read from a recipe again"
     ),
     "a: int = 1\n@field_serializer('a')\ndef s(self, x): fails()": "its options cannot be written: ",
+    "a: 'Undefined' = 1": "its options cannot be checked: PydanticUserError: ",
     "a: int = Field(default_factory=fails)": "its options cannot be checked: KeyError: 'none'; a validator raises Val",
 }
 
@@ -124,13 +131,16 @@ LISTED = {
     "a: list = []": "list",
     "a: Annotated[int, [1]] = 1": "integer",
     "a: dict[str, list[int]] = {}": "dict",
+    "a: 'Undefined' = 1": "Undefined",
     "a: Plain = Plain()": "Plain",
     "a: str = 'x\\ny'": '"x y"',
 }
 
 
 @pytest.mark.parametrize("body", LISTED)
-@pytest.mark.parametrize("factory", ["Mine", "Other", "partial(Mine)", "lambda options: Mine(options)", "print"])
+@pytest.mark.parametrize(
+    "factory", ["Mine", "Other", "Third", "partial(Mine)", "lambda options: Mine(options)", "print"]
+)
 def test_plugins_lists_whatever_a_stranger_registers(body, factory, tmp_path):
     written(tmp_path, body, factory=factory)
     for name in ([], ["mine"]):

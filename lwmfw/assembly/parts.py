@@ -54,21 +54,16 @@ class Assembly:
             UserError: two have one name, or one is of balanced images and there is no memory to balance them by.
         """
         main = Phase(MAIN, **self.resolved.recipe.training.settings(step.index).model_dump())
-        phases = [main]
+        phases, of = [main], {MAIN: "[training]"}
         for part, more in self.hook.plan_phases(step=step, main=main):
             for phase in more:
+                who = f"{part.provider}: {part.name}.plan_phases plans phase '{shown(phase.name)}'"
+                if phase.name in of:
+                    raise UserError(f"{who} in step {step.index}, as {of[phase.name]} does; name it apart")
                 if phase.balanced and self.resolved.recipe.memory is None:
-                    raise UserError(
-                        f"{part.provider}: {part.name}.plan_phases plans phase '{shown(phase.name)}' of balanced "
-                        "images, but the recipe keeps no exemplars; add [memory]"
-                    )
-            phases += more
-        names = [phase.name for phase in phases]
-        twice = [name for name in names if names.count(name) > 1]
-        if twice:
-            raise UserError(
-                f"phases: step {step.index} has two phases named '{shown(twice[0])}'; leave one out", keys=("phases",)
-            )
+                    raise UserError(f"{who} of balanced images, but the recipe keeps no exemplars; add [memory]")
+                phases.append(phase)
+                of[phase.name] = f"{part.name} of {part.provider}"
         return phases
 
     def blame(self, error: Exception) -> RunFailed | None:

@@ -25,6 +25,7 @@ class Unknown(Synthetic):
 @hookimpl
 def register_components():
     yield Penalty("planning", Planning)
+    yield Penalty("other", Planning)
     yield Data("unknown", Unknown, SyntheticOptions)
 """
 BALANCED = "[replace(main, name='even', balanced=True)]"
@@ -51,6 +52,19 @@ def test_a_balanced_phase_without_exemplars_is_refused_in_the_name_of_who_plans_
         "plan.py: planning.plan_phases plans phase 'even' of balanced images, but the recipe keeps no exemplars; "
         "add [memory]\n"
     )
+    assert answer.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("use", "owner"),
+    [([{"use": "planning"}], "[training]"), ([{"use": "other"}, {"use": "planning"}], "other of plan.py")],
+)
+def test_two_phases_of_one_name_are_told_with_both_who_plan_them(use, owner, tmp_path):
+    name = "main" if owner == "[training]" else "more"
+    answer = said(tmp_path, "check", written(tmp_path, f"[replace(main, name='{name}')]", penalties=use))
+    assert answer.returncode == 2
+    said_in_full = f"plan.py: planning.plan_phases plans phase '{name}' in step 1, as {owner} does; name it apart\n"
+    assert answer.stderr.endswith(said_in_full)
     assert answer.stderr.count("\n") == 1
 
 

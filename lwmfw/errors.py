@@ -3,6 +3,9 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+FOREIGN = (Exception, SystemExit)
+"""What the code of others can raise, where one goes on whatever it was."""
+
 
 class LwmfwError(Exception):
     """Base of every error that is reported in words rather than as a traceback."""
@@ -82,6 +85,14 @@ def shown(text: str, limit: int = 80) -> str:
     """Foreign text as a message may hold it: on one line, printable, not endless."""
     text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[: limit + 1])
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def quoted(value: object, limit: int = 60) -> str:
+    """A foreign value as a message may hold it; one whose repr fails, by its type."""
+    try:
+        return shown(repr(value), limit)
+    except FOREIGN:
+        return f"a value of type {type(value).__name__}"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from lwmfw.errors import one_line, shown
+from lwmfw.errors import one_line, quoted, shown
 from lwmfw.recipe.phase import Phase
 from lwmfw.recipe.tables import StepSettings
 
@@ -83,20 +83,18 @@ def phases(answer: Any, offered: Offered) -> str:
         return f"returned {what}; return a list of Phase, such as [replace(main, name=...)], or None"
     for phase in answer:
         if not (isinstance(phase.name, str) and phase.name):
-            return f"plans a phase named {shown(repr(phase.name))}; name it by a string"
+            return f"plans a phase named {quoted(phase.name)}; name it by a string"
+        name = shown(phase.name)
         if [other.name for other in answer].count(phase.name) > 1:
-            return f"plans two phases named '{phase.name}'; name them apart"
+            return f"plans two phases named '{name}'; name them apart"
         values = dict(vars(phase))
         own = {key: values.pop(key) for key in ("name", "balanced", "penalties")}
         flags = [key for key in ("balanced", "penalties") if not isinstance(own[key], bool)]
         if flags:
-            return f"plans phase '{phase.name}' with {flags[0]} = {shown(repr(own[flags[0]]))}; give true or false"
-        try:
-            StepSettings.model_validate(values)
-        except ValidationError as error:
-            (first, *_) = error.errors(include_url=False, include_context=False)
-            key = ".".join(map(str, first["loc"]))
-            return f"plans phase '{phase.name}' with {key} = {shown(repr(first['input']))}; {first['msg'].lower()}"
+            return f"plans phase '{name}' with {flags[0]} = {quoted(own[flags[0]])}; give true or false"
+        wrong = _setting_fault(values)
+        if wrong:
+            return f"plans phase '{name}' with {wrong}"
     return ""
 
 
@@ -122,8 +120,21 @@ def parameter_groups(answer: Any, offered: Offered) -> str:
             return "groups a parameter twice; leave it out once"
         for key in group.keys() - {"params"}:
             value = group[key]
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-                return f"returned a group with {key} = {shown(repr(value))}; give a number from 0 on"
+            # a rate of 0, which no phase has, leaves a group as it is
+            still = isinstance(value, int | float) and not isinstance(value, bool) and value == 0
+            wrong = "" if still else _setting_fault({key: value})
+            if wrong:
+                return f"returned a group with {wrong}"
+    return ""
+
+
+def _setting_fault(values: Mapping[str, Any]) -> str:
+    """What is wrong with values that could stand in [training]: the first key, its value and why."""
+    try:
+        StepSettings.model_validate(values)
+    except ValidationError as error:
+        (first, *_) = error.errors(include_url=False, include_context=False)
+        return f"{'.'.join(map(str, first['loc']))} = {quoted(first['input'])}; {first['msg'].lower()}"
     return ""
 
 

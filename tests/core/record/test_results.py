@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -227,15 +228,21 @@ def test_a_term_that_is_not_finite_is_named_with_the_first_bad_batch(bad, batche
         means.to_host(position)
 
 
+def part(name):
+    """As much of a component as is told of it."""
+    return SimpleNamespace(name=name, provider=f"{name}.py", failure=RunFailed)
+
+
 def test_terms_are_merged_in_recipe_order():
-    terms = merge_terms(scalars(bce=1.0), [scalars(L_D=2.0), {}, scalars(L_AD=3.0, more=4.0)], Position())
+    answers = [(part("a"), scalars(L_D=2.0)), (part("b"), {}), (part("c"), scalars(L_AD=3.0, more=4.0))]
+    terms = merge_terms(scalars(bce=1.0), answers)
     assert [(name, value.item()) for name, value in terms.items()] == [
         ("bce", 1.0), ("L_D", 2.0), ("L_AD", 3.0), ("more", 4.0),
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("penalties", [[{"L_D": 1.0}, {"L_D": 1.0}], [{"L_D": 1.0}, {"bce": 1.0}]])
-def test_a_repeated_term_is_refused(penalties):
-    repeated = next(iter(penalties[1]))
-    with pytest.raises(RunFailed, match=f"term '{repeated}' is returned by two components"):
-        merge_terms(scalars(bce=1.0), [scalars(**terms) for terms in penalties], Position())
+@pytest.mark.parametrize(("repeated", "owner"), [("L_D", "a of a.py"), ("bce", "the objective")])
+def test_a_repeated_term_is_refused_with_the_names_of_both(repeated, owner):
+    said = f"^b.py: b.compute_penalty returned term '{repeated}', which is a term of {owner} already; rename one$"
+    with pytest.raises(RunFailed, match=said):
+        merge_terms(scalars(bce=1.0), [(part("a"), scalars(L_D=1.0)), (part("b"), scalars(**{repeated: 1.0}))])

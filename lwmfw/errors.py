@@ -34,7 +34,8 @@ class UserError(LwmfwError):
 
 
 class WrongAnswer(Exception):  # noqa: N818
-    """A network does not answer as its kind has to. Told as a failed run, in the name of the component it is of."""
+    """A network does not answer as its kind has to, or raises, which is the cause then. Told as a failed run, in the
+    name of the component it is of."""
 
     def __init__(self, kind: str, fault: str) -> None:
         super().__init__(f"the {kind} {fault}")

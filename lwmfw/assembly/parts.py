@@ -75,13 +75,36 @@ class Assembly:
             )
         return phases
 
-    def blame(self, error: Exception) -> RunFailed | None:
+    def blame(self, error: BaseException) -> RunFailed | None:
         """The failure to report for an exception that came out of a component's own modules, such as a network."""
-        if isinstance(error, WrongAnswer):
-            part = self.only(error.kind)
-            return part.failure(f"{part.provider}: {part.name}: {error}")
+        raised = error.__cause__ or error if isinstance(error, WrongAnswer) else error
+        if str(raised).startswith(_LONE_IMAGE):
+            return RunFailed(
+                "training.batch_size: a batch of one image, whose maps are of 1x1, leaves BatchNorm nothing to "
+                f"compare; the run stopped {self.position}; change training.batch_size"
+            )
+        network = next((p for p in self.components.values() if p.record.kind == getattr(error, "kind", "")), None)
+        if network is not None and (raised is error or not _ours(network)):
+            return _network_failure(network, error, raised)
         for part in self.components.values():
             place = place_in(error, part.provider, part.instance)
-            if place and not part.provider.startswith("lwmfw "):
-                return part.failure(f"{place}: {part.name} raised {describe(error)}")
-        return None
+            if place and not _ours(part):  # a network of ours that fails below it was given what it does not take
+                return part.failure(f"{place}: {part.name} raised {describe(raised)}")
+        if network is not None:
+            return _network_failure(network, error, raised)
+        return RunFailed(f"{error}; the run stopped {self.position}") if isinstance(error, WrongAnswer) else None
+
+
+_LONE_IMAGE = "Expected more than 1 value per channel when training"
+"""What torch's BatchNorm says of a batch that is a single value per channel."""
+
+
+def _ours(part: Attached) -> bool:
+    return part.provider.startswith("lwmfw ")
+
+
+def _network_failure(network: Attached, error: BaseException, raised: BaseException) -> RunFailed:
+    place = place_in(raised, network.provider, network.instance)
+    if raised is not error and place:
+        return network.failure(f"{place}: {network.name} raised {describe(raised)}")
+    return network.failure(f"{network.provider}: {network.name}: {error}")

@@ -54,7 +54,7 @@ def _probe(backbone: nn.Module, channels: int, size: int, part: Attached) -> tup
         ) from error
     except WrongAnswer:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise part.failure(f"{who} raised {describe(error)} from forward") from error
     backbone.train(training)
     return body.features.shape[1], len(body.maps)

@@ -70,10 +70,13 @@ class Model(nn.Module):
 
 @contextlib.contextmanager
 def _answering(kind: str, method: str) -> Iterator[None]:
-    """Blame a call that a network does not take on the component it is of: no frame of its file is in the traceback."""
+    """Blame what comes out of a network on the component it is of: a file can hold components of many kinds, and a
+    call that a network does not take leaves no frame of its file in the traceback."""
     try:
         yield
-    except TypeError as error:
+    except (WrongAnswer, torch.OutOfMemoryError):
+        raise
+    except (Exception, SystemExit) as error:
         raise WrongAnswer(kind, f"raised {describe(error)} from {method}") from error
 
 

@@ -83,7 +83,7 @@ class Assembly:
                 "training.batch_size: a batch of one image, whose maps are of 1x1, leaves BatchNorm nothing to "
                 f"compare; the run stopped {self.position}; change training.batch_size"
             )
-        network = next((p for p in self.components.values() if p.record.kind == getattr(error, "kind", "")), None)
+        network = self._network(error) if isinstance(error, WrongAnswer) else None
         if network is not None and (raised is error or not _ours(network)):
             return _network_failure(network, error, raised)
         for part in self.components.values():
@@ -94,9 +94,20 @@ class Assembly:
             return _network_failure(network, error, raised)
         return RunFailed(f"{error}; the run stopped {self.position}") if isinstance(error, WrongAnswer) else None
 
+    def _network(self, error: WrongAnswer) -> Attached | None:
+        """The component that an answer of a network's is of."""
+        for part in self.components.values():
+            if part.record.kind == error.kind or (error.part and _root(part.instance) == _root(error.part)):
+                return part
+        return None
+
 
 _LONE_IMAGE = "Expected more than 1 value per channel when training"
 """What torch's BatchNorm says of a batch that is a single value per channel."""
+
+
+def _root(instance: object) -> str:
+    return type(instance).__module__.partition(".")[0]
 
 
 def _ours(part: Attached) -> bool:

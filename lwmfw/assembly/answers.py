@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from lwmfw.errors import shown
 from lwmfw.recipe.phase import Phase
 from lwmfw.recipe.tables import StepSettings
 
@@ -179,11 +180,14 @@ def data_set(answer: Any) -> str:
     for part, least in (("mean", -math.inf), ("std", 0.0)):
         values = getattr(answer, part)
         if not _numbers(values, train.channels) or not all(least < v < math.inf for v in values):
-            return f"returned {part} = {values!r}; give {train.channels} numbers, one per channel"
-    if isinstance(answer.padding, bool) or not isinstance(answer.padding, int) or answer.padding < 0:
-        return f"returned padding = {answer.padding!r}; give a whole number of pixels"
+            return f"returned {part} = {shown(repr(values))}; give {train.channels} numbers, one per channel"
+    padding, skipped = answer.padding, answer.skipped
+    if isinstance(padding, bool) or not isinstance(padding, int) or not 0 <= padding <= train.size:
+        return f"returned padding = {shown(repr(padding))}; give a whole number of pixels, {train.size} at most"
     if not isinstance(answer.flip, bool):
-        return f"returned flip = {answer.flip!r}; give true or false"
+        return f"returned flip = {shown(repr(answer.flip))}; give true or false"
+    if not isinstance(skipped, list) or not all(isinstance(path, str) for path in skipped):
+        return "returned skipped files that are no list of strings; name each by its path"
     return ""
 
 
@@ -192,7 +196,7 @@ def images_fault(images: Any, device: Any) -> str:
     import torch
     from torch import Tensor
 
-    from lwmfw.data.images import Images
+    from lwmfw.data.images import Images, StoredImage
 
     labels = images.labels
     if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.ndim != 1 or labels.device != device:
@@ -200,7 +204,10 @@ def images_fault(images: Any, device: Any) -> str:
     if not isinstance(images, Images):
         paths, sizes = images.paths, (images.size, images.resize)
         if not isinstance(paths, Sequence) or isinstance(paths, str) or len(paths) != len(labels):
-            return "paths are not one for each label"
+            return "paths are not one for each label; list them"
+        other = next((path for path in paths if not isinstance(path, str | StoredImage)), "")
+        if other:
+            return f"paths hold {told(other)}; give each as a string"
         if not all(isinstance(size, int) and size > 0 for size in sizes) or images.size > images.resize:
             return f"size is {images.size!r} and resize {images.resize!r}; give pixels, size at most resize"
         return ""
@@ -208,6 +215,9 @@ def images_fault(images: Any, device: Any) -> str:
     form = isinstance(pixels, Tensor) and pixels.dtype == torch.uint8 and pixels.ndim == 4
     if not form or len(pixels) != len(labels) or pixels.device != device:
         return f"pixels are {told(pixels)}; give torch.uint8 of shape ({len(labels)}, C, H, W) on {device}"
+    channels, height, width = pixels.shape[1:]
+    if height != width or not channels or not height:
+        return f"pixels are {told(pixels)}; give square images, of a channel and a pixel at least"
     return ""
 
 

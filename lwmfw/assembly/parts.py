@@ -96,10 +96,10 @@ class Assembly:
 
     def _network(self, error: WrongAnswer) -> Attached | None:
         """The component that an answer of a network's is of."""
-        for part in self.components.values():
-            if part.record.kind == error.kind or (error.part and _root(part.instance) == _root(error.part)):
-                return part
-        return None
+        parts = self.components.values()
+        named = (part for part in parts if part.record.kind == error.kind)
+        akin = (part for part in parts if error.part is not None and _root(part.instance) == _root(error.part))
+        return next(itertools.chain(named, akin), None)
 
 
 _LONE_IMAGE = "Expected more than 1 value per channel when training"

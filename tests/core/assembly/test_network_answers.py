@@ -205,7 +205,9 @@ def test_a_plug_ins_own_part_whose_state_is_more_than_tensors_is_blamed_on_it(tm
     def add(run, **_):
         run.model.extras["mine"] = Telling()
 
-    message = told("penalty", with_hook("before_run", add), tmp_path)
+    stranger = with_hook("before_run", add)
+    stranger.__module__ = __name__  # the file that the part is of
+    message = told("penalty", stranger, tmp_path)
     assert "shop 1: stranger: the part 'mine' in model.extras has '_extra_state' in its state" in message
 
 

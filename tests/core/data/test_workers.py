@@ -4,7 +4,9 @@ import multiprocessing
 import os
 import re
 import signal
+import threading
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from helpers.photographs import gone, photographs
@@ -172,12 +174,16 @@ def test_shipped_codecs_reach_workers(start, method):
 
 
 class Unpicklable:
+    def __init__(self, error):
+        self.error = error
+
     def __reduce__(self):
-        raise RecursionError
+        raise self.error
 
 
-def test_what_cannot_be_pickled_arrives_as_none():
-    function, arguments = Carried(Unpicklable()).__reduce__()
+@pytest.mark.parametrize("error", [RecursionError, SystemExit(0)])
+def test_what_cannot_be_pickled_arrives_as_none(error):
+    function, arguments = Carried(Unpicklable(error)).__reduce__()
     assert function(*arguments).content is None
     function, arguments = Carried([1, 2]).__reduce__()
     assert function(*arguments).content == [1, 2]
@@ -206,6 +212,42 @@ def test_a_codec_that_fails_is_named_with_its_provider_and_the_exemplar(start, m
         str(failed.value),
     )
     assert failed.value.exit_code == 1
+
+
+@pytest.mark.parametrize("method", ["encode", "decode"])
+def test_a_codec_that_exits_ends_no_worker_and_is_named(start, method):
+    start("fork")
+    leave = "raise SystemExit(0)"
+    more = f"self.encode = lambda pixels: exec({leave!r})"
+    tables = codec_file(more=more) if method == "encode" else codec_file(then=leave)
+    with pytest.raises(RunFailed, match=rf"^noting\.py:\d+: Noting\.{method} raised SystemExit: 0; the run stopped"):
+        run_in(tables, "failing")
+
+
+def test_a_codec_that_exits_when_it_is_pickled_decodes_in_the_main_process(start, alone):
+    tables = codec_file(more="type(self).__getstate__ = lambda self: exit()")
+    expected = bits(alone(tables, "alone"))
+    start("fork")
+    assert bits(run_in(tables, "workers")) == expected
+
+
+class Here:
+    """Work that notes which thread pickles it."""
+
+    threads: ClassVar[list] = []
+
+    def __call__(self, batch):
+        return batch
+
+    def __getstate__(self):
+        self.threads.append(threading.current_thread() is threading.main_thread())
+        return {}
+
+
+def test_work_is_pickled_by_the_main_thread_first(start):
+    start("fork")
+    assert len(list(in_workers(Here(), ten(), 10))) == 10
+    assert Here.threads[0]
 
 
 def test_a_codec_that_fails_to_encode_is_named_rather_than_the_file(start):

@@ -63,8 +63,11 @@ class Interrupted(LwmfwError):  # noqa: N818
 
 
 def one_line(error: BaseException) -> str:
-    """What an exception says, on one line."""
-    return " ".join(str(error).split())
+    """What an exception says, on one line; nothing if saying it fails, as a plug-in's own exceptions can."""
+    try:
+        return " ".join(str(error).split())
+    except Exception:
+        return ""
 
 
 def describe(error: BaseException) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import pluggy
 
 from lwmfw.assembly.calls import Attached, Position, Randomness, place_in
-from lwmfw.errors import RunFailed, UserError, WrongAnswer, describe
+from lwmfw.errors import RunFailed, UserError, WrongAnswer, describe, one_line
 from lwmfw.recipe.load import Resolved
 from lwmfw.recipe.phase import MAIN, Phase
 from lwmfw.recipe.scenario import Step
@@ -78,7 +78,7 @@ class Assembly:
     def blame(self, error: BaseException) -> RunFailed | None:
         """The failure to report for an exception that came out of a component's own modules, such as a network."""
         raised = error.__cause__ or error if isinstance(error, WrongAnswer) else error
-        if str(raised).startswith(_LONE_IMAGE):
+        if one_line(raised).startswith(_LONE_IMAGE):
             return RunFailed(
                 "training.batch_size: a batch of one image, whose maps are of 1x1, leaves BatchNorm nothing to "
                 f"compare; the run stopped {self.position}; change training.batch_size"

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from lwmfw.data.images import ImageFiles, Images, StoredImage
 from lwmfw.data.workers import Carried, in_workers
-from lwmfw.errors import RunFailed, UserError, shown
+from lwmfw.errors import RunFailed, UserError, one_line, shown
 
 CHUNK = 64  # files that a worker decodes at a time where no batch size is given
 
@@ -179,7 +179,7 @@ class _Decode:
 def _reason(error: BaseException) -> str:
     if isinstance(error, UnidentifiedImageError):  # its text is the path again
         return "no image of a known format"
-    return shown(str(error)) or type(error).__name__
+    return shown(one_line(error)) or type(error).__name__
 
 
 def _examine(items: Sequence[Item]) -> dict[str, str]:

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers.command import lwmfw
+from helpers.command import lwmfw_process
 from helpers.photographs import gone, photographs
 
 from lwmfw.testing import tiny_recipe
@@ -74,12 +74,12 @@ def test_a_signal_to_the_run_and_its_workers_is_an_interruption(number, code):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_the_command_line_starts_workers_either_way(method):
+def test_the_command_line_starts_workers_either_way(method, monkeypatch):
     recipe = tiny_recipe(photographs(), Path())
     Path("sitecustomize.py").write_text(
         f"import multiprocessing; multiprocessing.set_start_method('{method}', force=True)"
     )
-    path = os.pathsep.join([".", os.environ.get("PYTHONPATH", "")])
-    done = lwmfw("run", recipe, "--out", "run", "--device", "cpu", env={"PYTHONPATH": path})
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([".", os.environ.get("PYTHONPATH", "")]))
+    done = lwmfw_process("run", recipe, "--out", "run", "--device", "cpu")
     assert done.returncode == 0, done.stderr
     assert Path("run/DONE").exists()

@@ -37,11 +37,12 @@ class UserError(LwmfwError):
 
 
 class WrongAnswer(Exception):  # noqa: N818
-    """A network does not answer as its kind has to. Told as a failed run, in the name of the component it is of."""
+    """A network does not answer as its kind has to, or raises, which is the cause then. Told as a failed run, in the
+    name of the component it is of: that of a kind, or else the one that comes from the module of `part`."""
 
-    def __init__(self, kind: str, fault: str) -> None:
+    def __init__(self, kind: str, fault: str, part: object = None) -> None:
         super().__init__(f"the {kind} {fault}")
-        self.kind, self.fault = kind, fault
+        self.kind, self.fault, self.part = kind, fault, part
 
 
 class CheckpointRefused(LwmfwError):  # noqa: N818

@@ -8,8 +8,8 @@ from typing import Any
 
 import pluggy
 
-from lwmfw.assembly.calls import Attached, Position, Randomness, place_in
-from lwmfw.errors import RunFailed, UserError, WrongAnswer, describe, shown
+from lwmfw.assembly.calls import Attached, Position, Randomness
+from lwmfw.errors import UserError, shown
 from lwmfw.recipe.load import Resolved
 from lwmfw.recipe.phase import MAIN, Phase
 from lwmfw.recipe.scenario import Step
@@ -65,14 +65,3 @@ class Assembly:
                 phases.append(phase)
                 of[phase.name] = f"{part.name} of {part.provider}"
         return phases
-
-    def blame(self, error: Exception) -> RunFailed | None:
-        """The failure to report for an exception that came out of a component's own modules, such as a network."""
-        if isinstance(error, WrongAnswer):
-            part = self.only(error.kind)
-            return part.failure(f"{part.provider}: {part.name}: {error}")
-        for part in self.components.values():
-            place = place_in(error, part.provider, part.instance)
-            if place and not part.provider.startswith("lwmfw "):
-                return part.failure(f"{place}: {part.name} raised {describe(error)}")
-        return None

@@ -3,10 +3,12 @@
 import csv
 import io
 import json
+import re
 from types import SimpleNamespace
 
 import pytest
 import torch
+from helpers.command import lwmfw
 
 from lwmfw import UserError
 from lwmfw.assembly.calls import Position
@@ -116,6 +118,41 @@ def test_results_of_another_format_are_refused(change, tmp_path):
     file.write_text(json.dumps(results_of(THREE).to_json() | change))
     with pytest.raises(UserError, match=r"results\.json: not the results of a run"):
         _ = RecordedRun(tmp_path).results
+
+
+def edited(index, **values):
+    """Results in which someone has changed a step."""
+    plain = results_of(THREE).to_json()
+    plain["steps"][index].update(values)
+    return plain
+
+
+@pytest.mark.parametrize(
+    "plain",
+    [
+        edited(0, accuracy=[1]),
+        edited(0, accuracy={"cnn": "x"}),
+        edited(0, accuracy={"nme": 0.1}),
+        edited(2, accuracy={}),
+        edited(1, accuracy_by_step={"cnn": []}),
+        edited(1, accuracy_by_step={"cnn": [0.1, None]}),
+        edited(1, accuracy_by_step={}),
+        edited(1, step=3),
+        edited(1, seen="x"),
+        edited(1, more=1),
+        results_of(THREE).to_json() | {"recipe": [5]},
+        results_of(THREE).to_json() | {"class_names": 3},
+        results_of(THREE).to_json() | {"seed": "x"},
+        [],
+    ],
+    ids=lambda plain: "",
+)
+@pytest.mark.parametrize("form", ["table", "csv"])
+def test_results_that_were_edited_are_refused(plain, form, tmp_path):
+    (tmp_path / "results.json").write_text(json.dumps(plain))
+    done = lwmfw("compare", tmp_path / "results.json", "--format", form)
+    assert done.returncode == 2, done.stderr
+    assert re.search(r"results\.json: not the results of a run \(\w+\); name another\n$", done.stderr)
 
 
 def test_accuracy_csv_is_tidy():

@@ -219,7 +219,7 @@ def both_sides(method: str, precision: str) -> tuple[Callable[[], None], Callabl
     images = run.data.train.of_classes(step.new_classes)
     batches = run.loader.training_batches(images, EpochShape(len(images), 0, 128), torch.Generator().manual_seed(0))
     batch, phase = next(batches), run.phases(step)[0]
-    optimizer = build_optimizer(phase, run.model)
+    optimizer = build_optimizer(phase, run.model, (), run.position)
 
     def update() -> None:
         terms = compute_terms(run, step, phase, batch, old)

@@ -4,31 +4,40 @@ What a plug-in author needs is importable from here; `dir(lwmfw)` shows all of i
 import torch: the names that __init__.pyi lists are loaded when they are first asked for.
 """
 
-import ast
-from importlib import import_module, metadata
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-__version__ = metadata.version("lwmfw")
 
-_HOMES = {
-    name.asname: statement.module
-    for statement in ast.parse(Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8")).body
-    if isinstance(statement, ast.ImportFrom)
-    for name in statement.names
-}
-"""Public name -> module it comes from."""
+@cache
+def _homes() -> dict[str, str]:
+    """Public name -> module it comes from."""
+    import ast
 
-__all__ = [*sorted(_HOMES), "__version__"]  # noqa: PLE0604 - they are strings
+    tree = ast.parse(Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
+    imports = (statement for statement in tree.body if isinstance(statement, ast.ImportFrom))
+    return {str(name.asname): str(statement.module) for statement in imports for name in statement.names}
+
+
+def _version() -> str:
+    from importlib import metadata  # takes longer than all else that a verb which only talks imports
+
+    return metadata.version("lwmfw")
 
 
 def __dir__() -> list[str]:
-    return [*__all__]
+    return [*sorted(_homes()), "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name == "__all__":
+        value: Any = __dir__()
+    elif name == "__version__":
+        value = _version()
+    elif not name.startswith("__") and name in _homes():
+        value = getattr(import_module(_homes()[name]), name)
+    else:
         raise AttributeError(f"module 'lwmfw' has no attribute '{name}'")
-    value = getattr(import_module(_HOMES[name]), name)
     globals()[name] = value
     return value

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-import torch
 
 from lwmfw import loop
 from lwmfw.assembly.assemble import assemble
@@ -18,7 +15,8 @@ from lwmfw.engine.going_on import share_first_step
 from lwmfw.engine.opened import OpenedRun
 from lwmfw.engine.prepare import environment, prepare
 from lwmfw.engine.run import Run
-from lwmfw.errors import Interrupted, LwmfwError, RunFailed
+from lwmfw.engine.telling import told_in_words
+from lwmfw.errors import Interrupted
 from lwmfw.recipe import shipped
 from lwmfw.recipe.load import load_recipe
 from lwmfw.record.directory import Resume, open_directory
@@ -70,11 +68,7 @@ def execute(
     """Run assembled components in a directory; raises as `run` does."""
     resolved = assembly.resolved
     # whatever can be refused is refused before a directory is made
-    first_step = first_step_of(from_run, assembly) if from_run else None
-    with told_in_words(assembly, out or Path.cwd()):
-        prepared = prepare(assembly, device)
-    if first_step:
-        share_first_step(prepared, first_step)
+    prepared = prepared_run(assembly, device, from_run)
     directory, known = open_directory(resolved, out, resume)
     try:
         prepared.directory = directory
@@ -95,23 +89,13 @@ def execute(
     return prepared
 
 
-@contextmanager
-def told_in_words(assembly: Assembly, path: Path) -> Iterator[None]:
-    """Report what stops a training that is recorded at `path` as the failure it is."""
-    try:
-        yield
-    except LwmfwError:
-        raise
-    except torch.OutOfMemoryError as error:
-        position = assembly.position
-        raise RunFailed(f"out of device memory; the run stopped {position}; lower training.batch_size") from error
-    except OSError as error:
-        raise RunFailed(f"{error.filename or path}: {error.strerror or error}; the run stopped") from error
-    except Exception as error:
-        failure = assembly.blame(error)
-        if failure is None:
-            raise
-        raise failure from error
+def prepared_run(assembly: Assembly, device: DeviceName, from_run: Path | None) -> Run:
+    """A run before its first step, which is taken from another run if one is named; raises as `run` does."""
+    first_step = first_step_of(from_run, assembly) if from_run else None
+    prepared = prepare(assembly, device)
+    if first_step:
+        share_first_step(prepared, first_step)
+    return prepared
 
 
 def open_run(path: Path | str) -> OpenedRun:

@@ -7,10 +7,13 @@ kind requires.
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from lwmfw.errors import FOREIGN, shown
 
 
 def _absolute(text: str) -> str:
@@ -184,10 +187,19 @@ class Component:
         return f"[[{cls.table}]]" if cls.listed else f"[{cls.table}]"
 
     @property
+    def made_by(self) -> Any:
+        """The class or function behind the factory."""
+        return self.factory.func if isinstance(self.factory, partial) else self.factory
+
+    @property
     def summary(self) -> str:
         """First line of the factory's docstring."""
-        lines = (self.factory.__doc__ or "").strip().splitlines()
-        return lines[0] if lines else ""
+        try:
+            text = getattr(self.made_by, "__doc__", None)
+        except FOREIGN:  # of a class whose docstring is computed
+            text = None
+        lines = text.strip().splitlines() if isinstance(text, str) else []
+        return shown(lines[0], 200) if lines else ""
 
 
 class Data(Component):

@@ -3,6 +3,9 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+FOREIGN = (Exception, SystemExit)
+"""What the code of others can raise, where one goes on whatever it was."""
+
 
 class LwmfwError(Exception):
     """Base of every error that is reported in words rather than as a traceback."""
@@ -34,11 +37,12 @@ class UserError(LwmfwError):
 
 
 class WrongAnswer(Exception):  # noqa: N818
-    """A network does not answer as its kind has to. Told as a failed run, in the name of the component it is of."""
+    """A network does not answer as its kind has to, or raises, which is the cause then. Told as a failed run, in the
+    name of the component it is of: that of a kind, or else the one that comes from the module of `part`."""
 
-    def __init__(self, kind: str, fault: str) -> None:
+    def __init__(self, kind: str, fault: str, part: object = None) -> None:
         super().__init__(f"the {kind} {fault}")
-        self.kind, self.fault = kind, fault
+        self.kind, self.fault, self.part = kind, fault, part
 
 
 class CheckpointRefused(LwmfwError):  # noqa: N818
@@ -82,6 +86,14 @@ def shown(text: str, limit: int = 80) -> str:
     """Foreign text as a message may hold it: on one line, printable, not endless."""
     text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[: limit + 1])
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def quoted(value: object, limit: int = 60) -> str:
+    """A foreign value as a message may hold it; one whose repr fails, by its type."""
+    try:
+        return shown(repr(value), limit)
+    except FOREIGN:
+        return f"a value of type {type(value).__name__}"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

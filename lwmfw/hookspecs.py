@@ -1,10 +1,11 @@
 """The moments of a run at which a component can act. These docstrings are the manual (`lwmfw hooks`).
 
 An implementation is a method marked with `@hookimpl`. It takes only the arguments it wants, by name and without
-defaults. Besides the arguments described, every hook of a run offers `rng`, a `torch.Generator` that depends on nothing
-but the seed, the step, the phase and the component, and `name`, the component's name in the recipe. Implementations are
-called in recipe order. Hooks run outside autocast, so logits and features are float32, and never inside a worker
-process. What they return is held against a table (assembly/answers.py). The life cycle is drawn in loop.py.
+defaults. Besides the arguments described, every hook of a run offers `name`, the component's name in the recipe, and,
+where drawing is allowed, `rng`, a `torch.Generator` that depends on nothing but the seed, the step, the phase and the
+component. Implementations are called in recipe order. Hooks run outside autocast, so logits and features are float32,
+and never inside a worker process. What they return is held against a table (assembly/answers.py). The life cycle is
+drawn in loop.py.
 """
 
 from __future__ import annotations
@@ -86,10 +87,11 @@ def before_step(run: Run, step: Step, model: Model, data: ImageSet, rng: Generat
 
 
 @hookspec
-def plan_phases(step: Step, main: Phase, rng: Generator) -> list[Phase] | None:
+def plan_phases(step: Step, main: Phase) -> list[Phase] | None:
     """Further phases of a step after its main one, such as fine-tuning on as many images of old as of new classes.
 
-    Also called while a recipe is checked and a run is planned: the answer depends on the recipe and the step alone.
+    Also called while a recipe is checked and a run is planned: the answer depends on the recipe and the step alone, and
+    nothing is drawn for it. A check that does not know the number of classes asks for the first two steps alone.
 
     Args:
         step: the current step.
@@ -271,10 +273,15 @@ SPECS: dict[str, tuple[str, ...]] = {
 }
 """Hook name -> its argument names, in the order of a run."""
 
-OWN = {
+OWN: dict[str, str] = {
     "rng": "a torch.Generator that depends on seed, step, phase and component alone",
     "name": "the component's name in the recipe: the key of what it adds to results, the name of its files",
 }
-"""What every hook of a run offers besides its arguments; another for each component."""
+"""What hooks of a run offer besides their arguments; another for each component."""
 
 RUN_HOOKS = tuple(name for name in SPECS if name != "register_components")
+
+
+def own(hook: str) -> list[str]:
+    """The keys of OWN that a hook of a run offers: one whose answer is not drawn offers no `rng`."""
+    return [argument for argument in OWN if argument != "rng" or argument in SPECS[hook]]

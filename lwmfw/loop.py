@@ -17,7 +17,6 @@ hook after_run                                    (also after an exception)
 
 from __future__ import annotations
 
-import itertools
 import time
 
 import torch
@@ -29,7 +28,7 @@ from lwmfw.engine.evaluate import evaluate
 from lwmfw.engine.going_on import go_on, old_model, save, take_first_step
 from lwmfw.engine.optimizer import build_optimizer, build_schedule
 from lwmfw.engine.run import Run
-from lwmfw.engine.terms import TermMeans, backward, merge_terms
+from lwmfw.engine.terms import TermMeans, backward, check_gradient, merge_terms
 from lwmfw.memory.exemplars import balanced, choose_data, keep_exemplars
 from lwmfw.model.growing import Model
 from lwmfw.model.outputs import Outputs
@@ -77,6 +76,7 @@ def learn(run: Run, step: Step, old: Model | None) -> Model | None:
             position.phase, position.epoch = phase.name, 0
             train_phase(run, step, phase, balanced(run, step, images) if phase.balanced else images, old)
         position.epoch = 0
+    run.rng.renew()  # whatever was drawn in training, which another run may have done
     hook.after_training(run=run, step=step, model=run.model, old=old, data=images, rng=run.rng)
     keep_exemplars(run, step, images)
     result = evaluate(run, step, train_seconds=taken.train_seconds if taken else time.perf_counter() - started)
@@ -92,7 +92,7 @@ def train_phase(run: Run, step: Step, phase: Phase, images: ImageSet, old: Model
     hook, position, model = run.assembly.hook, run.assembly.position, run.model
     trainable = {p: p.requires_grad for p in model.parameters()}
     groups = hook.group_parameters(step=step, phase=phase, model=model, rng=run.rng)
-    optimizer = build_optimizer(phase, model, list(itertools.chain.from_iterable(groups)))
+    optimizer = build_optimizer(phase, model, groups, position)
     held = int((images.labels < step.new_classes.start).sum())
     shape = EpochShape(len(images), held, phase.batch_size, 0.0 if phase.balanced else run.replay)
     schedule = build_schedule(phase, optimizer, phase.epochs * shape.batches)
@@ -128,12 +128,13 @@ def compute_terms(run: Run, step: Step, phase: Phase, batch: Batch, old_model: M
     old = old_outputs(run, old_model, batch) if old_model and phase.penalties else None
     new = new_outputs(run, batch)
     terms = objective_term(run, step, batch, new)
-    if step.index == 1 or not phase.penalties:
-        return terms
-    penalties = run.assembly.hook.compute_penalty(
-        step=step, batch=batch, new=new, old=old, model=run.model, rng=run.rng
-    )
-    return merge_terms(terms, penalties, run.position)
+    if step.index > 1 and phase.penalties:
+        penalties = run.assembly.hook.compute_penalty(
+            step=step, batch=batch, new=new, old=old, model=run.model, rng=run.rng
+        )
+        terms = merge_terms(terms, penalties)
+    check_gradient(terms, new.logits)
+    return terms
 
 
 def objective_term(run: Run, step: Step, batch: Batch, new: Outputs) -> dict[str, Tensor]:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import copy
 import itertools
 import json
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from lwmfw.errors import one_line, shown
+from lwmfw.assembly.loaded import data_set, images_fault
+from lwmfw.assembly.told import told
+from lwmfw.errors import one_line, quoted, shown
 from lwmfw.recipe.phase import Phase
 from lwmfw.recipe.tables import StepSettings
 
@@ -24,15 +25,6 @@ if TYPE_CHECKING:
 
 Offered = Mapping[str, Any]
 _GROUP_KEYS = ("params", "lr", "momentum", "weight_decay")
-
-
-def told(value: object) -> str:
-    """A value as a message names it: tensors by dtype and shape, all else by type."""
-    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
-    if shape is None or dtype is None:
-        return "None" if value is None else type(value).__name__
-    where = f" on {value.device}" if getattr(getattr(value, "device", None), "type", "cpu") != "cpu" else ""  # type: ignore[attr-defined]
-    return f"{dtype} of shape {tuple(shape)}{where}"
 
 
 def nothing(answer: object, offered: Offered) -> str:
@@ -83,20 +75,18 @@ def phases(answer: Any, offered: Offered) -> str:
         return f"returned {what}; return a list of Phase, such as [replace(main, name=...)], or None"
     for phase in answer:
         if not (isinstance(phase.name, str) and phase.name):
-            return f"plans a phase named {shown(repr(phase.name))}; name it by a string"
+            return f"plans a phase named {quoted(phase.name)}; name it by a string"
+        name = shown(phase.name)
         if [other.name for other in answer].count(phase.name) > 1:
-            return f"plans two phases named '{phase.name}'; name them apart"
+            return f"plans two phases named '{name}'; name them apart"
         values = dict(vars(phase))
         own = {key: values.pop(key) for key in ("name", "balanced", "penalties")}
         flags = [key for key in ("balanced", "penalties") if not isinstance(own[key], bool)]
         if flags:
-            return f"plans phase '{phase.name}' with {flags[0]} = {shown(repr(own[flags[0]]))}; give true or false"
-        try:
-            StepSettings.model_validate(values)
-        except ValidationError as error:
-            (first, *_) = error.errors(include_url=False, include_context=False)
-            key = ".".join(map(str, first["loc"]))
-            return f"plans phase '{phase.name}' with {key} = {shown(repr(first['input']))}; {first['msg'].lower()}"
+            return f"plans phase '{name}' with {flags[0]} = {quoted(own[flags[0]])}; give true or false"
+        wrong = _setting_fault(values)
+        if wrong:
+            return f"plans phase '{name}' with {wrong}"
     return ""
 
 
@@ -122,8 +112,21 @@ def parameter_groups(answer: Any, offered: Offered) -> str:
             return "groups a parameter twice; leave it out once"
         for key in group.keys() - {"params"}:
             value = group[key]
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-                return f"returned a group with {key} = {shown(repr(value))}; give a number from 0 on"
+            # a rate of 0, which no phase has, leaves a group as it is
+            still = isinstance(value, int | float) and not isinstance(value, bool) and value == 0
+            wrong = "" if still else _setting_fault({key: value})
+            if wrong:
+                return f"returned a group with {wrong}"
+    return ""
+
+
+def _setting_fault(values: Mapping[str, Any]) -> str:
+    """What is wrong with values that could stand in [training]: the first key, its value and why."""
+    try:
+        StepSettings.model_validate(values)
+    except ValidationError as error:
+        (first, *_) = error.errors(include_url=False, include_context=False)
+        return f"{'.'.join(map(str, first['loc']))} = {quoted(first['input'])}; {first['msg'].lower()}"
     return ""
 
 
@@ -190,64 +193,6 @@ def result_before(offered: Offered) -> dict[str, Any]:
     """What kept_extra compares with, taken before the hook is called."""
     result = offered["result"]
     return {"measured": copy.deepcopy(_measured(result)), "extra": copy.deepcopy(result.extra)}
-
-
-def data_set(answer: Any) -> str:
-    """Of a data set's load."""
-    import torch
-
-    from lwmfw.data.images import DataSet, ImageFiles, Images
-
-    if not isinstance(answer, DataSet):
-        return f"returned {told(answer)}; return a DataSet"
-    names = answer.class_names
-    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        return "returned class_names that are no list of strings; give each label a name"
-    for part in ("train", "test"):
-        images = getattr(answer, part)
-        if not isinstance(images, Images | ImageFiles):
-            return f"returned {told(images)} as {part}; give Images or ImageFiles"
-        wrong = images_fault(images, torch.device("cpu"))
-        if wrong:
-            return f"returned {part} images whose {wrong}"
-        if len(images) and not 0 <= int(images.labels.min()) <= int(images.labels.max()) < len(names):
-            return f"returned {part} labels outside 0..{len(names) - 1}, the positions of class_names"
-    train, test = answer.train, answer.test
-    if type(train) is not type(test) or (train.channels, train.size) != (test.channels, test.size):
-        return "returned train and test images of different sorts or sizes; make them alike"
-    for part, least in (("mean", -math.inf), ("std", 0.0)):
-        values = getattr(answer, part)
-        if not _numbers(values, train.channels) or not all(least < v < math.inf for v in values):
-            return f"returned {part} = {values!r}; give {train.channels} numbers, one per channel"
-    if isinstance(answer.padding, bool) or not isinstance(answer.padding, int) or answer.padding < 0:
-        return f"returned padding = {answer.padding!r}; give a whole number of pixels"
-    if not isinstance(answer.flip, bool):
-        return f"returned flip = {answer.flip!r}; give true or false"
-    return ""
-
-
-def images_fault(images: Any, device: Any) -> str:
-    """What is wrong with a set of images: uint8 pixels or paths, and a label of int64 for each."""
-    import torch
-    from torch import Tensor
-
-    from lwmfw.data.images import Images
-
-    labels = images.labels
-    if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.ndim != 1 or labels.device != device:
-        return f"labels are {told(labels)}; give torch.int64 of shape (N,) on {device}"
-    if not isinstance(images, Images):
-        paths, sizes = images.paths, (images.size, images.resize)
-        if not isinstance(paths, Sequence) or isinstance(paths, str) or len(paths) != len(labels):
-            return "paths are not one for each label"
-        if not all(isinstance(size, int) and size > 0 for size in sizes) or images.size > images.resize:
-            return f"size is {images.size!r} and resize {images.resize!r}; give pixels, size at most resize"
-        return ""
-    pixels = images.pixels
-    form = isinstance(pixels, Tensor) and pixels.dtype == torch.uint8 and pixels.ndim == 4
-    if not form or len(pixels) != len(labels) or pixels.device != device:
-        return f"pixels are {told(pixels)}; give torch.uint8 of shape ({len(labels)}, C, H, W) on {device}"
-    return ""
 
 
 def network(answer: Any, *arguments: object) -> str:
@@ -348,14 +293,6 @@ def _listed_tuples(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_listed_tuples(each) for each in value]
     return {key: _listed_tuples(each) for key, each in value.items()} if isinstance(value, dict) else value
-
-
-def _numbers(values: object, count: int) -> bool:
-    return (
-        isinstance(values, list | tuple)
-        and len(values) == count
-        and all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-    )
 
 
 def _types(values: Iterable[object]) -> str:

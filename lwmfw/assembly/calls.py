@@ -18,6 +18,9 @@ from lwmfw.components import Component
 from lwmfw.errors import STRANGE, LwmfwError, RunFailed, UserError, WrongAnswer, describe, one_line
 from lwmfw.hookspecs import SPECS
 
+GATHERED = frozenset({"plan_phases", "group_parameters", "compute_penalty"})
+"""Hooks whose answers are put together: pairs of the component and its answer, so that two at odds can be named."""
+
 if TYPE_CHECKING:
     import torch
 
@@ -46,6 +49,10 @@ class Randomness:
         self._seed, self._position = seed, position
         self._moment: tuple[int, str] | None = None
         self._generators: dict[str, torch.Generator] = {}
+
+    def renew(self) -> None:
+        """Have everything drawn anew, as at the beginning of the current step and phase."""
+        self._moment = None
 
     def of_component(self, name: str) -> torch.Generator:
         """The generator of the component called `name` in the current step and phase."""
@@ -124,8 +131,10 @@ class Attached:
 
         def call(*values: Any) -> Any:
             offered, given = own(values)
+            answer = None
             with self._told_where(name, _failed(name, offered)):
-                return self._checked(name, method(**given), offered)
+                answer = self._checked(name, method(**given), offered)
+            return answer if answer is None or name not in GATHERED else (self, answer)
 
         def wrap(*values: Any) -> Generator[Any, Any, Any]:
             offered, given = own(values)

@@ -11,7 +11,7 @@ from lwmfw.assembly.calls import marker
 from lwmfw.assembly.parts import Assembly
 from lwmfw.components import TRAITS, Trait, as_trait
 from lwmfw.errors import STRANGE, UserError, describe, did_you_mean, shown
-from lwmfw.hookspecs import OWN, RUN_HOOKS, SPECS
+from lwmfw.hookspecs import RUN_HOOKS, SPECS, own
 
 OFFERS = {
     "backbone": frozenset({"features", "maps", "raw_maps", "pooled"}),
@@ -54,14 +54,15 @@ def check_hooks(
             why = "a hook has its method's name" if used[0] == "specname" else "the order is that of the recipe"
             raise UserError(f"{who}: @hookimpl({used[0]}=...) is refused; {why}")
         method = getattr(instance, name)
-        _check_arguments(who, method, SPECS[name], "old" in needs)
+        _check_arguments(who, method, name, "old" in needs)
         found[name] = method
     return found
 
 
-def _check_arguments(who: str, method: Callable[..., Any], spec: tuple[str, ...], gets_old: bool) -> None:
+def _check_arguments(who: str, method: Callable[..., Any], hook: str, gets_old: bool) -> None:
+    spec = SPECS[hook]
     offered = [*(argument for argument in spec if argument != "old" or gets_old)]
-    offered += [argument for argument in OWN if argument not in offered]
+    offered += [argument for argument in own(hook) if argument not in offered]
     for parameter in inspect.signature(method).parameters.values():
         if parameter.kind is not parameter.POSITIONAL_OR_KEYWORD:
             raise UserError(f"{who} takes '{parameter}'; a hook names its arguments: {', '.join(offered)}")

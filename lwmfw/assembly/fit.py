@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from lwmfw.assembly.parts import Assembly
 from lwmfw.errors import UserError
 from lwmfw.recipe.budget import parse_budget
 from lwmfw.recipe.scenario import labels_of, stated_order, steps_of, used_classes
+from lwmfw.recipe.tables import Scenario
 from lwmfw.recipe.text import placed
 
 
@@ -17,12 +20,20 @@ def unfit_steps(assembly: Assembly) -> list[str]:
         order = stated_order(scenario, orders)
         if order is not None and names is not None:
             labels_of(order, names)
-        if count is not None:
-            for step in steps_of(scenario, used_classes(scenario, count, orders)):
-                assembly.phases(step)
+        classes = _stated_classes(scenario, order) if count is None else used_classes(scenario, count, orders)
+        for step in steps_of(scenario, classes):
+            assembly.phases(step)
     except UserError as error:
         return [placed(error, assembly.resolved.source)]
     return []
+
+
+def _stated_classes(scenario: Scenario, order: Sequence[int | str] | None) -> int:
+    """How many classes a scenario states; where it leaves that to the data, as many as its first two steps have."""
+    if scenario.classes or order is not None:
+        return scenario.classes or len(order or ())
+    increment = scenario.increment
+    return scenario.first + (sum(increment) if isinstance(increment, list) else increment)
 
 
 def unfit_objective(assembly: Assembly) -> list[str]:

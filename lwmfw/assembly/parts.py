@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pluggy
 
-from lwmfw.assembly.calls import Attached, Position, Randomness, place_in
-from lwmfw.errors import RunFailed, UserError, WrongAnswer, describe
+from lwmfw.assembly.calls import Attached, Position, Randomness
+from lwmfw.errors import UserError, shown
 from lwmfw.recipe.load import Resolved
 from lwmfw.recipe.phase import MAIN, Phase
 from lwmfw.recipe.scenario import Step
@@ -27,6 +26,8 @@ class Assembly:
         select_unrefined: the hook select_memory without the refiners.
         position: shared with the loop, which keeps it up to date.
         rng: gives every component its generator.
+        needs_old: whether the old model has to run.
+        needs_old_graph: whether its outputs must be differentiable with respect to its maps.
     """
 
     resolved: Resolved
@@ -35,6 +36,8 @@ class Assembly:
     select_unrefined: pluggy.HookCaller
     position: Position
     rng: Randomness
+    needs_old: bool
+    needs_old_graph: bool
 
     def only(self, kind: str) -> Attached:
         """The component of a kind of which a recipe has exactly one."""
@@ -48,44 +51,21 @@ class Assembly:
         """A method of the only component of a kind."""
         return self.only(kind).method(method)
 
-    def needs(self, need: str) -> bool:
-        """Whether a component needs something."""
-        return any(need in part.trait("needs") for part in self.components.values())
-
-    @property
-    def needs_old_graph(self) -> bool:
-        """Whether the old model's outputs must be differentiable with respect to its maps."""
-        return self.needs("old_graph")
-
-    @property
-    def needs_old(self) -> bool:
-        """Whether the old model has to run."""
-        return self.needs("old") or self.needs_old_graph
-
     def phases(self, step: Step) -> list[Phase]:
         """All phases of a step, the main one first.
 
         Raises:
-            UserError: two have one name.
+            UserError: two have one name, or one is of balanced images and there is no memory to balance them by.
         """
         main = Phase(MAIN, **self.resolved.recipe.training.settings(step.index).model_dump())
-        more = self.hook.plan_phases(step=step, main=main, rng=self.rng)
-        phases = [main, *itertools.chain.from_iterable(more)]
-        names = [phase.name for phase in phases]
-        twice = [name for name in names if names.count(name) > 1]
-        if twice:
-            raise UserError(
-                f"phases: step {step.index} has two phases named '{twice[0]}'; leave one out", keys=("phases",)
-            )
+        phases, of = [main], {MAIN: "[training]"}
+        for part, more in self.hook.plan_phases(step=step, main=main):
+            for phase in more:
+                who = f"{part.provider}: {part.name}.plan_phases plans phase '{shown(phase.name)}'"
+                if phase.name in of:
+                    raise UserError(f"{who} in step {step.index}, as {of[phase.name]} does; name it apart")
+                if phase.balanced and self.resolved.recipe.memory is None:
+                    raise UserError(f"{who} of balanced images, but the recipe keeps no exemplars; add [memory]")
+                phases.append(phase)
+                of[phase.name] = f"{part.name} of {part.provider}"
         return phases
-
-    def blame(self, error: Exception) -> RunFailed | None:
-        """The failure to report for an exception that came out of a component's own modules, such as a network."""
-        if isinstance(error, WrongAnswer):
-            part = self.only(error.kind)
-            return part.failure(f"{part.provider}: {part.name}: {error}")
-        for part in self.components.values():
-            place = place_in(error, part.provider, part.instance)
-            if place and not part.provider.startswith("lwmfw "):
-                return part.failure(f"{place}: {part.name} raised {describe(error)}")
-        return None

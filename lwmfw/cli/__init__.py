@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from lwmfw import __version__
 from lwmfw.cli import act, ask
 from lwmfw.errors import LwmfwError
 
@@ -51,6 +50,8 @@ def main() -> None:
 
 def _version(wanted: bool) -> None:
     if wanted:
+        from lwmfw import __version__
+
         print(f"lwmfw {__version__}")
         raise typer.Exit
 

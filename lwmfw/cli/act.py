@@ -41,14 +41,14 @@ def run(
         Path | None,
         typer.Option("--from", metavar="RUN", help="Take the first step of a finished run that trained it likewise."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and stop.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and stop; writes nothing.")] = False,
 ) -> None:
     """Train and evaluate a recipe, step by step."""
     from lwmfw.assembly.assemble import assemble
 
     resolved = load(recipe, set_, seed, plugins)
     if dry_run:
-        _print_plan(assemble(resolved), device)
+        _print_plan(assemble(resolved), device, from_)
         return
     _execute(assemble(resolved), out, device, resume, from_)
 
@@ -125,8 +125,8 @@ def _interruptible() -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _print_plan(assembly: Assembly, device: Device) -> None:
+def _print_plan(assembly: Assembly, device: Device, from_run: Path | None) -> None:
+    from lwmfw.api import prepared_run
     from lwmfw.cli.plan import plan_rows
-    from lwmfw.engine.prepare import prepare
 
-    print_table(*plan_rows(prepare(assembly, device.value)))
+    print_table(*plan_rows(prepared_run(assembly, device.value, from_run)))

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from lwmfw.cli.options import PluginsOption, RecipeArgument, SeedOption, SetOption, TableFormat, load
 from lwmfw.cli.table import print_table
-
-if TYPE_CHECKING:
-    pass
 
 
 def check(

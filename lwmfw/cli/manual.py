@@ -7,10 +7,12 @@ from collections.abc import Collection
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+from pydantic.fields import FieldInfo
+
 from lwmfw import hookspecs
-from lwmfw.components import KINDS, TRAITS, Component
-from lwmfw.errors import UserError, did_you_mean
-from lwmfw.hookspecs import OWN, SPECS
+from lwmfw.components import KINDS, TRAITS, Component, Trait
+from lwmfw.errors import FOREIGN, UserError, did_you_mean, quoted, shown
+from lwmfw.hookspecs import OWN, RUN_HOOKS, SPECS, own
 from lwmfw.recipe.catalogue import Catalogue
 
 
@@ -36,9 +38,17 @@ def option_rows(component: Component) -> list[list[str]]:
     """Name, type, default and meaning of each option."""
     rows = []
     for name, field in component.options.model_fields.items():
-        default = "required" if field.is_required() else _toml(field.default)
-        rows.append([name, _type(field.annotation), default, field.description or ""])
+        rows.append([field.alias or name, _type(field.annotation), _default(field), _line(field.description or "")])
     return rows
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    try:
+        return _toml(field.get_default(call_default_factory=True))
+    except FOREIGN:  # a factory that asks for other options, or fails
+        return "computed"
 
 
 def trait_rows(component: Component) -> list[list[str]]:
@@ -46,18 +56,24 @@ def trait_rows(component: Component) -> list[list[str]]:
     rows = []
     for trait in TRAITS.values():
         if not trait.kinds or component.kind in trait.kinds:
-            value = getattr(component.factory, trait.name, trait.default)
-            rows.append([trait.name, trait.type, _stated(value), trait.meaning])
+            rows.append([trait.name, trait.type, _stated(component.made_by, trait), trait.meaning])
     return rows
 
 
-def _stated(value: Any) -> str:
+def _stated(made_by: Any, trait: Trait) -> str:
+    try:
+        return _told(getattr(made_by, trait.name, trait.default))
+    except FOREIGN:  # of a class whose attribute is computed, and not without an object
+        return "as its options say"
+
+
+def _told(value: Any) -> str:
     if callable(value):
         return "defined"
     if isinstance(value, property):
         return "as its options say"
     if isinstance(value, Collection) and not isinstance(value, str):
-        return ", ".join(sorted(map(str, value))) or "-"
+        return ", ".join(sorted(map(_line, value))) or "-"
     return _toml(value)
 
 
@@ -74,9 +90,10 @@ def hook_page(name: str) -> str:
     """
     if name not in SPECS:
         raise UserError(f"no hook named '{name}'{did_you_mean(name, SPECS) or '; `lwmfw hooks` lists them'}")
-    besides = "".join(f"\n    {argument}: {meaning}." for argument, meaning in OWN.items())
-    offered = f"\n\nOffered besides:{besides}" if "rng" in SPECS[name] else ""
-    return f"{name}({', '.join(_arguments(name))})\n\n{_doc(name)}{offered}"
+    if name not in RUN_HOOKS:
+        return f"{name}()\n\n{_doc(name)}"
+    besides = "".join(f"\n    {argument}: {OWN[argument]}." for argument in own(name))
+    return f"{name}({', '.join(_arguments(name))})\n\n{_doc(name)}\n\nOffered besides:{besides}"
 
 
 def _arguments(name: str) -> list[str]:
@@ -92,11 +109,16 @@ def _toml(value: Any) -> str:
         case bool():
             return str(value).lower()
         case str():
-            return f'"{value}"'
+            return f'"{_line(value)}"'
         case None:
             return "-"
         case _:
-            return str(value)
+            return quoted(value, 200)
+
+
+def _line(text: object) -> str:
+    """Foreign text as a cell of a table."""
+    return shown(" ".join(str(text).split()), 500)
 
 
 def _type(annotation: Any) -> str:
@@ -110,5 +132,7 @@ def _type(annotation: Any) -> str:
         return " | ".join(_type(part) for part in arguments if part is not type(None))
     if origin is list:
         return f"array of {_type(arguments[0])}"
-    names = {str: "string", bool: "boolean", int: "integer", float: "number"}
-    return names.get(annotation, getattr(annotation, "__name__", str(annotation)))
+    for known, name in ((str, "string"), (bool, "boolean"), (int, "integer"), (float, "number")):
+        if annotation is known:
+            return name
+    return _line(getattr(annotation, "__name__", annotation))

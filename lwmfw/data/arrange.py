@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import torch
 
@@ -33,7 +33,8 @@ def arrange(data: DataSet, order: list[int], validation: float, seed: int) -> Da
         if (counts == 0).any():
             name = data.class_names[order[int((counts == 0).nonzero()[0])]]
             raise UserError(f"data: class '{name}' has no {part} images; leave it out or add some")
-    return replace(data, train=train, test=test)
+    # what a subclass of a plug-in's adds, and asks of its constructor, is not the run's
+    return DataSet(**{each.name: getattr(data, each.name) for each in fields(DataSet)} | {"train": train, "test": test})
 
 
 def _sorted(images: ImageSet, order: list[int]) -> ImageSet:

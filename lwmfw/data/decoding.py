@@ -21,7 +21,7 @@ from torch import Tensor
 
 from lwmfw.data.images import ImageFiles, Images, StoredImage
 from lwmfw.data.workers import Carried, in_workers
-from lwmfw.errors import RunFailed, UserError, shown
+from lwmfw.errors import RunFailed, UserError, one_line, shown
 
 CHUNK = 64  # files that a worker decodes at a time where no batch size is given
 
@@ -171,15 +171,15 @@ class _Decode:
         for place, (source, seed) in enumerate(items):
             try:
                 images[place] = self.view.show(source, seed)
-            except Exception as error:
+            except (Exception, SystemExit) as error:  # of any kind, as a codec raises
                 failures[place] = _reason(error)
         return images, failures
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     if isinstance(error, UnidentifiedImageError):  # its text is the path again
         return "no image of a known format"
-    return shown(str(error)) or type(error).__name__
+    return shown(one_line(error)) or type(error).__name__
 
 
 def _examine(items: Sequence[Item]) -> dict[str, str]:
@@ -230,7 +230,7 @@ def _shown_here(view: View, exemplar: StoredImage, seed: int, number: int) -> Te
         return view.show(exemplar, seed)
     except RunFailed as error:  # it names the codec's provider
         raise RunFailed(f"{error}; memory.codec was decoding exemplar {number}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise RunFailed(
             f"memory.codec: exemplar {number} cannot be decoded ({_reason(error)}); start the run anew"
         ) from error
@@ -262,7 +262,7 @@ class _Encode:
     def _tried(self, path: str) -> StoredImage | None:
         try:
             return self.one(path)
-        except Exception:
+        except (Exception, SystemExit):
             return None
 
     def one(self, path: str) -> StoredImage:

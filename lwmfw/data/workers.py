@@ -71,7 +71,7 @@ class Carried:
     def _pickled(self) -> bytes | None:
         try:
             return pickle.dumps(self.content)
-        except Exception:  # of any kind, as the object raises
+        except (Exception, SystemExit):  # of any kind, as the object raises
             return None
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -82,7 +82,7 @@ class Carried:
 def _arrived(pickled: bytes | None) -> Carried:
     try:
         return Carried(pickle.loads(pickled)) if pickled else Carried()  # noqa: S301 - from our own main process
-    except Exception:  # of any kind, as the class or its module raises
+    except (Exception, SystemExit):  # of any kind, as the class or its module raises
         return Carried()
 
 
@@ -196,6 +196,7 @@ def in_workers(
     if not workers:
         yield from ((batch, work(batch)) for batch in batches)
         return
+    pickle.dumps(work)  # what a codec's own pickling does is not for the pool's thread, which would be gone with it
     kept = _KEPT.get()
     with nullcontext(kept) if kept is not None and kept.usable else _own_workers(workers) as pool:
         under_way: deque[tuple[Sequence[T], Future[R]]] = deque()

@@ -11,8 +11,8 @@ from torch import nn
 from lwmfw.assembly.calls import Attached
 from lwmfw.assembly.parts import Assembly
 from lwmfw.errors import UserError, WrongAnswer, describe, one_line
-from lwmfw.model.growing import Model, build_model
-from lwmfw.model.outputs import checked_features
+from lwmfw.model.growing import Model, build_model, check_state
+from lwmfw.model.outputs import Form, checked_features
 from lwmfw.rng import derive_seed
 
 DeviceName = Literal["auto", "cpu", "cuda"]
@@ -23,19 +23,17 @@ def new_model(assembly: Assembly, channels: int, size: int, device: torch.device
     recipe = assembly.resolved.recipe
     torch.manual_seed(derive_seed(recipe.seed, "model", *[draw] * bool(draw)))
     backbone: nn.Module = assembly.method("backbone", "build")(channels)
-    features, stages = _probe(backbone, channels, size, assembly.only("backbone"))
-    classifier: nn.Module = assembly.method("classifier", "build")(features)
-    for kind, network in (("backbone", backbone), ("classifier", classifier)):
-        odd = [name for name, value in network.state_dict().items() if not isinstance(value, torch.Tensor)]
-        if odd:
-            raise WrongAnswer(kind, f"has '{odd[0]}' in its state, which is no tensor; checkpoints keep tensors alone")
+    form = _probe(backbone, channels, size, assembly.only("backbone"))
+    classifier: nn.Module = assembly.method("classifier", "build")(form.width)
+    _check_offers(assembly, form, classifier)
+    check_state(Model(backbone, classifier))
     precision = recipe.training.precision
     bf16 = precision == "bf16" or (precision == "auto" and computes_bf16(device))
-    return build_model(backbone, classifier, device, bf16=bf16, stages=stages)
+    return build_model(backbone, classifier, device, bf16=bf16, form=form)
 
 
-def _probe(backbone: nn.Module, channels: int, size: int, part: Attached) -> tuple[int, int]:
-    """Width of the features and number of maps, found by one forward so that no backbone has to state them.
+def _probe(backbone: nn.Module, channels: int, size: int, part: Attached) -> Form:
+    """Width of the features, number of maps and so on, found by one forward so that no backbone has to state them.
 
     Raises:
         UserError: the backbone cannot take such images, as one with large strides or of a fixed size.
@@ -54,10 +52,25 @@ def _probe(backbone: nn.Module, channels: int, size: int, part: Attached) -> tup
         ) from error
     except WrongAnswer:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise part.failure(f"{who} raised {describe(error)} from forward") from error
     backbone.train(training)
-    return body.features.shape[1], len(body.maps)
+    return Form.of(body)
+
+
+def _check_offers(assembly: Assembly, form: Form, classifier: nn.Module) -> None:
+    """Hold backbone and classifier to what they offer: components of the recipe count on it.
+
+    Raises:
+        WrongAnswer: something that is offered is not there.
+    """
+    offered = assembly.only("backbone").trait("offers")
+    for offer in ("maps", "raw_maps", "pooled"):
+        if offer in offered and not getattr(form, offer):
+            raise WrongAnswer("backbone", f"offers '{offer}', but forward returned none; return them or offer less")
+    similar = callable(getattr(classifier, "similarities", None))
+    if "similarities" in assembly.only("classifier").trait("offers") and not similar:
+        raise WrongAnswer("classifier", "offers 'similarities', but has no such method; define it or offer less")
 
 
 def choose_device(name: DeviceName) -> torch.device:

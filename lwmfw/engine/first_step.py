@@ -16,20 +16,24 @@ from lwmfw.assembly.calls import Attached
 from lwmfw.assembly.parts import Assembly
 from lwmfw.errors import UserError
 from lwmfw.recipe.load import Chosen
+from lwmfw.recipe.options import as_written
+from lwmfw.recipe.phase import Phase
+from lwmfw.recipe.scenario import steps_of
+from lwmfw.recipe.text import placed
 from lwmfw.record import checkpoint
 from lwmfw.record.checkpoint import Checkpoint
 from lwmfw.record.directory import first_difference
 from lwmfw.record.reading import RecordedRun
 
-_AFTER_TRAINING = frozenset(
-    {
-        *("compute_penalty", "after_training", "before_memory", "allocate_memory", "select_memory"),
-        *("after_step", "after_run"),
-    }
-)
-"""Hooks that have no part in the training of a first step; those after it are called anyway."""
+_SELECTING = frozenset({"before_memory", "allocate_memory", "select_memory"})
+"""Hooks that choose exemplars: after training, and before a phase of balanced images, which is trained on them."""
+
+_AFTER_TRAINING = frozenset({"compute_penalty", "after_training", "after_step", "after_run"}) | _SELECTING
+"""Hooks that have no part in the training of a first step without such a phase; those after it are called anyway."""
 
 _ALWAYS = ("data", "backbone", "classifier", "objective")
+_BALANCING = ("selector", "rate", "codec")
+"""Kinds that decide what a phase of balanced images is trained on, whatever they spare otherwise."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +61,16 @@ def first_step_of(path: Path, assembly: Assembly) -> FirstStep:
     recorded = RecordedRun(path)
     if not recorded.finished:
         raise UserError(f"{path}: holds no finished run; name the directory of one that has ended")
-    other = assemble(recorded.recipe)
-    key = first_difference(_what_trains(other), _what_trains(assembly))
+    other, balanced = assemble(recorded.recipe), False
+    key = first_difference(_what_trains(other, balanced), _what_trains(assembly, balanced))
+    if not key:  # the classes are the same then, so that the phases can be held against each other
+        theirs, ours = (_planned(each, len(recorded.results.classes_order)) for each in (other, assembly))
+        balanced = any(phase.balanced for phase in ours)
+        key = first_difference(_what_trains(other, balanced), _what_trains(assembly, balanced))
+        key = "phases" if theirs != ours else key
     if key:
         raise UserError(f"{path}: its first step was trained in another way ({key} differs); leave --from out")
-    for name in _acting(assembly):
+    for name in _acting(assembly, balanced):
         if assembly.components[name].trait("state"):
             raise UserError(
                 f"{path}: {name} gathers its state while the first step is trained, which cannot be taken over; "
@@ -73,8 +82,16 @@ def first_step_of(path: Path, assembly: Assembly) -> FirstStep:
     return FirstStep(kept, seconds, record)
 
 
-def _what_trains(assembly: Assembly) -> dict[str, Any]:
-    """Everything that the training of a first step depends on."""
+def _planned(assembly: Assembly, classes: int) -> list[Phase]:
+    """The phases of the first step of a run that learns so many classes."""
+    try:
+        return assembly.phases(steps_of(assembly.resolved.recipe.scenario, classes)[0])
+    except UserError as error:
+        raise UserError(placed(error, assembly.resolved.source)) from error
+
+
+def _what_trains(assembly: Assembly, balanced: bool) -> dict[str, Any]:
+    """Everything that the training of a first step depends on, which has a phase of balanced images or has none."""
     recipe = assembly.resolved.recipe
     tables = assembly.resolved.tables()
     scenario = {key: tables["scenario"][key] for key in ("classes", "first", "order")}
@@ -84,11 +101,19 @@ def _what_trains(assembly: Assembly) -> dict[str, Any]:
         _address(chosen): {
             "use": chosen.component.name,
             "provider": chosen.component.provider.record,
-            **chosen.options.model_dump(),
+            **as_written(chosen.options),
         }
-        for chosen in (assembly.components[name].chosen for name in _acting(assembly))
+        for chosen in (assembly.components[name].chosen for name in _acting(assembly, balanced))
     }
-    return {"seed": recipe.seed, "scenario": scenario, "training": training, "evaluation": validation, **acting}
+    memory = {"memory": {"budget": recipe.memory.budget}} if balanced and recipe.memory else {}
+    return {
+        "seed": recipe.seed,
+        "scenario": scenario,
+        "training": training,
+        "evaluation": validation,
+        **memory,
+        **acting,
+    }
 
 
 def _address(chosen: Chosen) -> str:
@@ -97,12 +122,16 @@ def _address(chosen: Chosen) -> str:
     return ".".join(map(str, (*table, chosen.name if isinstance(last, int) else last)))
 
 
-def _acting(assembly: Assembly) -> list[str]:
-    """The components that have a part in the training of a first step."""
-    return [name for name, part in assembly.components.items() if part.record.kind in _ALWAYS or _acts(part)]
+def _acting(assembly: Assembly, balanced: bool) -> list[str]:
+    """The components that have a part in the training of a first step, with a phase of balanced images or without."""
+    always = _ALWAYS + _BALANCING if balanced else _ALWAYS
+    return [name for name, part in assembly.components.items() if part.record.kind in always or _acts(part, balanced)]
 
 
-def _acts(part: Attached) -> bool:
+def _acts(part: Attached, balanced: bool) -> bool:
     if part.record.kind == "observer" or part.trait("spares_first_step"):
         return False
-    return not part.hooks <= _AFTER_TRAINING
+    hooks = set(part.hooks)
+    if part.record.kind == "refiner":  # a phase is trained on what was selected, unrefined
+        hooks.discard("select_memory")
+    return not hooks <= (_AFTER_TRAINING - _SELECTING if balanced else _AFTER_TRAINING)

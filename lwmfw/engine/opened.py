@@ -14,6 +14,7 @@ from lwmfw.engine.build import DeviceName, new_model
 from lwmfw.engine.going_on import go_on
 from lwmfw.engine.prepare import new_memory, prepare
 from lwmfw.engine.run import Run
+from lwmfw.engine.telling import told_in_words
 from lwmfw.errors import CheckpointRefused, UserError
 from lwmfw.model.growing import Model
 from lwmfw.record import checkpoint
@@ -38,13 +39,14 @@ class OpenedRun(RecordedRun):
         """
         kept = self.checkpoint(step)
         shape = self.preprocessing_of(kept)
-        model = new_model(self._assembly, shape.channels, shape.size, torch.device("cpu"))
-        for each in kept.results.steps:
-            model.grow(len(each.new_classes))
+        with told_in_words(self._assembly, self.path):
+            model = new_model(self._assembly, shape.channels, shape.size, torch.device("cpu"))
+            for each in kept.results.steps:
+                model.grow(len(each.new_classes))
         checkpoint.restore(kept.without_extras(), model, {})
         return model.eval()
 
-    @property
+    @cached_property
     def preprocessing(self) -> Preprocessing:
         """What an image has to go through before the model sees it."""
         return self.preprocessing_of(self.checkpoint())
@@ -69,7 +71,8 @@ class OpenedRun(RecordedRun):
             UserError: as `checkpoint`, or the recipe keeps no exemplars.
             CheckpointRefused: the checkpoint is damaged.
         """
-        kept, shape = self.checkpoint(step), self.preprocessing
+        kept = self.checkpoint(step)
+        shape = self.preprocessing_of(kept)
         none, labels = torch.empty(0, shape.channels, shape.size, shape.size, dtype=torch.uint8), torch.empty(0).long()
         like = ImageFiles([], labels, shape.size, shape.resize) if shape.resize else Images(none, labels)
         memory = new_memory(self._assembly, like)

@@ -9,24 +9,45 @@ from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler, MultiStepLR
 
-from lwmfw.errors import RunFailed
+from lwmfw.assembly.calls import Attached, Position
+from lwmfw.errors import RunFailed, shown
 from lwmfw.recipe.phase import Phase
 
+Groups = Sequence[Mapping[str, Any]]
+"""Parameters that have settings of their own, as torch's optimisers take them."""
 
-def build_optimizer(phase: Phase, model: nn.Module, groups: Sequence[Mapping[str, Any]] = ()) -> Optimizer:
+
+def build_optimizer(
+    phase: Phase, model: nn.Module, answers: Sequence[tuple[Attached, Groups]], position: Position
+) -> Optimizer:
     """The optimiser of everything that requires gradients.
 
     Args:
         phase: which, and its settings.
         model: what is trained.
-        groups: parameters that have other settings, as torch's optimisers take them.
+        answers: components, and the groups of parameters that each wants apart.
+        position: where the run is.
+
+    Raises:
+        RunFailed: two components want one parameter apart, or none requires a gradient.
     """
-    listed = [id(p) for group in groups for p in group["params"]]
-    apart = set(listed)
-    if len(apart) < len(listed):
-        raise RunFailed("two components group one parameter in group_parameters; leave one of them out")
-    rest = [p for p in model.parameters() if p.requires_grad and id(p) not in apart]
-    parameters: list[dict[str, Any]] = [{"params": rest}, *map(dict, groups)]
+    apart: dict[int, Attached] = {}
+    parameters: list[dict[str, Any]] = []
+    for part, groups in answers:
+        own = {id(p): part for group in groups for p in group["params"]}
+        for other in {apart[key].name: apart[key] for key in own.keys() & apart.keys()}.values():
+            raise part.failure(
+                f"{part.provider}: {part.name}.group_parameters groups a parameter that {other.name} of "
+                f"{other.provider} groups already; leave one of them out"
+            )
+        apart |= own
+        parameters += map(dict, groups)
+    if not any(p.requires_grad for p in model.parameters()):
+        raise RunFailed(
+            f"phase '{shown(phase.name)}' has nothing to train: no parameter of the model requires a gradient; the run "
+            f"stopped {position}; freeze part of it in group_parameters or before_step"
+        )
+    parameters.insert(0, {"params": [p for p in model.parameters() if p.requires_grad and id(p) not in apart]})
     match phase.optimizer:
         case "adam":
             return Adam(parameters, phase.lr, weight_decay=phase.weight_decay)

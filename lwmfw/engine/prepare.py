@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from operator import itemgetter
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -16,6 +18,7 @@ from lwmfw.data.images import DataSet, ImageSet
 from lwmfw.data.loader import Loader
 from lwmfw.engine.build import DeviceName, choose_device, new_model
 from lwmfw.engine.run import ObjectiveTerm, Run
+from lwmfw.engine.telling import told_in_words
 from lwmfw.errors import UserError
 from lwmfw.memory.store import Memory
 from lwmfw.recipe.budget import parse_budget
@@ -31,17 +34,24 @@ def prepare(assembly: Assembly, device_name: DeviceName = "auto") -> Run:
 
     Raises:
         UserError: missing data, a scenario the data cannot fill, no such device.
+        RunFailed: an error inside a component.
     """
+    with told_in_words(assembly, Path.cwd()):
+        return _prepared(assembly, device_name)
+
+
+def _prepared(assembly: Assembly, device_name: DeviceName) -> Run:
     recipe = assembly.resolved.recipe
     device = choose_device(device_name)
     loaded: DataSet = assembly.method("data", "load")()
+    _check_promises(loaded, assembly.only("data"))
     try:
         order = class_order(recipe.scenario, loaded.class_names, assembly.only("data").trait("orders"), recipe.seed)
         steps = steps_of(recipe.scenario, len(order))
     except UserError as error:
         raise UserError(placed(error, assembly.resolved.source)) from error
     data = arrange(loaded, order, recipe.evaluation.validation, recipe.seed)
-    data = DataSet(**vars(data) | {"train": data.train.to(device), "test": data.test.to(device)})
+    data = replace(data, train=data.train.to(device), test=data.test.to(device))
     providers = {name: part.record.provider.record for name, part in assembly.components.items()}
     names = [loaded.class_names[label] for label in order]
     memory = new_memory(assembly, data.train)
@@ -63,6 +73,20 @@ def prepare(assembly: Assembly, device_name: DeviceName = "auto") -> Run:
     for step in steps:
         assembly.phases(step)
     return run
+
+
+def _check_promises(loaded: DataSet, part: Attached) -> None:
+    """Hold what a data set was said to have before it was read against what it has.
+
+    Raises:
+        RunFailed: another number of classes, or other names.
+    """
+    names, count, said = loaded.class_names, part.trait("class_count"), part.trait("class_names")
+    who = f"{part.provider}: {part.name}.load returned"
+    if count not in (None, len(names)):
+        raise part.failure(f"{who} {len(names)} classes, but class_count is {count}; make them agree")
+    if said is not None and list(said) != names:
+        raise part.failure(f"{who} other class_names than the component states; make them agree")
 
 
 def new_memory(assembly: Assembly, like: ImageSet) -> Memory | None:

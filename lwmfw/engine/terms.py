@@ -7,25 +7,41 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from lwmfw.assembly.calls import Position
-from lwmfw.errors import NotFinite, RunFailed, one_line
+from lwmfw.assembly.calls import Attached, Position
+from lwmfw.errors import NotFinite, RunFailed, WrongAnswer, one_line, quoted
 
 
 def merge_terms(
-    terms: Mapping[str, Tensor], penalties: Iterable[Mapping[str, Tensor]], position: Position
+    terms: Mapping[str, Tensor], penalties: Iterable[tuple[Attached, Mapping[str, Tensor]]]
 ) -> dict[str, Tensor]:
     """The objective's term and those of the penalties, in recipe order.
 
     Raises:
         RunFailed: two components return a term of one name.
     """
-    merged = dict(terms)
-    for more in penalties:
+    merged, of = dict(terms), dict.fromkeys(terms, "the objective")
+    for part, more in penalties:
         for name, value in more.items():
             if name in merged:
-                raise RunFailed(f"term '{name}' is returned by two components; rename one; the run stopped {position}")
-            merged[name] = value
+                raise part.failure(
+                    f"{part.provider}: {part.name}.compute_penalty returned term {quoted(name)}, which is a term of "
+                    f"{of[name]} already; rename one"
+                )
+            merged[name], of[name] = value, f"{part.name} of {part.provider}"
     return merged
+
+
+def check_gradient(terms: Mapping[str, Tensor], logits: Tensor) -> None:
+    """See that the terms of a batch, computed from logits, have a gradient.
+
+    Raises:
+        WrongAnswer: none of them has.
+    """
+    if any(value.requires_grad for value in terms.values()):
+        return
+    if logits.requires_grad:
+        raise WrongAnswer("objective", "returned a loss without a gradient; compute it from the logits, undetached")
+    raise WrongAnswer("classifier", "gives logits without a gradient; compute them from its parameters, undetached")
 
 
 def backward(terms: Mapping[str, Tensor], position: Position) -> None:

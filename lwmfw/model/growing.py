@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from lwmfw.errors import WrongAnswer, describe
-from lwmfw.model.outputs import Features, Outputs, checked_features, checked_logits
+from lwmfw.model.outputs import Features, Form, Outputs, checked_features, checked_logits, state_fault
 
 
 class Model(nn.Module):
@@ -24,17 +24,24 @@ class Model(nn.Module):
             `before_run`.
         classes: rows of the classifier.
         bf16: whether the backbone computes in bfloat16.
-        stages: how many maps the backbone offers.
+        form: what the backbone's answers have in common; None: they may be of any.
     """
 
-    def __init__(self, backbone: nn.Module, classifier: nn.Module, *, bf16: bool = False, stages: int = 0) -> None:
+    def __init__(
+        self, backbone: nn.Module, classifier: nn.Module, *, bf16: bool = False, form: Form | None = None
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.classifier = classifier
         self.extras = nn.ModuleDict()
         self.classes = 0
         self.bf16 = bf16
-        self.stages = stages
+        self.form = form
+
+    @property
+    def stages(self) -> int:
+        """How many maps the backbone offers."""
+        return self.form.maps if self.form else 0
 
     def forward(self, images: Tensor) -> Outputs:
         """Outputs for normalised images (B, C, H, W). The classifier runs in float32 whatever the precision.
@@ -45,7 +52,7 @@ class Model(nn.Module):
         device = images.device.type
         precision = torch.autocast(device, torch.bfloat16) if self.bf16 else contextlib.nullcontext()
         with precision, _answering("backbone", "forward"):
-            body = checked_features(self.backbone(images), images)
+            body = checked_features(self.backbone(images), images, self.form)
         keep_gradients_format(body)
         features = body.features.float() if self.bf16 else body.features
         with _answering("classifier", "forward"):
@@ -70,19 +77,43 @@ class Model(nn.Module):
 
 @contextlib.contextmanager
 def _answering(kind: str, method: str) -> Iterator[None]:
-    """Blame a call that a network does not take on the component it is of: no frame of its file is in the traceback."""
+    """Blame what comes out of a network on the component it is of: a file can hold components of many kinds, and a
+    call that a network does not take leaves no frame of its file in the traceback."""
     try:
         yield
-    except TypeError as error:
+    except (WrongAnswer, torch.OutOfMemoryError):
+        raise
+    except (Exception, SystemExit) as error:
         raise WrongAnswer(kind, f"raised {describe(error)} from {method}") from error
 
 
 def build_model(
-    backbone: nn.Module, classifier: nn.Module, device: torch.device, *, bf16: bool, stages: int = 0
+    backbone: nn.Module, classifier: nn.Module, device: torch.device, *, bf16: bool, form: Form | None = None
 ) -> Model:
     """A model without classes on its device, in the memory format that convolutions are fastest in."""
-    model = Model(backbone, classifier, bf16=bf16, stages=stages).to(device)
-    return model.to(memory_format=torch.channels_last)
+    return _in_channels_last(Model(backbone, classifier, bf16=bf16, form=form).to(device))
+
+
+def _in_channels_last(model: Model) -> Model:
+    """The same model; torch's own way of doing it fails for three-dimensional convolutions."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.ndim == 4:
+            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+    return model
+
+
+def check_state(model: Model) -> None:
+    """See that checkpoints can keep the parts of a model.
+
+    Raises:
+        WrongAnswer: they cannot keep one.
+    """
+    extras = ((f"part '{name}' in model.extras", part) for name, part in model.extras.items())
+    for kind, part in (("backbone", model.backbone), ("classifier", model.classifier), *extras, ("model", model)):
+        with _answering(kind, "state_dict"):
+            fault = state_fault(part)
+        if fault:
+            raise WrongAnswer(kind, fault, part)
 
 
 def frozen_copy(model: Model) -> Model:
@@ -95,7 +126,7 @@ def frozen_copy(model: Model) -> Model:
     for module in old.modules():
         if type(module).forward is nn.Sequential.forward:
             _fold(cast(nn.Sequential, module))
-    return old.to(memory_format=torch.channels_last)
+    return _in_channels_last(old)
 
 
 def _copied(model: Model) -> Model:
@@ -117,8 +148,8 @@ def parameter_count(model: nn.Module) -> int:
 
 
 def model_bytes(model: nn.Module) -> int:
-    """Bytes of parameters and buffers."""
-    return sum(t.numel() * t.element_size() for t in model.state_dict().values())
+    """Bytes of parameters and buffers; whether all of its state can be kept is the checkpoint's question."""
+    return sum(t.numel() * t.element_size() for t in model.state_dict().values() if isinstance(t, Tensor))
 
 
 def keep_gradients_format(body: Features) -> None:

@@ -110,11 +110,34 @@ class Outputs:
         )
 
 
-def checked_features(answer: object, images: Tensor) -> Features:
+class Form(NamedTuple):
+    """What the answers of a backbone have in common, whatever they are asked: heads and penalties are built for it."""
+
+    width: int
+    maps: int
+    raw_maps: int
+    pooled: bool
+
+    @classmethod
+    def of(cls, body: Features) -> Form:
+        """That of an answer."""
+        return cls(body.features.shape[1], len(body.maps), len(body.raw_maps), body.pooled is not None)
+
+    def __str__(self) -> str:
+        pooled = "a" if self.pooled else "no"
+        return f"features of {self.width}, {self.maps} maps, {self.raw_maps} raw_maps and {pooled} pooled map"
+
+
+def checked_features(answer: object, images: Tensor, form: Form | None = None) -> Features:
     """What a backbone answered for images (B, C, H, W), if it is that.
 
+    Args:
+        answer: of its forward.
+        images: what it was given.
+        form: of its first answer.
+
     Raises:
-        WrongAnswer: it is something else.
+        WrongAnswer: it is something else, or of another form than at first.
     """
     if not isinstance(answer, Features):
         raise WrongAnswer("backbone", f"returned {type(answer).__name__} from forward; return lwmfw.Features")
@@ -125,11 +148,14 @@ def checked_features(answer: object, images: Tensor) -> Features:
             raise WrongAnswer("backbone", f"returned {type(maps).__name__} as {name}; return a list of maps")
         parts += [(name, value, 4) for value in maps]
     for name, value, axes in parts:
-        if not _fits(value, images, axes):
+        if not _fits(value, images, axes) or (name == "features" and not _precise(answer.features, images)):
             shape = "(B, D)" if axes == 2 else "(B, C, H, W)"
+            sort = images.dtype if name == "features" else "floating values"
             raise WrongAnswer(
-                "backbone", f"returned {_told(value)} in {name} for {_told(images)}; return floating values {shape}"
+                "backbone", f"returned {_told(value)} in {name} for {_told(images)}; return {sort} of shape {shape}"
             )
+    if form is not None and Form.of(answer) != form:
+        raise WrongAnswer("backbone", f"returned {Form.of(answer)}, where it began with {form}; keep to one form")
     return answer
 
 
@@ -139,9 +165,10 @@ def checked_logits(answer: object, features: Tensor, classes: int) -> Tensor:
     Raises:
         WrongAnswer: it is something else.
     """
-    if not _fits(answer, features, 2) or answer.shape[1] != classes:  # type: ignore[attr-defined]
-        wanted = (len(features), classes)
-        raise WrongAnswer("classifier", f"returned {_told(answer)} from forward; return floating logits {wanted}")
+    fits = isinstance(answer, Tensor) and _fits(answer, features, 2) and answer.shape[1] == classes
+    if not fits or answer.dtype != features.dtype:  # type: ignore[attr-defined]
+        wanted = f"{features.dtype} of shape {(len(features), classes)}"
+        raise WrongAnswer("classifier", f"returned {_told(answer)} from forward; return logits, {wanted}")
     return answer  # type: ignore[return-value]
 
 
@@ -153,6 +180,28 @@ def _fits(value: object, like: Tensor, axes: int) -> bool:
         and value.is_floating_point()
         and value.device == like.device
     )
+
+
+def _precise(value: Tensor, images: Tensor) -> bool:
+    """Whether features are as precise as the images, or as the backbone was told to compute."""
+    return value.dtype == images.dtype or (
+        torch.is_autocast_enabled(images.device.type) and value.dtype == torch.get_autocast_dtype(images.device.type)
+    )
+
+
+def state_fault(network: torch.nn.Module) -> str:
+    """What of a network's state no checkpoint keeps; empty: nothing.
+
+    Raises:
+        Exception: of any kind, as the network's own state does.
+    """
+    for name, value in network.state_dict().items():
+        if not isinstance(value, Tensor):
+            return f"has '{name}' in its state, which is no tensor; checkpoints keep tensors alone"
+        if value.layout != torch.strided or value.is_meta or value.is_quantized:
+            kind = "without values" if value.is_meta else "quantized" if value.is_quantized else "sparse"
+            return f"has '{name}' in its state, a tensor that is {kind}; checkpoints keep ordinary tensors alone"
+    return ""
 
 
 def _told(value: object) -> str:

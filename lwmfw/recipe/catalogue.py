@@ -6,6 +6,7 @@ plug-in files in the order given. Nothing that is found acts before a recipe nam
 
 import hashlib
 import importlib.util
+import inspect
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,12 +15,17 @@ from pathlib import Path
 from types import ModuleType
 
 import pluggy
+from pydantic import TypeAdapter, ValidationError
 
 from lwmfw import hookspecs
 from lwmfw.components import KINDS, Component, Provider
-from lwmfw.errors import UserError, describe, did_you_mean, shown
+from lwmfw.errors import UserError, describe, did_you_mean, quoted, shown
+from lwmfw.recipe.tables import Name
 
 GROUP = "lwmfw"
+_NAME: TypeAdapter[str] = TypeAdapter(Name)
+_OF_THE_TABLE = ("use", "as")
+"""Keys of a component's table that are not its options."""
 
 
 @dataclass
@@ -90,7 +96,9 @@ def add_module(catalogue: Catalogue, module: ModuleType, provider: Provider) -> 
     """
     manager = pluggy.PluginManager("lwmfw")
     manager.add_hookspecs(hookspecs)
-    marked = [name for name, value in vars(module).items() if getattr(value, "lwmfw_impl", None) is not None]
+    # only functions are asked, as pluggy does: any other object may answer whatever it likes
+    functions = {name: value for name, value in vars(module).items() if inspect.isroutine(value)}
+    marked = [name for name, value in functions.items() if getattr(value, "lwmfw_impl", None) is not None]
     for name in marked:
         if name != "register_components":
             raise UserError(
@@ -102,15 +110,51 @@ def add_module(catalogue: Catalogue, module: ModuleType, provider: Provider) -> 
     manager.register(module)
     (records,) = manager.hook.register_components() or [()]
     if not isinstance(records, Iterable):
-        raise UserError(f"{provider}: register_components returned {records!r}; yield the records")
+        raise UserError(f"{provider}: register_components returned {quoted(records)}; yield the records")
+    found: list[Component] = []
     for record in records:
-        if not isinstance(record, KINDS):
-            kinds = ", ".join(kind.__name__ for kind in KINDS)
-            raise UserError(f"{provider}: register_components yielded {record!r}; yield one of {kinds}")
-        base = record.required_options
-        if not (isinstance(record.options, type) and issubclass(record.options, base)):
-            raise UserError(f"{provider}: the options of '{record.name}' are no subclass of lwmfw.{base.__name__}")
-        catalogue.components.append(replace(record, provider=provider))
+        fault = record_fault(record, found)
+        if fault:
+            raise UserError(f"{provider}: {fault}")
+        found.append(record)
+    if not found:
+        raise UserError(f"{provider}: register_components yields no record; yield one for each component")
+    catalogue.components += [replace(record, provider=provider) for record in found]
+
+
+def record_fault(record: object, before: Sequence[Component] = ()) -> str:
+    """What is wrong with a record, in words; empty: nothing.
+
+    Args:
+        record: what a module yielded.
+        before: the records it yielded before.
+    """
+    if not isinstance(record, KINDS):
+        kinds = ", ".join(kind.__name__ for kind in KINDS)
+        return f"register_components yielded {quoted(record)}; yield one of {kinds}"
+    try:
+        _NAME.validate_python(record.name, strict=True)
+    except ValidationError as error:
+        (what,) = (detail["msg"].lower() for detail in error.errors(include_url=False))
+        return (
+            f"{record.article()} is named {quoted(record.name)}, but a name {what.removeprefix('string ')}; rename it"
+        )
+    if any((record.kind, record.name) == (other.kind, other.name) for other in before):
+        return f"registers two of kind {record.kind} named '{record.name}'; rename one"
+    if not callable(record.factory):
+        return (
+            f"the factory of '{record.name}' is {quoted(record.factory)}, which cannot be called; give the class whose "
+            "constructor takes the options"
+        )
+    base = record.required_options
+    if not (isinstance(record.options, type) and issubclass(record.options, base)):
+        return f"the options of '{record.name}' are no subclass of lwmfw.{base.__name__}; derive them from it"
+    taken = [
+        key for name, field in record.options.model_fields.items() if (key := field.alias or name) in _OF_THE_TABLE
+    ]
+    if taken:
+        return f"the options of '{record.name}' have a '{taken[0]}', which every component's table has; rename it"
+    return ""
 
 
 def _add_installed(catalogue: Catalogue, point: EntryPoint) -> None:

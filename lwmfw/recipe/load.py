@@ -18,6 +18,7 @@ from lwmfw.components import KINDS, Component, Options
 from lwmfw.errors import UserError, shown
 from lwmfw.recipe.catalogue import Catalogue, discover
 from lwmfw.recipe.messages import dotted, render
+from lwmfw.recipe.options import as_written, read_options
 from lwmfw.recipe.settings import LISTED, apply
 from lwmfw.recipe.tables import Choice, Recipe, StepSettings
 from lwmfw.recipe.text import Keys, Source, read_source
@@ -53,7 +54,7 @@ class Resolved:
             for key in outer:
                 table = table[key]
             name = {"as": chosen.name} if isinstance(last, int) else {}
-            table[last] = {"use": table[last]["use"]} | name | chosen.options.model_dump(exclude_none=True)
+            table[last] = {"use": table[last]["use"]} | name | as_written(chosen.options)
         return {key: tables[key] for key in Recipe.model_fields if key in tables}
 
     def toml(self) -> str:
@@ -153,7 +154,10 @@ def _check_components(recipe: Recipe, source: Source, catalogue: Catalogue) -> R
             errors.append(f"{source.place((*keys, 'use'))}: {dotted(keys)}.use: {error}")
             continue
         try:
-            options = component.options.model_validate(choice.rest())
+            options = read_options(component, choice.rest())
+        except UserError as error:
+            errors.append(str(error))
+            continue
         except ValidationError as error:
             who = f" ({component.name}, from {component.provider})"
             errors += render(source, keys, who, error, component.options)

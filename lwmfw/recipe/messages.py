@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from lwmfw.components import KINDS
-from lwmfw.errors import did_you_mean, shown
+from lwmfw.errors import did_you_mean, quoted, shown
 from lwmfw.recipe.text import Keys, Source
 
 
@@ -48,7 +48,8 @@ def _existing(table: Any, location: Keys, kept: int) -> Keys:
 
 
 def _message(detail: ErrorDetails, keys: Keys, model: type[BaseModel]) -> str:
-    message = detail["msg"][:1].lower() + detail["msg"][1:]
+    message = " ".join(detail["msg"].split())  # a validator may say more than a line
+    message = message[:1].lower() + message[1:]
     match detail["type"]:
         case "extra_forbidden":
             known = _keys_of(model, detail["loc"][:-1])
@@ -66,11 +67,7 @@ def _message(detail: ErrorDetails, keys: Keys, model: type[BaseModel]) -> str:
 
 
 def _value(detail: ErrorDetails) -> str:
-    try:
-        text = repr(detail["input"])
-    except ValueError:
-        text = "a number of too many digits"
-    return text if len(text) <= 60 else text[:57] + "..."
+    return quoted(detail["input"])
 
 
 def _either(messages: list[str]) -> str:

@@ -10,6 +10,8 @@ from lwmfw.components import Options
 from lwmfw.recipe.budget import parse_budget
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=100)]
+"""What names a recipe or a component: safe as a key, in a path, in a message and behind a slash."""
+
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 StepSize = Annotated[int, Field(ge=1, le=1_000_000)]
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from lwmfw.errors import CheckpointRefused, one_line
-from lwmfw.model.growing import Model
+from lwmfw.model.growing import Model, check_state
 from lwmfw.record.files import remove, write_bytes
 from lwmfw.record.results import Results
 
@@ -52,7 +52,12 @@ class Checkpoint:
 
 
 def take(model: Model, components: Mapping[str, Any], results: Results, facts: Mapping[str, Any]) -> Checkpoint:
-    """The checkpoint of the last finished step, in memory; what happens later does not change it."""
+    """The checkpoint of the last finished step, in memory; what happens later does not change it.
+
+    Raises:
+        WrongAnswer: the model has a state that cannot be kept.
+    """
+    check_state(model)
     states: dict[str, dict[str, Any]] = {}
     for name, component in components.items():
         state = component.state()

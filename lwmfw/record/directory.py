@@ -16,9 +16,10 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from lwmfw.errors import CheckpointRefused, RunBusy, UserError, shown
+from lwmfw.errors import RunBusy, UserError, shown
 from lwmfw.recipe.load import Resolved
 from lwmfw.record.files import write_bytes, write_text
+from lwmfw.record.reading import RecordedRun
 from lwmfw.record.results import Results, accuracy_csv
 
 Resume = Literal["auto", "never", "must"]
@@ -82,11 +83,11 @@ class RunDirectory:
             stream.write(json.dumps(row) + "\n")
 
     def forget_epochs_after(self, step: int) -> None:
-        """Drop the lines of metrics.jsonl that belong to an unfinished step."""
+        """Drop the lines of metrics.jsonl that belong to an unfinished step, and what is no line of it."""
         file = self.path / "metrics.jsonl"
         if file.exists():
-            lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+            lines = file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+            kept = [line for line in lines if line.endswith("\n") and 0 < _step_of(line) <= step]
             write_text(file, "".join(kept))
 
     def write_results(self, results: Results) -> None:
@@ -163,17 +164,20 @@ def _own(path: Path) -> FileLock:
     return lock
 
 
-def _check_resumable(directory: RunDirectory, resolved: Resolved, resume: Resume) -> None:
-    import tomllib
+def _step_of(line: str) -> int:
+    """The step that a line of metrics.jsonl belongs to; 0: it is none."""
+    try:
+        step = json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return 0
+    return step if isinstance(step, int) else 0
 
+
+def _check_resumable(directory: RunDirectory, resolved: Resolved, resume: Resume) -> None:
     path = directory.path
     if (path / "DONE").exists():
         raise UserError(f"{path}: holds a finished run; choose another --out")
-    try:
-        before = tomllib.loads((path / "resolved.toml").read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointRefused(f"{path}/resolved.toml: unreadable ({error}); start anew in another --out") from error
-    key = first_difference(_portable(before), _portable(resolved.tables()))
+    key = first_difference(_portable(RecordedRun(path).tables), _portable(resolved.tables()))
     if key:
         raise UserError(f"{path}: holds a run of another recipe ({key} differs); choose another --out")
     if resume == "never":
@@ -182,7 +186,7 @@ def _check_resumable(directory: RunDirectory, resolved: Resolved, resume: Resume
 
 def _portable(tables: dict[str, Any]) -> dict[str, Any]:
     """Tables with plug-in files by name and digest, wherever they lie."""
-    return tables | {"plugins": [entry.replace("\\", "/").rsplit("/", 1)[-1] for entry in tables["plugins"]]}
+    return tables | {"plugins": [str(each).replace("\\", "/").rsplit("/", 1)[-1] for each in tables["plugins"]]}
 
 
 def first_difference(one: Any, two: Any, where: str = "") -> str:

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lwmfw.errors import UserError, shown
+from lwmfw.errors import CheckpointRefused, UserError, one_line, shown
 from lwmfw.recipe.load import Resolved, load_recipe
 from lwmfw.recipe.settings import flat
 from lwmfw.record.results import Results
@@ -60,18 +60,22 @@ class RecordedRun:
 
     @cached_property
     def tables(self) -> dict[str, Any]:
-        """Its resolved recipe as plain tables, not validated; empty for results alone.
+        """Its resolved recipe as plain tables, of which no more is known than a list of plug-ins; empty for results
+        alone.
 
         Raises:
-            UserError: resolved.toml is no TOML.
+            CheckpointRefused: resolved.toml is damaged.
         """
         file = self.path / "resolved.toml"
         if not file.is_file():
             return {}
         try:
-            return tomllib.loads(file.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{file}: not the recipe of a run ({type(error).__name__}); name another") from error
+            tables = tomllib.loads(file.read_text(encoding="utf-8"))
+            if not isinstance(tables["plugins"], list):
+                raise TypeError("plugins is no list")
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise CheckpointRefused(f"{file}: damaged ({one_line(error)}); restore it or start the run anew") from error
+        return tables
 
     @cached_property
     def settings(self) -> dict[str, str]:
@@ -85,8 +89,9 @@ class RecordedRun:
 
         Raises:
             UserError: there is no run, or a component is not there any more.
+            CheckpointRefused: resolved.toml is damaged.
         """
-        if not self.exists:
+        if not self.tables:
             raise UserError(f"{shown(str(self.path), 1000)}: no run directory; name one that holds a resolved.toml")
         return load_recipe(self.path / "resolved.toml")
 

@@ -13,9 +13,15 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 SCHEMA = 1
+_KNOWN = {"extra": "forbid"}
+"""How pydantic reads results: keys of another format are refused."""
 
 
 @dataclass
@@ -23,6 +29,8 @@ class StepResult:
     """What was measured after a step. Dictionaries are by read-out; confusion rows are true classes, both in
     class order. `readouts` has of each with a state whether it is exact, and digests of its statistics and of the
     backbone. `extra` is for observers: component name -> plain values of its own."""
+
+    __pydantic_config__ = _KNOWN
 
     step: int
     new_classes: list[int]
@@ -44,6 +52,8 @@ class StepResult:
 @dataclass
 class Results:
     """The content of results.json. `first_step`: the recipe and checkpoint that the first step was taken from."""
+
+    __pydantic_config__ = _KNOWN
 
     recipe: str
     seed: int
@@ -93,8 +103,21 @@ class Results:
         if plain["schema"] != SCHEMA:
             raise ValueError(f"schema {plain['schema']}")
         known = {f.name: plain[f.name] for f in fields(cls) if f.name in plain or f.name != "first_step"}
-        known["steps"] = [StepResult(**step) for step in plain["steps"]]
-        return cls(**known)
+        results = _reader().validate_python(known)
+        for number, step in enumerate(results.steps, 1):
+            alike = step.accuracy.keys() == step.accuracy_by_step.keys() == results.steps[0].accuracy.keys()
+            whole = alike and all(len(values) == number for values in step.accuracy_by_step.values())
+            if step.step != number or not step.accuracy or not whole:
+                raise ValueError(f"step {number} is incomplete")
+        return results
+
+
+@cache
+def _reader() -> TypeAdapter[Results]:
+    """What sees that every value is of the type it has to be; made when it is first needed."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Results)
 
 
 def average(values: Sequence[float]) -> float:

@@ -21,12 +21,12 @@ from functools import partial
 from pathlib import Path
 
 from lwmfw import loop
-from lwmfw.api import told_in_words
 from lwmfw.assembly.assemble import assemble
 from lwmfw.data.workers import kept_workers
 from lwmfw.engine.build import DeviceName
 from lwmfw.engine.going_on import snapshot
 from lwmfw.engine.prepare import environment, prepare
+from lwmfw.engine.telling import told_in_words
 from lwmfw.errors import Interrupted, NotFinite
 from lwmfw.recipe.load import Resolved, override
 from lwmfw.recipe.scenario import Step

@@ -22,9 +22,10 @@ from lwmfw.assembly.contract import check_hooks
 from lwmfw.components import Component, Provider, trait
 from lwmfw.data.images import Batch
 from lwmfw.engine.run import Run
+from lwmfw.errors import UserError
 from lwmfw.model.growing import Model, build_model, frozen_copy
 from lwmfw.model.outputs import Features, Outputs
-from lwmfw.recipe.catalogue import Catalogue, discover
+from lwmfw.recipe.catalogue import Catalogue, discover, record_fault
 from lwmfw.recipe.load import load_recipe
 from lwmfw.recipe.scenario import Step
 from lwmfw.record.results import Results
@@ -119,8 +120,16 @@ def _is(component: Component, other: Component) -> bool:
 
 
 def provided(component: Component) -> Component:
-    """A record as a catalogue holds it; it comes from "test" if it does not say from where."""
-    return component if component.provider.name else replace(component, provider=Provider("test"))
+    """A record as a catalogue holds it; it comes from "test" if it does not say from where.
+
+    Raises:
+        UserError: no catalogue would hold it.
+    """
+    known = component if component.provider.name else replace(component, provider=Provider("test"))
+    fault = record_fault(known)
+    if fault:
+        raise UserError(f"{known.provider}: {fault}")
+    return known
 
 
 class _Body(nn.Module):

@@ -129,13 +129,8 @@ def recipe_with(kind):
 
 def told(kind, stranger, folder):
     """What is said of a run in which a stranger takes part; empty: nothing was wrong."""
-    record = KIND[kind]("stranger", stranger, KIND[kind].required_options, provider=Provider("shop", "1"))
-    if isinstance(stranger, type):
-        stranger.record = record
-    number = len(list(folder.iterdir()))
-    (folder / str(number)).mkdir()
     try:
-        tiny_run(recipe_with(kind), folder / str(number), components=[record, KIND["backbone"]("flat", Flatten)])
+        told_plainly(kind, stranger, folder)
     except LwmfwError as error:
         message, code = str(error), error.exit_code
     else:
@@ -145,6 +140,16 @@ def told(kind, stranger, folder):
     assert "\n" not in message
     assert ";" in message, f"does not say what to do: {message}"
     return message
+
+
+def told_plainly(kind, stranger, folder):
+    """The run in which a stranger takes part."""
+    record = KIND[kind]("stranger", stranger, KIND[kind].required_options, provider=Provider("shop", "1"))
+    if isinstance(stranger, type):
+        stranger.record = record
+    number = len(list(folder.iterdir()))
+    (folder / str(number)).mkdir()
+    return tiny_run(recipe_with(kind), folder / str(number), components=[record, KIND["backbone"]("flat", Flatten)])
 
 
 def with_hook(hook, answer):

@@ -19,7 +19,7 @@ def test_dir_shows_what_is_public_and_all_of_it_is_there():
 
 @pytest.mark.parametrize("name", [name for name in lwmfw.__all__ if name != "__version__"])
 def test_a_public_name_is_that_of_its_home(name):
-    home = lwmfw._HOMES[name]
+    home = lwmfw._homes()[name]
     assert getattr(lwmfw, name) is getattr(import_module(home), name)
 
 

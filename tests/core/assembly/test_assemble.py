@@ -181,7 +181,10 @@ def test_an_exception_in_any_hook_names_file_hook_and_place(hook, tmp_path):
     ("returned", "message"),
     [
         ("{'t': new.logits.sum() * torch.nan}", "term 't' is not finite; the run stopped in step 2, epoch 1, batch 1"),
-        ("{'bce': new.logits.sum()}", "term 'bce' is returned by two components; rename one"),
+        (
+            "{'bce': new.logits.sum()}",
+            "probe.compute_penalty returned term 'bce', which is a term of the objective already",
+        ),
     ],
 )
 def test_what_a_penalty_returns_is_checked(returned, message, tmp_path):

@@ -1,13 +1,14 @@
 """Objects and answers of strangers' methods: never a bug of lwmfw (exit 3), never silence."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
 from helpers.strangers import FOREIGN, KIND, Flat, Head, Stranger, numbered, told
 from torch import nn
 
-from lwmfw import ImageFiles
+from lwmfw import DataSet, ImageFiles
 from lwmfw.assembly.answers import METHODS
 from lwmfw.components import KINDS
 
@@ -26,6 +27,10 @@ def tampered(**values):
 def images(**values):
     return dataclasses.replace(Stranger().load().train, **values)
 
+
+SLIM = images(pixels=torch.zeros(16, 3, 8, 6, dtype=torch.uint8))
+EMPTY = images(pixels=torch.zeros(16, 3, 0, 0, dtype=torch.uint8))
+LISTED = ImageFiles([Path("a")] * 16, torch.arange(16) % 4, 8, 8)
 
 METHOD_ANSWERS = {
     "data.load": [
@@ -53,6 +58,15 @@ METHOD_ANSWERS = {
         tampered(std=[float("nan")] * 3),
         tampered(padding="4"),
         tampered(padding=-1),
+        tampered(padding=9),
+        tampered(skipped=None),
+        tampered(skipped=[Path("a")]),
+        tampered(train=SLIM, test=SLIM),
+        tampered(test=SLIM),
+        tampered(train=EMPTY, test=EMPTY),
+        tampered(train=LISTED, test=LISTED),
+        tampered(mean=torch.zeros(3, 50, 50)),
+        tampered(class_names=["a", "b", "c", "d", "e"]),
         tampered(flip="yes"),
         tampered(train=ImageFiles("abcd", torch.arange(4), 8, 8), test=ImageFiles(["a"] * 4, torch.arange(4), 8, 8)),
         tampered(train=ImageFiles(["a"] * 4, torch.arange(4), 9, 8), test=ImageFiles(["a"] * 4, torch.arange(4), 9, 8)),
@@ -127,3 +141,16 @@ def test_what_is_no_answer_anywhere_is_refused_of_every_method(method, tmp_path)
 def test_a_wrong_answer_of_a_method_is_blamed_on_it(method, answer, tmp_path):
     kind, _, name = method.rpartition(".")
     assert f"shop 1: stranger.{name} " in told(kind or "penalty", answering(name, answer), tmp_path)
+
+
+def test_other_class_names_than_those_the_component_states_are_refused(tmp_path):
+    stranger = type("Naming", (Stranger,), {"class_names": ["a", "b", "c", "e"]})
+    assert "stranger.load returned other class_names than the component states" in told("data", stranger, tmp_path)
+
+
+def test_a_data_set_with_more_to_it_is_a_data_set(tmp_path):
+    class More(DataSet):
+        def __init__(self, plain):
+            self.__dict__.update(vars(plain), more=3)
+
+    assert not told("data", answering("load", lambda: More(Stranger().load())), tmp_path)

@@ -4,20 +4,18 @@ import multiprocessing
 import os
 import re
 import signal
-import subprocess
-import sys
-import time
+import threading
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
-from helpers.command import lwmfw
-from helpers.pictures import make_folder
+from helpers.photographs import gone, photographs
 
 from lwmfw import Component
 from lwmfw.data import workers
 from lwmfw.data.workers import Carried, in_workers, kept_workers, worker_count
 from lwmfw.errors import RunFailed
-from lwmfw.testing import check_codec, tiny_recipe, tiny_run
+from lwmfw.testing import check_codec, tiny_run
 
 CODEC = '''
 """A codec in a file: it notes which process decodes."""
@@ -65,20 +63,6 @@ def alone(monkeypatch):
     return run
 
 
-def photographs(codec="raw", **tables):
-    """Tables of a run that trains on photographs with exemplars, two epochs a step."""
-    root = Path("photographs").resolve()
-    if not root.exists():
-        make_folder(root, ["ant", "bee", "cat", "dog"], count=8)
-    return {
-        "data": {"use": "folder", "root": str(root), "size": 16, "decode": "each epoch"},
-        "objective": {"use": "cross_entropy", "over": "seen"},
-        "memory": {"budget": "3 per class", "select": {"use": "random"}, "codec": {"use": codec}},
-        "training": {"epochs": 2, "batch_size": 4, "lr": 0.05},
-        **tables,
-    }
-
-
 def run_in(tables, folder):
     Path(folder).mkdir()
     return tiny_run(tables, Path(folder))
@@ -115,14 +99,6 @@ def die(batch):
 
 def ten(count=10):
     return [[n] for n in range(count)]
-
-
-def gone(pids, seconds=20):
-    """Whether processes have ended, or do so soon."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and any(Path(f"/proc/{pid}").exists() for pid in pids):
-        time.sleep(0.1)
-    return not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
 # the same bits in every process
@@ -198,12 +174,16 @@ def test_shipped_codecs_reach_workers(start, method):
 
 
 class Unpicklable:
+    def __init__(self, error):
+        self.error = error
+
     def __reduce__(self):
-        raise RecursionError
+        raise self.error
 
 
-def test_what_cannot_be_pickled_arrives_as_none():
-    function, arguments = Carried(Unpicklable()).__reduce__()
+@pytest.mark.parametrize("error", [RecursionError, SystemExit(0)])
+def test_what_cannot_be_pickled_arrives_as_none(error):
+    function, arguments = Carried(Unpicklable(error)).__reduce__()
     assert function(*arguments).content is None
     function, arguments = Carried([1, 2]).__reduce__()
     assert function(*arguments).content == [1, 2]
@@ -232,6 +212,42 @@ def test_a_codec_that_fails_is_named_with_its_provider_and_the_exemplar(start, m
         str(failed.value),
     )
     assert failed.value.exit_code == 1
+
+
+@pytest.mark.parametrize("method", ["encode", "decode"])
+def test_a_codec_that_exits_ends_no_worker_and_is_named(start, method):
+    start("fork")
+    leave = "raise SystemExit(0)"
+    more = f"self.encode = lambda pixels: exec({leave!r})"
+    tables = codec_file(more=more) if method == "encode" else codec_file(then=leave)
+    with pytest.raises(RunFailed, match=rf"^noting\.py:\d+: Noting\.{method} raised SystemExit: 0; the run stopped"):
+        run_in(tables, "failing")
+
+
+def test_a_codec_that_exits_when_it_is_pickled_decodes_in_the_main_process(start, alone):
+    tables = codec_file(more="type(self).__getstate__ = lambda self: exit()")
+    expected = bits(alone(tables, "alone"))
+    start("fork")
+    assert bits(run_in(tables, "workers")) == expected
+
+
+class Here:
+    """Work that notes which thread pickles it."""
+
+    threads: ClassVar[list] = []
+
+    def __call__(self, batch):
+        return batch
+
+    def __getstate__(self):
+        self.threads.append(threading.current_thread() is threading.main_thread())
+        return {}
+
+
+def test_work_is_pickled_by_the_main_thread_first(start):
+    start("fork")
+    assert len(list(in_workers(Here(), ten(), 10))) == 10
+    assert Here.threads[0]
 
 
 def test_a_codec_that_fails_to_encode_is_named_rather_than_the_file(start):
@@ -332,77 +348,3 @@ def test_one_core_decodes_by_itself(monkeypatch):
     assert worker_count() == 0
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(99)))
     assert worker_count() == 8
-
-
-# how they end
-
-ORPHANS = """
-import multiprocessing, os, signal, time
-from lwmfw.data import workers
-
-def process_of(batch):
-    time.sleep(0.1)
-    return os.getpid()
-
-if __name__ == "__main__":
-    multiprocessing.set_start_method("{method}")
-    workers.worker_count = lambda: 2
-    with workers.kept_workers():
-        print(*{{pid for _, pid in workers.in_workers(process_of, [[n] for n in range(10)], 10)}}, flush=True)
-        {end}
-"""
-ENDS = {"killed": "os.kill(os.getpid(), signal.SIGKILL)", "over": "pass", "failed": "raise SystemExit(7)"}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("end", ENDS)
-@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
-def test_no_worker_outlives_its_program(method, end):
-    Path("program.py").write_text(ORPHANS.format(method=method, end=ENDS[end]))
-    done = subprocess.run([sys.executable, "program.py"], capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == {"killed": -signal.SIGKILL, "over": 0, "failed": 7}[end]
-    pids = done.stdout.split()
-    assert pids, done.stderr
-    assert gone(pids)
-    assert "Traceback" not in done.stderr
-    assert end == "killed" or not done.stderr
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_to_the_run_and_its_workers_is_an_interruption(number, code):
-    tables = photographs(training={"epochs": 500, "batch_size": 4}, observers=[{"use": "console"}])
-    recipe = tiny_recipe(tables, Path())
-    program = (
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job ignores it
-        "from lwmfw.data import workers; workers.worker_count = lambda: 2\n"
-        "from lwmfw.cli import main; main()"
-    )
-    command = [sys.executable, "-c", program, "run", str(recipe), "--out", "run", "--device", "cpu"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
-        said = ""
-        while "epoch 2/" not in said:
-            said += process.stderr.readline()
-        pids = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        assert len(pids) == 2
-        for pid in map(int, [*pids, process.pid]):  # as a batch system does it: the parent hears of it last
-            os.kill(pid, number)
-            time.sleep(0.3)
-        said = process.stderr.read()
-        assert process.wait(30) == code, said
-        assert gone(pids)
-    assert "Traceback" not in said
-    assert "interrupted in step 1" in said
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_the_command_line_starts_workers_either_way(method):
-    recipe = tiny_recipe(photographs(), Path())
-    Path("sitecustomize.py").write_text(
-        f"import multiprocessing; multiprocessing.set_start_method('{method}', force=True)"
-    )
-    path = os.pathsep.join([".", os.environ.get("PYTHONPATH", "")])
-    done = lwmfw("run", recipe, "--out", "run", "--device", "cpu", env={"PYTHONPATH": path})
-    assert done.returncode == 0, done.stderr
-    assert Path("run/DONE").exists()

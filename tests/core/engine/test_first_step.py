@@ -1,12 +1,14 @@
 """`run --from RUN`: the first step of another run in place of training it again."""
 
 import json
+import re
+from dataclasses import replace
 
 import pytest
 import torch
 
 import lwmfw
-from lwmfw import Observer, Penalty, hookimpl
+from lwmfw import ExtraPhase, Observer, Penalty, Refiner, hookimpl
 from lwmfw.errors import CheckpointRefused, UserError
 from lwmfw.testing import tiny_recipe, tiny_run
 from lwmfw.testing.tiny import beside_installed
@@ -169,6 +171,89 @@ def test_observers_may_differ(finished, tmp_path, monkeypatch):
     monkeypatch.setattr("lwmfw.recipe.load.discover", lambda plugins: catalogue)
     taken_from(finished, BASE | {"observers": [{"use": "watch"}]}, tmp_path / "taken")
     assert seen == [1, 1, 2, 2, 3, 3]
+
+
+class Even:
+    """Trains on what the memory will keep in every step, the first included."""
+
+    def __init__(self, options):
+        pass
+
+    @hookimpl
+    def plan_phases(self, main):
+        return [replace(main, name="even", balanced=True)]
+
+
+class Even2(Even):
+    """Likewise, by a plan that depends on how many steps there are."""
+
+    @hookimpl
+    def plan_phases(self, step, main):
+        return [replace(main, name="even", balanced=True, epochs=step.total)]
+
+
+class Keeping:
+    """A refiner that changes nothing."""
+
+    def __init__(self, options):
+        pass
+
+    @hookimpl(wrapper=True)
+    def select_memory(self):
+        return (yield)
+
+
+class Watching(Keeping):
+    """One that acts before exemplars are selected, too."""
+
+    @hookimpl
+    def before_memory(self):
+        pass
+
+
+@pytest.fixture
+def even(monkeypatch):
+    """A recipe with a phase of balanced images in the first step."""
+    records = [ExtraPhase("even", Even), ExtraPhase("even2", Even2)]
+    records += [Refiner("keeping", Keeping), Refiner("watching", Watching)]
+    catalogue = beside_installed(records)
+    monkeypatch.setattr("lwmfw.recipe.load.discover", lambda plugins: catalogue)
+    return BASE | {"phases": [{"use": "even"}]}
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"budget": "4 per class"}, "memory.budget"),
+        ({"select": {"use": "herding"}}, "memory.select.use"),
+        ({"rate": {"use": "dynamic"}}, "memory.rate.use"),
+        ({"codec": {"use": "jpeg"}}, "memory.codec.use"),
+        ({"refine": [{"use": "watching"}]}, "memory.refine.watching"),
+    ],
+)
+def test_what_a_balanced_first_step_is_trained_on_has_to_be_the_same(even, change, key, tmp_path):
+    before = tiny_run(even, tmp_path).path
+    with pytest.raises(UserError, match=rf"in another way \({re.escape(key)} differs\)"):
+        taken_from(before, even | {"memory": MEMORY | change}, tmp_path / "taken")
+
+
+def test_a_first_step_with_a_balanced_phase_has_the_bits_of_the_full_run(even, tmp_path):
+    before = tiny_run(even, tmp_path).path
+    changed = even | {"memory": MEMORY | {"refine": [{"use": "keeping"}], "replay": 0.5}, "training": {"lr": 0.2}}
+    changed["training"]["first"] = {"lr": 0.1}
+    (tmp_path / "full").mkdir()
+    full = tiny_run(changed, tmp_path / "full").path
+    taken = results(taken_from(before, changed, tmp_path / "taken"))
+    assert {key: value for key, value in taken.items() if key != "first_step"} == results(full)
+
+
+def test_a_plan_of_the_first_step_that_depends_on_their_number_is_compared(even, tmp_path):
+    even |= {"phases": [{"use": "even2"}]}
+    before = tiny_run(even, tmp_path).path
+    with pytest.raises(UserError, match=r"in another way \(phases differs\)"):
+        taken_from(before, even | {"scenario": {"first": 2, "increment": 4}}, tmp_path / "taken")
+    with pytest.raises(UserError, match=r"tiny\.toml.*: scenario\.increment: the list has 9 classes, 5 too many"):
+        taken_from(before, even | {"scenario": {"first": 2, "increment": [9]}}, tmp_path / "other")
 
 
 def test_what_is_no_finished_run_is_refused(tmp_path):

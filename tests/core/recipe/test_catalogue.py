@@ -6,6 +6,7 @@ import pytest
 from helpers.plugin_files import ANGLES
 
 import lwmfw
+from lwmfw import Penalty
 from lwmfw.assembly.assemble import assemble
 from lwmfw.errors import UserError
 from lwmfw.recipe.catalogue import discover
@@ -71,6 +72,24 @@ def test_a_broken_package_is_quoted_only_when_a_name_is_missing(tmp_path, monkey
         load_recipe(tiny_recipe({"penalties": [{"use": "angles"}]}, tmp_path))
 
 
+HEAD = """
+from lwmfw import Field, Objective, Options, Penalty, hookimpl
+
+class Mute:
+    def __repr__(self): raise KeyError("no")
+
+class Answering:
+    def __getattr__(self, name): return 1
+
+class Use(Options): use: str = ""
+class As(Options): other: str = Field("", alias="as")
+answering = Answering()
+
+@hookimpl
+def register_components():
+    """
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -93,6 +112,40 @@ def test_a_broken_package_is_quoted_only_when_a_name_is_missing(tmp_path, monkey
             "from lwmfw import hookimpl, Penalty\n@hookimpl\ndef register_components(): yield Penalty('x', dict, dict)",
             "mine.py: the options of 'x' are no subclass of lwmfw.Options",
         ),
+        *(
+            (HEAD + lines, message)
+            for lines, message in [
+                ("return None", "register_components yields no record; yield one for each component"),
+                ("yield from ()", "register_components yields no record; yield one for each component"),
+                ("return 5", "register_components returned 5; yield the records"),
+                ("yield 'x\\n' * 500", r"register_components yielded 'x\nx\n"),
+                ("yield Mute()", "register_components yielded a value of type Mute; yield one of Data, "),
+                (
+                    "yield Penalty(5, dict)",
+                    "a penalty is named 5, but a name input should be a valid string; rename it",
+                ),
+                *(
+                    (
+                        f"yield Penalty({name!r}, dict)",
+                        f"a penalty is named {name!r}, but a name should match pattern '^",
+                    )
+                    for name in ("[memory]", "a/b", "x y", "x\ny", "", ".")
+                ),
+                ("yield Penalty('x' * 101, dict)", "but a name should have at most 100 characters; rename it"),
+                ("yield Penalty('x', 5)", "the factory of 'x' is 5, which cannot be called; give the class whose"),
+                ("yield Penalty('x', dict, Options())", "the options of 'x' are no subclass of lwmfw.Options; derive"),
+                ("yield Objective('x', dict, Options)", "no subclass of lwmfw.ObjectiveOptions; derive"),
+                (
+                    "yield Penalty('x', dict, Use)",
+                    "the options of 'x' have a 'use', which every component's table has; r",
+                ),
+                (
+                    "yield Penalty('x', dict, As)",
+                    "the options of 'x' have a 'as', which every component's table has; r",
+                ),
+                ("yield from [Penalty('x', dict)] * 2", "registers two of kind penalty named 'x'; rename one"),
+            ]
+        ),
         (
             "from lwmfw import hookimpl\n@hookimpl\ndef register_components(): raise ValueError('no')",
             "mine.py: cannot be imported: ValueError: no",
@@ -104,6 +157,14 @@ def test_a_plug_in_file_that_cannot_be_used_is_refused(text, message, tmp_path):
     with pytest.raises(UserError) as refused:
         load_recipe(tiny_recipe({"plugins": ["mine.py"]}, tmp_path))
     assert message in str(refused.value)
+    assert "mine.py: " in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert len(str(refused.value)) < 400
+
+
+def test_a_record_that_tests_hand_over_is_held_to_the_same(tmp_path):
+    with pytest.raises(UserError, match=r"^test: a penalty is named 'a/b', but a name should match pattern"):
+        tiny_run({}, tmp_path, components=[Penalty("a/b", dict)])
 
 
 def test_a_missing_plug_in_file_is_refused(tmp_path):

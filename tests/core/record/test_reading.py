@@ -11,6 +11,7 @@ from helpers.pictures import make_folder
 import lwmfw
 from lwmfw import UserError
 from lwmfw.data.decoding import decode_images
+from lwmfw.engine.opened import OpenedRun
 from lwmfw.errors import CheckpointRefused
 from lwmfw.record.reading import RecordedRun
 from lwmfw.testing import tiny_run
@@ -74,8 +75,15 @@ def test_exemplars_of_a_run_without_memory_are_refused(tmp_path):
 
 def test_preprocessing_is_what_the_model_was_trained_with(done, opened):
     shape, data = opened.preprocessing, done.run.data
+    assert opened.preprocessing is shape
     assert (shape.channels, shape.size, shape.resize) == (3, data.train.size, 0)
     assert (shape.mean, shape.std) == (list(data.mean), list(data.std))
+
+
+def test_exemplars_of_the_first_step_need_no_other_checkpoint(done, tmp_path):
+    shutil.copytree(done.path, tmp_path / "copy")
+    (tmp_path / "copy" / "checkpoints" / "step-0003" / "manifest.json").write_text("{}")
+    assert len(OpenedRun(tmp_path / "copy").exemplars(1)) == 6
 
 
 def test_photographs_among_the_exemplars_can_be_shown(tmp_path):

@@ -3,9 +3,12 @@
 import csv
 import io
 import json
+import re
+from types import SimpleNamespace
 
 import pytest
 import torch
+from helpers.command import lwmfw
 
 from lwmfw import UserError
 from lwmfw.assembly.calls import Position
@@ -115,6 +118,41 @@ def test_results_of_another_format_are_refused(change, tmp_path):
     file.write_text(json.dumps(results_of(THREE).to_json() | change))
     with pytest.raises(UserError, match=r"results\.json: not the results of a run"):
         _ = RecordedRun(tmp_path).results
+
+
+def edited(index, **values):
+    """Results in which someone has changed a step."""
+    plain = results_of(THREE).to_json()
+    plain["steps"][index].update(values)
+    return plain
+
+
+@pytest.mark.parametrize(
+    "plain",
+    [
+        edited(0, accuracy=[1]),
+        edited(0, accuracy={"cnn": "x"}),
+        edited(0, accuracy={"nme": 0.1}),
+        edited(2, accuracy={}),
+        edited(1, accuracy_by_step={"cnn": []}),
+        edited(1, accuracy_by_step={"cnn": [0.1, None]}),
+        edited(1, accuracy_by_step={}),
+        edited(1, step=3),
+        edited(1, seen="x"),
+        edited(1, more=1),
+        results_of(THREE).to_json() | {"recipe": [5]},
+        results_of(THREE).to_json() | {"class_names": 3},
+        results_of(THREE).to_json() | {"seed": "x"},
+        [],
+    ],
+    ids=lambda plain: "",
+)
+@pytest.mark.parametrize("form", ["table", "csv"])
+def test_results_that_were_edited_are_refused(plain, form, tmp_path):
+    (tmp_path / "results.json").write_text(json.dumps(plain))
+    done = lwmfw("compare", tmp_path / "results.json", "--format", form)
+    assert done.returncode == 2, done.stderr
+    assert re.search(r"results\.json: not the results of a run \(\w+\); name another\n$", done.stderr)
 
 
 def test_accuracy_csv_is_tidy():
@@ -227,15 +265,21 @@ def test_a_term_that_is_not_finite_is_named_with_the_first_bad_batch(bad, batche
         means.to_host(position)
 
 
+def part(name):
+    """As much of a component as is told of it."""
+    return SimpleNamespace(name=name, provider=f"{name}.py", failure=RunFailed)
+
+
 def test_terms_are_merged_in_recipe_order():
-    terms = merge_terms(scalars(bce=1.0), [scalars(L_D=2.0), {}, scalars(L_AD=3.0, more=4.0)], Position())
+    answers = [(part("a"), scalars(L_D=2.0)), (part("b"), {}), (part("c"), scalars(L_AD=3.0, more=4.0))]
+    terms = merge_terms(scalars(bce=1.0), answers)
     assert [(name, value.item()) for name, value in terms.items()] == [
         ("bce", 1.0), ("L_D", 2.0), ("L_AD", 3.0), ("more", 4.0),
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("penalties", [[{"L_D": 1.0}, {"L_D": 1.0}], [{"L_D": 1.0}, {"bce": 1.0}]])
-def test_a_repeated_term_is_refused(penalties):
-    repeated = next(iter(penalties[1]))
-    with pytest.raises(RunFailed, match=f"term '{repeated}' is returned by two components"):
-        merge_terms(scalars(bce=1.0), [scalars(**terms) for terms in penalties], Position())
+@pytest.mark.parametrize(("repeated", "owner"), [("L_D", "a of a.py"), ("bce", "the objective")])
+def test_a_repeated_term_is_refused_with_the_names_of_both(repeated, owner):
+    said = f"^b.py: b.compute_penalty returned term '{repeated}', which is a term of {owner} already; rename one$"
+    with pytest.raises(RunFailed, match=said):
+        merge_terms(scalars(bce=1.0), [(part("a"), scalars(L_D=1.0)), (part("b"), scalars(**{repeated: 1.0}))])

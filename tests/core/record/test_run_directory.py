@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
 import pytest
+from helpers.command import lwmfw
 
 from lwmfw.errors import RunBusy, UserError
 from lwmfw.recipe.load import load_recipe
@@ -95,3 +97,25 @@ def test_the_epochs_of_an_unfinished_step_are_forgotten(resolved, tmp_path):
     directory.forget_epochs_after(1)
     assert [json.loads(line) for line in file.read_text().splitlines()] == rows[:2]
     directory.close()
+
+
+def test_lines_of_no_epoch_are_forgotten_too(resolved, tmp_path):
+    directory, _ = open_directory(resolved, tmp_path / "run", "auto")
+    directory.log_epoch({"step": 1, "epoch": 1})
+    with (tmp_path / "run" / "metrics.jsonl").open("ab") as file:
+        file.write(b'{bad\n[1]\n3\n{"step": "1"}\n{"epoch": 1}\n\xff\xfe\n')
+    directory.forget_epochs_after(1)
+    assert (tmp_path / "run" / "metrics.jsonl").read_text() == '{"step": 1, "epoch": 1}\n'
+
+
+@pytest.mark.parametrize(
+    "damage", [b"\xff\xfe", b"[[", b"", b"plugins = 3"], ids=["bytes", "no TOML", "empty", "values"]
+)
+def test_a_damaged_recipe_is_refused_in_the_same_words_by_resume_and_run(damage, tmp_path):
+    recipe = tiny_recipe({}, tmp_path)
+    open_directory(load_recipe(recipe), tmp_path / "run", "auto")[0].close()
+    (tmp_path / "run" / "resolved.toml").write_bytes(damage)
+    resumed, run = lwmfw("resume", tmp_path / "run"), lwmfw("run", recipe, "--out", tmp_path / "run")
+    assert resumed.returncode == run.returncode == 4
+    assert resumed.stderr == run.stderr
+    assert re.search(r"resolved\.toml: damaged \(.*\); restore it or start the run anew\n$", run.stderr)

@@ -11,6 +11,7 @@ from torchvision import models
 
 from lwmfw import UserError
 from lwmfw.model.growing import Model, frozen_copy
+from lwmfw.model.outputs import Form
 from lwmfw.testing import check_backbone, tiny_run
 from lwmfw_plugins.backbones._torchvision import build_network
 from lwmfw_plugins.backbones.torchvision import AUXILIARY, POOLED, Torchvision, TorchvisionOptions
@@ -87,7 +88,7 @@ def test_one_channel_is_repeated_to_three():
 
 
 def test_maps_can_be_differentiated_twice_and_frozen():
-    model = Model(build_network(seeded("resnet18"), ""), LinearHead(512), stages=4)
+    model = Model(build_network(seeded("resnet18"), ""), LinearHead(512), form=Form(512, 4, 0, True))
     model.grow(2)
     model.double().train()
     images = torch.randn(4, 3, 32, 32, dtype=torch.float64)

@@ -217,7 +217,7 @@ def test_the_change_of_volume_is_relative_and_a_mean_over_classes():
 def memory(**codec):
     return SEEN | {
         "memory": {"budget": "6 kB", "select": {"use": "herding"}, "codec": {"use": "jpeg"} | codec},
-        "evaluation": {"classifiers": ["cnn", "nme"]},
+        "readouts": [{"use": "cnn"}, {"use": "nme"}],
     }
 
 

@@ -95,7 +95,7 @@ def schema() -> None:
 
 
 def compare(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories, or results.json files.")],
     format_: Annotated[TableFormat, typer.Option("--format", help="table, or tidy csv.")] = TableFormat.TABLE,
 ) -> None:
     """Put the results of runs side by side; seeds of one variant are averaged."""

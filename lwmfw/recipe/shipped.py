@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from lwmfw.errors import UserError, did_you_mean
+from lwmfw.errors import UserError, did_you_mean, shown
 
 
 def folder() -> Path:
@@ -38,7 +38,13 @@ def find(name: str) -> Path:
 
 def locate(recipe: Path | str) -> Path:
     """The file that a person means: a path, or else the name of a shipped recipe."""
-    return Path(recipe) if os.path.exists(recipe) else recipes().get(str(recipe), Path(recipe))
+    known, name = recipes(), str(recipe).removesuffix(".toml")
+    if os.path.exists(recipe) or name in known:
+        return Path(recipe) if os.path.exists(recipe) else known[name]
+    hint = did_you_mean(name, known)
+    if hint and os.sep not in name:
+        raise UserError(f"{shown(str(recipe), 1000)}: no such file{hint}")
+    return Path(recipe)
 
 
 def purpose(path: Path) -> str:

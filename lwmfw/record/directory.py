@@ -176,7 +176,8 @@ def _step_of(line: str) -> int:
 def _check_resumable(directory: RunDirectory, resolved: Resolved, resume: Resume) -> None:
     path = directory.path
     if (path / "DONE").exists():
-        raise UserError(f"{path}: holds a finished run; choose another --out")
+        done = f"nothing is left to do, `lwmfw compare {path}` shows its results" if resume == "must" else ""
+        raise UserError(f"{path}: holds a finished run; {done or 'choose another --out'}")
     key = first_difference(_portable(RecordedRun(path).tables), _portable(resolved.tables()))
     if key:
         raise UserError(f"{path}: holds a run of another recipe ({key} differs); choose another --out")

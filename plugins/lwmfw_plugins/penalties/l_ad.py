@@ -68,6 +68,7 @@ class AttentionDistillation:
     """
 
     needs = frozenset({"old", "pooled"})
+    spares_first_step = True
 
     def __init__(self, options: AttentionOptions) -> None:
         self.options = options

@@ -59,7 +59,8 @@ def _variants(runs: Sequence[RecordedRun]) -> dict[str, list[RecordedRun]]:
         varied = " ".join(f"{key}={run.settings[key]}" for key in differing if key in run.settings)
         # results alone say nothing of their settings; what they were measured on tells them apart all the same
         if len({_measured_on(other) for other in runs if other.results.recipe == name}) > 1:
-            varied = f"{varied} on ".lstrip() + "{} classes from {}, {} first".format(*_measured_on(run))
+            count, one, opening = _measured_on(run)
+            varied = f"{varied} on {count} classes from {one}, {opening} first".strip()
         unfinished = "" if run.results.complete else " (unfinished)"
         groups.setdefault(f"{name} {varied}".strip() + unfinished, []).append(run)
     for label, group in groups.items():
@@ -74,7 +75,7 @@ def _variants(runs: Sequence[RecordedRun]) -> dict[str, list[RecordedRun]]:
 def _measured_on(run: RecordedRun) -> tuple[int, str, int]:
     """Number of classes, the first of them by name, and how many the first step has."""
     results = run.results
-    return len(results.class_names), min(results.class_names), results.steps[0].seen if results.steps else 0
+    return len(results.class_names), min(results.class_names, default=""), results.steps[0].seen if results.steps else 0
 
 
 def _spread(values: list[float]) -> str:

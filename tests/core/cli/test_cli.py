@@ -227,3 +227,8 @@ def test_a_signal_stops_a_run_that_resume_finishes(number, code, tmp_path):
         for step in results["steps"]:
             del step["train_seconds"]
     assert cut == whole
+
+
+def test_a_mistyped_recipe_is_suggested_and_a_suffix_does_no_harm():
+    assert lwmfw("check", "lwn").stderr.strip() == "lwn: no such file; did you mean 'lwm'?"
+    assert lwmfw("check", "lwm.toml").returncode == 0

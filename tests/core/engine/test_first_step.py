@@ -267,3 +267,8 @@ def test_a_damaged_first_checkpoint_is_refused(tmp_path):
     tensors.write_bytes(tensors.read_bytes()[:-1] + b"x")
     with pytest.raises(CheckpointRefused, match="damaged"):
         taken_from(path, BASE, tmp_path / "taken")
+
+
+def test_lwm_takes_the_first_step_of_fine_tuning(finished, tmp_path):
+    lwm = BASE | {"penalties": [{"use": "L_D"}, {"use": "L_AD", "weight": 0.1}]}
+    assert results(taken_from(finished, lwm, tmp_path / "taken"))["complete"]

@@ -283,3 +283,12 @@ def test_a_repeated_term_is_refused_with_the_names_of_both(repeated, owner):
     said = f"^b.py: b.compute_penalty returned term '{repeated}', which is a term of {owner} already; rename one$"
     with pytest.raises(RunFailed, match=said):
         merge_terms(scalars(bce=1.0), [(part("a"), scalars(L_D=1.0)), (part("b"), scalars(**{repeated: 1.0}))])
+
+
+def test_results_of_other_data_are_another_row_even_without_settings():
+    ours, theirs = results_of(THREE), results_of(THREE, seed=2)
+    theirs.class_names = ["apple", *theirs.class_names[1:]]
+    _, rows = comparison_rows(named(ours, theirs))
+    assert [row[2] for row in rows] == ["1", "1"]
+    assert len({row[0] for row in rows}) == 2
+    assert "classes from apple" in rows[1][0]

@@ -63,13 +63,18 @@ def pod_distance(
         A scalar, zero for equal maps. Normalised, distances are at most 2, and sqrt(2) if activations are squared. A
         distance that is not squared has a gradient of the same length however small it is, and none at zero.
     """
+    import torch
     from torch.linalg import vector_norm
     from torch.nn.functional import normalize
 
+    from lwmfw_plugins.penalties._energies import Energies
+
     def vectors(maps: Tensor) -> Tensor:
-        maps = maps.float() if maps.dtype.itemsize < 4 else maps  # computed in bf16
-        # a product's derivative passes over the maps less often than that of square, which is a power's
-        vector = pooled(maps * maps if square else maps, mode)
+        if square and mode == "spatial":  # as published: the same sums, whose gradient is one pass
+            vector = torch.cat([sums.flatten(1) for sums in Energies.apply(maps)], 1)
+        else:
+            maps = maps.float() if maps.dtype.itemsize < 4 else maps  # computed in bf16
+            vector = pooled(maps * maps if square else maps, mode)
         return normalize(vector) if normalise else vector
 
     difference = vectors(new) - vectors(old)

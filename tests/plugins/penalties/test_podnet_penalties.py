@@ -14,6 +14,7 @@ from lwmfw import Step, UserError
 from lwmfw.testing import outputs_pair, penalty_terms, tiny_run
 from lwmfw_plugins.classifiers._heads import CosineHead
 from lwmfw_plugins.penalties._adaptive import adaptive_factor
+from lwmfw_plugins.penalties._energies import Energies
 from lwmfw_plugins.penalties.kd import KDOptions, SoftmaxDistillation, softmax_divergence
 from lwmfw_plugins.penalties.less_forget import LessForget, LessForgetOptions, cosine_distance
 from lwmfw_plugins.penalties.margin_ranking import MarginRanking, MarginRankingOptions, margin_ranking
@@ -159,6 +160,24 @@ def test_maps_in_bfloat16_are_compared_in_float32(mode):
     actual = pod_distance(new, old, mode)
     assert actual.dtype == torch.float32
     assert_close(actual, pod_distance(new.float(), old.float(), mode), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_energies_are_sums_of_squares_and_have_two_derivatives(layout):
+    maps = random(2, 3, 4, 5).contiguous(memory_format=layout).requires_grad_()
+    over_width, over_height = Energies.apply(maps)
+    assert_close(over_width, maps.square().sum(3).permute(0, 2, 1))
+    assert_close(over_height, maps.square().sum(2).permute(0, 2, 1))
+    assert torch.autograd.gradcheck(Energies.apply, maps)
+    assert torch.autograd.gradgradcheck(Energies.apply, maps)
+
+
+def test_the_gradient_of_maps_in_bfloat16_is_rounded_once():
+    rough = random(2, 3, 4, 5).bfloat16().requires_grad_()
+    exact = rough.detach().float().requires_grad_()
+    sum(sums.pow(2).sum() for sums in Energies.apply(rough)).backward()
+    sum(sums.pow(2).sum() for sums in Energies.apply(exact)).backward()
+    assert_close(rough.grad, exact.grad.bfloat16(), rtol=0, atol=0)
 
 
 @given(st.sampled_from(MODES), st.integers(1, 5), st.integers(1, 6), st.integers(0, 2**31), st.floats(1e-2, 1e2))

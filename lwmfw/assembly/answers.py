@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -71,8 +71,7 @@ def phases(answer: Any, offered: Offered) -> str:
     if answer is None:
         return ""
     if not isinstance(answer, list | tuple) or not all(isinstance(phase, Phase) for phase in answer):
-        what = told(answer) if not isinstance(answer, list | tuple) else "a list of " + _types(answer)
-        return f"returned {what}; return a list of Phase, such as [replace(main, name=...)], or None"
+        return f"returned {_list_told(answer)}; return a list of Phase, such as [replace(main, name=...)], or None"
     for phase in answer:
         if not (isinstance(phase.name, str) and phase.name):
             return f"plans a phase named {quoted(phase.name)}; name it by a string"
@@ -95,8 +94,7 @@ def parameter_groups(answer: Any, offered: Offered) -> str:
     if answer is None:
         return ""
     if not isinstance(answer, list | tuple) or not all(isinstance(group, Mapping) for group in answer):
-        what = told(answer) if not isinstance(answer, list | tuple) else "a list of " + _types(answer)
-        return f'returned {what}; return a list of dicts such as {{"params": [...], "lr": 0.01}}, or None'
+        return f'returned {_list_told(answer)}; return a list of dicts such as {{"params": [...], "lr": 0.01}}, or None'
     known = {id(parameter) for parameter in offered["model"].parameters()}
     grouped: list[int] = []
     for group in answer:
@@ -238,8 +236,7 @@ def scores(answer: Any, features: Tensor) -> str:
 def encoded(answer: Any, pixels: Tensor) -> str:
     """Of a codec's encode."""
     if not isinstance(answer, list) or not all(type(each) is bytes for each in answer):
-        what = told(answer) if not isinstance(answer, list) else "a list of " + _types(answer)
-        return f"returned {what}; return a list of bytes"
+        return f"returned {_list_told(answer)}; return a list of bytes"
     if len(answer) != len(pixels):
         return f"encoded {len(pixels)} images as {len(answer)}; return the bytes of each"
     return ""
@@ -295,8 +292,12 @@ def _listed_tuples(value: Any) -> Any:
     return {key: _listed_tuples(each) for key, each in value.items()} if isinstance(value, dict) else value
 
 
-def _types(values: Iterable[object]) -> str:
-    return ", ".join(dict.fromkeys(type(value).__name__ for value in values))
+def _list_told(answer: object) -> str:
+    """What is no list of the right things: a list or a tuple by the types in it, anything else as itself."""
+    if not isinstance(answer, list | tuple) or not answer:
+        return told(answer)
+    kind = "list" if isinstance(answer, list) else "tuple"
+    return f"a {kind} of " + ", ".join(dict.fromkeys(type(value).__name__ for value in answer))
 
 
 def _listed(answer: Mapping[Any, Any]) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lwmfw.errors import UserError, did_you_mean, shown
+from lwmfw.recipe import shipped
 
 MAX_BYTES = 64 * 1024
 MAX_DEPTH = 32
@@ -154,8 +155,12 @@ def _base(source: Source, name: object) -> Path:
     if Path(name).is_absolute() or not inside:
         raise UserError(f"{place}: extends: '{shown(name)}' leaves the folder of the recipe; move the base into it")
     if not found:
-        known = [p.name for p in folder.glob("*.toml")][:200]
-        raise UserError(f"{place}: extends: no file '{shown(name)}' beside the recipe{did_you_mean(name, known)}")
+        known = [p.name for p in folder.glob("*.toml") if p.is_file() and p != source.path][:200]
+        hint = did_you_mean(name, known) or "; write it there"
+        key = name.removesuffix(".toml")
+        if name.endswith(".toml") and key in shipped.recipes():
+            hint = f"; `lwmfw recipes {key} --copy {shown(str(folder))}` puts the shipped one there"
+        raise UserError(f"{place}: extends: no file '{shown(name)}' beside the recipe{hint}")
     return folder / name
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from lwmfw_plugins.readouts._sums import Sums
 
 
-class FromSums:
+class FromSums(ABC):
     """A read-out of which `solve` makes of the sums what `scores` needs.
 
     An image counts once, as it is, in the step that brings its class; an exemplar is not taken in again.
@@ -43,9 +44,9 @@ class FromSums:
 
         return rounded(features)
 
+    @abstractmethod
     def solve(self, sums: Sums) -> None:
         """Make of the sums what `scores` needs."""
-        raise NotImplementedError
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps, and what counts as the read-out's bytes."""

@@ -326,7 +326,8 @@ def no_term(self):
 def test_an_attribute_of_its_own_is_none_of_our_business(attribute, tmp_path):
     own = {"__init__": lambda self, options: None, "compute_penalty": hookimpl(no_term), attribute: 1}
     catalogue = beside_installed([Penalty("probe", type("Probe", (), own), provider=Provider("mine"))])
-    assemble(load_recipe(tiny_recipe({"penalties": [{"use": "probe"}]}, tmp_path), catalogue=catalogue))
+    parts = assemble(load_recipe(tiny_recipe({"penalties": [{"use": "probe"}]}, tmp_path), catalogue=catalogue))
+    assert "probe" in parts.components
 
 
 def test_every_component_is_offered_its_name_in_the_recipe(tmp_path):

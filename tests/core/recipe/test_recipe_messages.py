@@ -184,6 +184,17 @@ MESSAGES = {
         'extends = "bsae.toml"\n[data]',
         "recipe.toml:1: extends: no file 'bsae.toml' beside the recipe; did you mean 'base.toml'?",
     ),
+    "shipped base": (
+        "[data]",
+        'extends = "fashion-mnist-mini/finetune.toml"\n[data]',
+        "recipe.toml:1: extends: no file 'fashion-mnist-mini/finetune.toml' beside the recipe; "
+        "`lwmfw recipes fashion-mnist-mini/finetune --copy .` puts the shipped one there",
+    ),
+    "unknown base": (
+        "[data]",
+        'extends = "xyz"\n[data]',
+        "recipe.toml:1: extends: no file 'xyz' beside the recipe; write it there",
+    ),
     "base that is no name": (
         "[data]",
         "extends = 3\n[data]",

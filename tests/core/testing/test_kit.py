@@ -190,7 +190,13 @@ def test_an_option_can_have_any_name():
         given: bool = Field(True, description="on or off")
         record: bool = Field(True, description="on or off")
 
-    check(Penalty("x", part(after_update=hookimpl(lambda self: None)), Odd), {"reaches_model": False}, given=False)
+    seen = set()
+    remembering = part(
+        __init__=lambda self, options: seen.add((options.given, options.record)),
+        after_update=hookimpl(lambda self: None),
+    )
+    check(Penalty("x", remembering, Odd), {"reaches_model": False}, given=False)
+    assert seen == {(False, True)}
 
 
 def test_what_is_undescribed_is_refused():

@@ -66,10 +66,6 @@ class Sums:
         self.moments.index_add_(1, labels.cpu(), h.T)
         self.counts += torch.bincount(labels.cpu(), minlength=classes)
 
-    def moved(self, by: Tensor) -> Sums:
-        """The sums of images whose h were mapped by a matrix (M, M): h -> h by."""
-        return Sums(by.T @ self.gram @ by, by.T @ self.moments, self.counts.clone())
-
     @property
     def means(self) -> Tensor:
         """(C, M), zero for a class without images."""
@@ -94,6 +90,17 @@ def shrunk(matrix: Tensor, share: float) -> Tensor:
     """A covariance drawn towards a multiple of the identity: (1 - s) S + s mean(diag S) I."""
     diagonal = torch.eye(len(matrix), dtype=matrix.dtype) * matrix.diagonal().mean()
     return (1 - share) * matrix + share * diagonal
+
+
+def discriminant(matrix: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights (M, C) and biases (C,) of the discriminants m_c S^-1 h - m_c S^-1 m_c / 2.
+
+    Args:
+        matrix: S, (M, M), symmetric and positive definite.
+        means: m, (C, M).
+    """
+    weights = torch.linalg.solve(matrix, means.T)
+    return weights, -0.5 * (means.T * weights).sum(0)
 
 
 def lift_matrix(features: int, width: int, seed: int) -> Tensor:

@@ -65,14 +65,10 @@ class Fecam(FromSums):
 
     def solve(self, sums: Sums) -> None:
         """Means, and the inverse of the correlations applied to them."""
-        import torch
-
-        from lwmfw_plugins.readouts._sums import LEVELS, covariance
+        from lwmfw_plugins.readouts._sums import LEVELS, covariance, discriminant
 
         matrix = correlations(covariance(sums) / LEVELS**2, self.options.diagonal, self.options.beside)
-        means = sums.means / LEVELS
-        self.weights = torch.linalg.solve(matrix, means.T)
-        self.biases = -0.5 * (means.T * self.weights).sum(0)
+        self.weights, self.biases = discriminant(matrix, sums.means / LEVELS)
 
     def scores(self, features: Tensor) -> Tensor:
         """Minus half the squared distances, without the part that all classes share, (B, seen)."""

@@ -1,8 +1,7 @@
 """lda: linear discriminant analysis decides: class means and one covariance within all classes.
 
 w_c = S^-1 m_c and b_c = -m_c w_c / 2; S is the pooled covariance within classes, shrunk towards a multiple of the
-identity.
-All of it comes from the sums that ncm has and one matrix beside them. Priors are left out: classes count alike.
+identity. Priors are left out: classes count alike.
 """
 
 from __future__ import annotations
@@ -17,21 +16,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lwmfw_plugins.readouts._sums import Sums
-
-
-def discriminant(sums: Sums, shrinkage: float) -> tuple[Tensor, Tensor]:
-    """Weights (M, C) and biases (C,) of the linear discriminant.
-
-    Args:
-        sums: of N images.
-        shrinkage: 0..1, how far the covariance is drawn towards a multiple of the identity.
-    """
-    import torch
-
-    from lwmfw_plugins.readouts._sums import covariance, shrunk
-
-    weights = torch.linalg.solve(shrunk(covariance(sums), shrinkage), sums.means.T)
-    return weights, -0.5 * (sums.means.T * weights).sum(0)
 
 
 class LdaOptions(Options):
@@ -51,7 +35,9 @@ class LinearDiscriminant(FromSums):
 
     def solve(self, sums: Sums) -> None:
         """Weights and biases."""
-        self.weights, self.biases = discriminant(sums, self.options.shrinkage)
+        from lwmfw_plugins.readouts._sums import covariance, discriminant, shrunk
+
+        self.weights, self.biases = discriminant(shrunk(covariance(sums), self.options.shrinkage), sums.means)
 
     def scores(self, features: Tensor) -> Tensor:
         """Discriminants, (B, seen)."""

@@ -8,7 +8,7 @@ chooses it on the last step's images.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from lwmfw import Component, Field, Options, Readout, hookimpl
@@ -52,6 +52,7 @@ class Ridge(FromSums):
     def __init__(self, options: RidgeOptions) -> None:
         super().__init__()
         self.options, self.penalty = options, options.penalty
+        self.directions: Tensor | None = None
 
     def hidden(self, features: Tensor) -> Tensor:
         """Features of length 1, or lifted: ReLU(f B), the columns of B of length 1, so that they too are in 0..1."""
@@ -60,8 +61,9 @@ class Ridge(FromSums):
         h = rounded(features)
         if not self.options.lift:
             return h
-        directions = lift_matrix(h.shape[1], self.options.lift, self.options.lift_seed)
-        return (h @ directions).relu_().round_().clamp_(max=LEVELS)
+        if self.directions is None:
+            self.directions = lift_matrix(h.shape[1], self.options.lift, self.options.lift_seed)
+        return (h @ self.directions).relu_().round_().clamp_(max=LEVELS)
 
     def solve(self, sums: Sums) -> None:
         """The weights, and the penalty that goes with them."""
@@ -83,10 +85,6 @@ class Ridge(FromSums):
     def state(self) -> dict[str, Any]:
         """The sums, and the penalty in use."""
         return super().state() | {"lambda": self.penalty} if self.sums else {}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state`."""
-        super().restore(state)
 
 
 @hookimpl

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 FOREIGN = (Exception, SystemExit)
-"""What the code of others can raise, where one goes on whatever it was."""
+"""What the code of others can raise, where one goes on whatever it was; Ctrl-C goes through."""
 
 
 class LwmfwError(Exception):
@@ -42,7 +42,7 @@ class WrongAnswer(Exception):  # noqa: N818
 
     def __init__(self, kind: str, fault: str, part: object = None) -> None:
         super().__init__(f"the {kind} {fault}")
-        self.kind, self.fault, self.part = kind, fault, part
+        self.kind, self.part = kind, part
 
 
 class CheckpointRefused(LwmfwError):  # noqa: N818
@@ -63,10 +63,6 @@ class Interrupted(LwmfwError):  # noqa: N818
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code
-
-
-STRANGE = (Exception, SystemExit)
-"""What code of strangers may raise and must not end the program unnoticed; Ctrl-C goes through."""
 
 
 def one_line(error: BaseException) -> str:

@@ -4,7 +4,7 @@ hook before_run                                   (then, when resumed, the check
 for each step - Step(index, new classes, seen classes):
     the classifier grows -> hook choose_data -> hook before_step
     phases: main, then those of hook plan_phases; each: hook group_parameters, optimiser, schedule
-        per batch: new = model(x); old = old_model(x) if a component needs it
+        per batch: old = old_model(x) if a component needs it; new = model(x)
                    terms = {objective} + hook compute_penalty (from the second step on)
                    sum.backward() ; update ; hook after_update
         per epoch: term means to the host ; metrics.jsonl ; hook after_epoch

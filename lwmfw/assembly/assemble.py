@@ -18,7 +18,7 @@ from lwmfw.assembly.contract import check_hooks, read_traits, unmet_needs
 from lwmfw.assembly.fit import unfit_memory, unfit_objective, unfit_steps
 from lwmfw.assembly.parts import Assembly
 from lwmfw.components import Component, Options
-from lwmfw.errors import STRANGE, UserError, describe
+from lwmfw.errors import FOREIGN, UserError, describe
 from lwmfw.recipe.load import Chosen, Resolved
 
 
@@ -93,7 +93,7 @@ def build(component: Component, options: Options) -> Built:
         instance = component.factory(options)
     except UserError as error:
         raise UserError(f"{component.provider}: {component.name}: {error}") from error
-    except STRANGE as error:
+    except FOREIGN as error:
         raise UserError(
             f"{component.provider}: {component.name} cannot be built: {describe(error)}; "
             "its constructor takes the options and nothing else"

@@ -47,7 +47,7 @@ def _root(instance: object) -> str:
 
 
 def _ours(part: Attached) -> bool:
-    return part.provider.startswith("lwmfw ")
+    return part.record.provider.name == "lwmfw"
 
 
 def _network_failure(network: Attached, error: BaseException, raised: BaseException) -> RunFailed:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from lwmfw import hookspecs
 from lwmfw.assembly.answers import BEFORE, HOOKS, METHODS, Offered, nothing
 from lwmfw.components import Component
-from lwmfw.errors import STRANGE, LwmfwError, RunFailed, UserError, WrongAnswer, describe, one_line
+from lwmfw.errors import FOREIGN, LwmfwError, RunFailed, UserError, WrongAnswer, describe, one_line
 from lwmfw.hookspecs import SPECS
 
 GATHERED = frozenset({"plan_phases", "group_parameters", "compute_penalty"})
@@ -177,7 +177,7 @@ class Attached:
     def _told_where(self, method: str, failed: BaseException | None = None) -> Iterator[None]:
         try:
             yield
-        except STRANGE as error:
+        except FOREIGN as error:
             told = self._told(method, error)
             if failed is not None:
                 failed.add_note(str(told))

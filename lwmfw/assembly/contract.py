@@ -10,7 +10,7 @@ from typing import Any
 from lwmfw.assembly.calls import marker
 from lwmfw.assembly.parts import Assembly
 from lwmfw.components import TRAITS, Trait, as_trait
-from lwmfw.errors import STRANGE, UserError, describe, did_you_mean, shown
+from lwmfw.errors import FOREIGN, UserError, describe, did_you_mean, shown
 from lwmfw.hookspecs import RUN_HOOKS, SPECS, own
 
 OFFERS = {
@@ -86,13 +86,13 @@ def read_traits(instance: Any, who: str, kind: str) -> dict[str, Any]:
     known = {name: each for name, each in TRAITS.items() if not each.kinds or kind in each.kinds}
     try:
         names = {name for name in dir(instance) if not name.startswith("_")}
-    except STRANGE as error:
+    except FOREIGN as error:
         raise UserError(f"{who}: its attributes raised {describe(error)}; leave __dir__ as it is") from error
     given = {}
     for name in sorted(known.keys() & names):
         try:
             given[name] = getattr(instance, name)
-        except STRANGE as error:
+        except FOREIGN as error:
             raise UserError(f"{who}: {name} raised {describe(error)}; {known[name].meaning}") from error
     for name, value in given.items():
         if not known[name].holds(value):

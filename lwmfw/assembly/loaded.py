@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
-
-from lwmfw.errors import shown
-
-if TYPE_CHECKING:
-    pass
+from typing import Any
 
 from lwmfw.assembly.told import told
+from lwmfw.errors import shown
 
 
 def data_set(answer: Any) -> str:

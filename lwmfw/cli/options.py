@@ -50,12 +50,12 @@ DeviceOption = Annotated[Device, typer.Option(help="auto takes a GPU if there is
 
 def load(
     recipe: Path,
-    settings: list[str] | None = None,
-    seed: int | None = None,
-    plugins: list[Path] | None = None,
+    settings: list[str],
+    seed: int | None,
+    plugins: list[Path],
 ) -> Resolved:
     from lwmfw.recipe import shipped
     from lwmfw.recipe.load import load_recipe
     from lwmfw.recipe.settings import parse_settings
 
-    return load_recipe(shipped.locate(recipe), parse_settings(settings or []), seed=seed, plugins=plugins or [])
+    return load_recipe(shipped.locate(recipe), parse_settings(settings), seed=seed, plugins=plugins)

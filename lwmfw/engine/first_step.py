@@ -42,13 +42,16 @@ class FirstStep:
 
     Attributes:
         kept: the checkpoint after it.
-        train_seconds: what it took.
         record: where it comes from, for results.json.
     """
 
     kept: Checkpoint
-    train_seconds: float
     record: dict[str, Any]
+
+    @property
+    def train_seconds(self) -> float:
+        """What its training took."""
+        return self.kept.results.steps[0].train_seconds
 
 
 def first_step_of(path: Path, assembly: Assembly) -> FirstStep:
@@ -77,9 +80,8 @@ def first_step_of(path: Path, assembly: Assembly) -> FirstStep:
                 "leave --from out"
             )
     kept = recorded.checkpoint(step=1)
-    seconds = kept.results.steps[0].train_seconds
     record = {"recipe": kept.results.recipe, "checkpoint_sha256": checkpoint.digest(kept.path)}
-    return FirstStep(kept, seconds, record)
+    return FirstStep(kept, record)
 
 
 def _planned(assembly: Assembly, classes: int) -> list[Phase]:

@@ -32,6 +32,11 @@ class Selection:
         """Positions among the candidates (N,), class by class."""
         return torch.cat([self.indices[label] for label in sorted(self.indices)])
 
+    @property
+    def ranks(self) -> Tensor:
+        """How many of its class come before each of them (N,), class by class."""
+        return torch.cat([torch.arange(len(self.indices[label])) for label in sorted(self.indices)])
+
     def images(self, candidates: ImageSet) -> ImageSet:
         """What was selected, class by class, as refiners left it."""
         chosen = candidates.select(self.order.to(candidates.labels.device))

@@ -119,8 +119,7 @@ class Memory:
         stored = [
             next(encoded) if new else self.exemplars[i] for i, new in zip(order.tolist(), anew.tolist(), strict=True)
         ]
-        ranks = torch.cat([torch.arange(len(selection.indices[c])) for c in sorted(selection.indices)])
-        kept = self._fitting(stored, ranks)
+        kept = self._fitting(stored, selection.ranks)
         self.exemplars = [stored[i] for i in kept]
         self.labels = images.labels[kept]
 

@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from lwmfw import hookspecs
 from lwmfw.components import KINDS, Component, Provider
-from lwmfw.errors import UserError, describe, did_you_mean, quoted, shown
+from lwmfw.errors import FOREIGN, UserError, describe, did_you_mean, quoted, shown
 from lwmfw.recipe.tables import Name
 
 GROUP = "lwmfw"
@@ -161,7 +161,7 @@ def _add_installed(catalogue: Catalogue, point: EntryPoint) -> None:
     provider = _distribution(point)
     try:
         add_module(catalogue, point.load(), provider)
-    except (Exception, SystemExit) as error:  # one broken package must not stop recipes that do not name it
+    except FOREIGN as error:  # one broken package must not stop recipes that do not name it
         catalogue.failures.append(f"{provider} failed to load: {describe(error)}")
 
 
@@ -187,10 +187,7 @@ def _add_file(catalogue: Catalogue, entry: str) -> None:
         add_module(catalogue, load_file(path), provider)
     except UserError:
         raise
-    except (
-        Exception,
-        SystemExit,
-    ) as error:  # whatever it raises, the person who wrote the recipe has to hear of it
+    except FOREIGN as error:  # whatever it raises, the person who wrote the recipe has to hear of it
         raise UserError(f"{label}: cannot be imported: {describe(error)}") from error
     catalogue.files[path] = provider
 

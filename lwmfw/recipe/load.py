@@ -19,7 +19,7 @@ from lwmfw.errors import UserError, shown
 from lwmfw.recipe.catalogue import Catalogue, discover
 from lwmfw.recipe.messages import dotted, render
 from lwmfw.recipe.options import as_written, read_options
-from lwmfw.recipe.settings import LISTED, apply
+from lwmfw.recipe.settings import LISTED, apply, name_of
 from lwmfw.recipe.tables import Choice, Recipe, StepSettings
 from lwmfw.recipe.text import Keys, Source, read_source
 
@@ -131,13 +131,12 @@ def _check_tables(source: Source) -> Recipe:
         listed: Any = source.table
         for key in keys:
             listed = listed.get(key) if isinstance(listed, dict) else None
-        items = [item if isinstance(item, dict) else {} for item in (listed if isinstance(listed, list) else ())]
-        names = [item.get("as") or str(item.get("use", "")).rpartition("/")[2] for item in items]
+        names = [name_of(item) for item in listed] if isinstance(listed, list) else []
         for index, name in enumerate(names):
             if name and name in names[:index]:
                 place = source.place((*keys, index))
                 errors.append(
-                    f"{place}: {table}[{index}]: a second '{shown(str(name))}'; give it another name with as = \"...\""
+                    f"{place}: {table}[{index}]: a second '{shown(name)}'; give it another name with as = \"...\""
                 )
     if errors or recipe is None:
         raise UserError("\n".join(errors))

@@ -91,10 +91,15 @@ def _value(key: str, text: str) -> object:
     return table["value"]
 
 
+def name_of(item: object) -> str:
+    """The name of a component in an array: its `as`, or what follows the provider in its `use`; empty: it has none."""
+    if not isinstance(item, dict):
+        return ""
+    return str(item.get("as") or str(item.get("use", "")).rpartition("/")[2])
+
+
 def _index(key: str, table: str, name: str, items: list[Any]) -> int:
-    names = [
-        str(item.get("as", str(item.get("use")).rpartition("/")[2])) if isinstance(item, dict) else "" for item in items
-    ]
+    names = [name_of(item) for item in items]
     if names.count(name) != 1:
         hint = did_you_mean(name, names) or f"; choose of {', '.join(names) or 'none'}"
         raise UserError(f"--set {shown(key)}: {table} has no single component '{shown(name)}'{hint}")

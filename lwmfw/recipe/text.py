@@ -84,7 +84,7 @@ def _read(path: Path, chain: tuple[Path, ...]) -> Source:
         return source
     base = _read(_base(source, table.pop("extends")), (*chain, resolved))
     _keep_places(base, table, ())
-    return Source(path, text, _merge(base.table, table), base.places | source.places)
+    return Source(path, text, merge(base.table, table), base.places | source.places)
 
 
 def _text(path: Path) -> str:
@@ -164,14 +164,14 @@ def _base(source: Source, name: object) -> Path:
     return folder / name
 
 
-def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """Tables by key; everything else, arrays included, is replaced."""
     merged = dict(base)
     for key, value in over.items():
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
         # a table that names another component does not inherit the first one's options
         other = both and "use" in value and value["use"] != merged[key].get("use")
-        merged[key] = _merge(merged[key], value) if both and not other else value
+        merged[key] = merge(merged[key], value) if both and not other else value
     return merged
 
 

@@ -145,7 +145,7 @@ def _is_known(path: Path) -> bool:
     """Whether a folder holds a run; a start that was cut short, or nothing, is none."""
     if path.exists() and not path.is_dir():
         raise UserError(f"{path}: is a file; choose another --out")
-    if (path / "resolved.toml").is_file():
+    if RecordedRun(path).exists:
         return True
     ours = {".lock", "owner", _PLUGIN_FOLDER, "recipe.toml", "recipe.toml.tmp", "resolved.toml.tmp"}
     if path.is_dir() and any(entry.name not in ours for entry in path.iterdir()):
@@ -175,7 +175,7 @@ def _step_of(line: str) -> int:
 
 def _check_resumable(directory: RunDirectory, resolved: Resolved, resume: Resume) -> None:
     path = directory.path
-    if (path / "DONE").exists():
+    if RecordedRun(path).finished:
         done = f"nothing is left to do, `lwmfw compare {path}` shows its results" if resume == "must" else ""
         raise UserError(f"{path}: holds a finished run; {done or 'choose another --out'}")
     key = first_difference(_portable(RecordedRun(path).tables), _portable(resolved.tables()))

@@ -28,6 +28,7 @@ from lwmfw.model.outputs import Features, Outputs
 from lwmfw.recipe.catalogue import Catalogue, discover, record_fault
 from lwmfw.recipe.load import load_recipe
 from lwmfw.recipe.scenario import Step
+from lwmfw.recipe.text import merge
 from lwmfw.record.results import Results
 
 CLASSES = 4
@@ -65,11 +66,7 @@ class TinyRun:
 
 def tiny_recipe(overrides: Mapping[str, Any], folder: Path) -> Path:
     """Write the tiny recipe with tables of `overrides` merged in; returns the file."""
-    tables = {key: dict(value) if isinstance(value, dict) else value for key, value in TINY.items()}
-    for key, value in overrides.items():
-        other = isinstance(value, Mapping) and value.get("use", None) not in (None, tables.get(key, {}).get("use"))
-        merge = isinstance(value, Mapping) and key in tables and not other
-        tables[key] = {**tables[key], **value} if merge else value
+    tables = merge(TINY, dict(overrides))
     path = folder / f"{tables['name']}.toml"
     path.write_text(tomli_w.dumps(tables), encoding="utf-8")
     return path

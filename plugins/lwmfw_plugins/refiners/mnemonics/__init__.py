@@ -125,8 +125,6 @@ class Mnemonics:
         self, run: Run, step: Step, candidates: Images, rng: torch.Generator, name: str
     ) -> Generator[None, Selection, Selection]:
         """Adjust what was selected."""
-        import torch
-
         from lwmfw import Images, Selection
         from lwmfw_plugins.refiners.mnemonics._gradients import RULES
 
@@ -144,8 +142,7 @@ class Mnemonics:
         new = labels >= step.new_classes.start
         adjust("new", new, candidates.of_classes(step.new_classes))
         if self.options.old and self.options.rule != "class-means":
-            ranks = torch.cat([torch.arange(len(selection.indices[label])) for label in sorted(selection.indices)])
-            even = (ranks % 2 == 0).to(labels.device)
+            even = (selection.ranks % 2 == 0).to(labels.device)
             old = ~new & (labels.bincount()[labels] > 1)  # a single exemplar has no other half to be judged on
             adjust("old A", old & even, Images(pixels[old & ~even], labels[old & ~even]))
             adjust("old B", old & ~even, Images(pixels[old & even], labels[old & even]))

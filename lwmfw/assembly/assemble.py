@@ -43,9 +43,7 @@ def assemble(resolved: Resolved) -> Assembly:
     manager.check_pending()
     unrefined = manager.subset_hook_caller("select_memory", wrappers)
     randomness = Randomness(resolved.recipe.seed, position)
-    needs = {need for part in parts.values() for need in part.trait("needs")}
-    old, graph = not needs.isdisjoint({"old", "old_graph"}), "old_graph" in needs
-    assembly = Assembly(resolved, parts, manager.hook, unrefined, position, randomness, old, graph)
+    assembly = Assembly(resolved, parts, manager.hook, unrefined, position, randomness)
     errors = unmet_needs(assembly) + unfit_steps(assembly) + unfit_objective(assembly) + unfit_memory(assembly)
     if errors:
         raise UserError("\n".join(errors))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pluggy
@@ -26,8 +27,6 @@ class Assembly:
         select_unrefined: the hook select_memory without the refiners.
         position: shared with the loop, which keeps it up to date.
         rng: gives every component its generator.
-        needs_old: whether the old model has to run.
-        needs_old_graph: whether its outputs must be differentiable with respect to its maps.
     """
 
     resolved: Resolved
@@ -36,8 +35,16 @@ class Assembly:
     select_unrefined: pluggy.HookCaller
     position: Position
     rng: Randomness
-    needs_old: bool
-    needs_old_graph: bool
+
+    @cached_property
+    def needs_old_graph(self) -> bool:
+        """Whether the old model's outputs must be differentiable with respect to its maps."""
+        return any("old_graph" in part.trait("needs") for part in self.components.values())
+
+    @cached_property
+    def needs_old(self) -> bool:
+        """Whether the old model has to run."""
+        return self.needs_old_graph or any("old" in part.trait("needs") for part in self.components.values())
 
     def only(self, kind: str) -> Attached:
         """The component of a kind of which a recipe has exactly one."""

@@ -16,7 +16,7 @@ from lwmfw.engine.opened import OpenedRun
 from lwmfw.engine.prepare import environment, prepare
 from lwmfw.engine.run import Run
 from lwmfw.engine.telling import told_in_words
-from lwmfw.errors import Interrupted
+from lwmfw.errors import Interrupted, UserError
 from lwmfw.recipe import shipped
 from lwmfw.recipe.load import load_recipe
 from lwmfw.record.directory import Resume, open_directory
@@ -66,21 +66,25 @@ def execute(
     assembly: Assembly, out: Path | None, device: DeviceName, resume: Resume, from_run: Path | None = None
 ) -> Run:
     """Run assembled components in a directory; raises as `run` does."""
-    resolved = assembly.resolved
     # whatever can be refused is refused before a directory is made
-    prepared = prepared_run(assembly, device, from_run)
-    directory, known = open_directory(resolved, out, resume)
+    return record(prepared_run(assembly, device, from_run), out, resume)
+
+
+def record(prepared: Run, out: Path | None, resume: Resume = "never") -> Run:
+    """Run what is prepared in a directory; raises as `run` does."""
+    assembly = prepared.assembly
+    directory, known = open_directory(assembly.resolved, out, resume)
     try:
         prepared.directory = directory
         with told_in_words(assembly, directory.path):
             if not known:
-                directory.start(resolved)
+                directory.start(assembly.resolved)
             directory.write_environment(environment(prepared))
             loop.train(prepared)
     except KeyboardInterrupt as error:
         kept = len(prepared.results.steps)
         raise Interrupted(
-            f"{directory.path}: interrupted {prepared.assembly.position}; {kept} finished steps are kept; "
+            f"{directory.path}: interrupted {assembly.position}; {kept} finished steps are kept; "
             f"go on with `lwmfw resume {directory.path}`",
             exit_code=130,
         ) from error
@@ -91,6 +95,8 @@ def execute(
 
 def prepared_run(assembly: Assembly, device: DeviceName, from_run: Path | None) -> Run:
     """A run before its first step, which is taken from another run if one is named; raises as `run` does."""
+    if from_run and assembly.resolved.recipe.origin:
+        raise UserError("--from: a run with an [origin] begins behind its first step; leave --from out")
     first_step = first_step_of(from_run, assembly) if from_run else None
     prepared = prepare(assembly, device)
     if first_step:

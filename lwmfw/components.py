@@ -109,6 +109,7 @@ class Trait:
 
 _SET = ("set of names", _names, frozenset[str]())
 _FLAG = ("bool", lambda value: isinstance(value, bool), False)
+_TEXT = ("text", lambda value: isinstance(value, str), "")
 TRAITS = {
     each.name: each
     for each in (
@@ -130,8 +131,22 @@ TRAITS = {
         ),
         Trait("grows", ("rate",), *_FLAG, "it keeps more than the budget says"),
         Trait("none_of_these", ("objective",), *_FLAG, "labels below 0 are none of the classes"),
-        Trait("exact", ("readout",), *_FLAG, "its state is a sum over images, of features as the backbone has them"),
+        Trait(
+            "exact",
+            ("readout",),
+            *_FLAG,
+            "its state is a sum over images, of features as the backbone has them; it has `add`",
+        ),
+        Trait(
+            *("add", ("readout",), "method", callable, None),
+            "add(state, classes, sign) takes in, or out, what another of its kind holds; classes: their places here",
+        ),
+        Trait(
+            *("probability", ("readout",), *_TEXT),
+            "what the softmax of its scores is; empty: its scores are no probabilities",
+        ),
         Trait("spares_first_step", (), *_FLAG, "its hooks change nothing of the first step's training"),
+        Trait("acts_first", ("penalty",), *_FLAG, "its terms count in the first step too, where there is no old model"),
         Trait("state", (), "method", callable, None, "returns what checkpoints keep: tensors and plain values by name"),
         Trait("restore", (), "method", callable, None, "takes back what `state` returned"),
     )
@@ -233,7 +248,10 @@ class Readout(Component):
 
     It is fitted in the hook `after_training`, and never writes into the classifier that is trained and distilled. What
     its `state()` returns is counted as its bytes. One whose state is a sum over images sets `exact = True`: while the
-    backbone stays as it is, learning classes one group after another is then learning them at once.
+    backbone stays as it is, learning classes one group after another is then learning them at once. Its state has
+    `counts`, the images of each class, and `add(state, classes, sign)` takes in what another of its kind has summed up
+    on the same backbone, whose classes have the places `classes` here (None: it has no image and gets none), or with a
+    sign of -1 takes it out again.
     """
 
     kind, table, listed, required_methods = "readout", "readouts", True, ("scores",)

@@ -78,6 +78,8 @@ def choose_data(run: Run, step: Step, data: ImageSet, rng: Generator) -> ImageSe
 def before_step(run: Run, step: Step, model: Model, data: ImageSet, rng: Generator) -> None:
     """The classifier has grown for the new classes; the first batch has not been seen.
 
+    The backbone's weights are as the last step left them, and stay so here.
+
     Args:
         run: the run.
         step: the step that begins.
@@ -126,6 +128,8 @@ def compute_penalty(
     step: Step, batch: Batch, new: Outputs, old: Outputs, model: Model, rng: Generator
 ) -> Mapping[str, Tensor] | None:
     """Summands of the loss that preserve old knowledge, for one batch, from the second step on.
+
+    A component that says `acts_first` is asked in the first step too.
 
     Args:
         step: the current step; `step.old_classes` are the classes the old model knows.

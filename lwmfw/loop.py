@@ -5,7 +5,7 @@ for each step - Step(index, new classes, seen classes):
     the classifier grows -> hook choose_data -> hook before_step
     phases: main, then those of hook plan_phases; each: hook group_parameters, optimiser, schedule
         per batch: old = old_model(x) if a component needs it; new = model(x)
-                   terms = {objective} + hook compute_penalty (from the second step on)
+                   terms = {objective} + hook compute_penalty (in the first step of those alone that say acts_first)
                    sum.backward() ; update ; hook after_update
         per epoch: term means to the host ; metrics.jsonl ; hook after_epoch
     hook after_training (read-outs are fitted)
@@ -67,7 +67,8 @@ def learn(run: Run, step: Step, old: Model | None) -> Model | None:
     run.model.grow(len(step.new_classes))
     run.model.to(run.device)
     images = choose_data(run, step)
-    hook.before_step(run=run, step=step, model=run.model, data=images, rng=run.rng)
+    with run.sharing_features():
+        hook.before_step(run=run, step=step, model=run.model, data=images, rng=run.rng)
     taken = run.first_step if step.index == 1 else None
     if taken:
         take_first_step(run, taken)
@@ -77,7 +78,8 @@ def learn(run: Run, step: Step, old: Model | None) -> Model | None:
             train_phase(run, step, phase, balanced(run, step, images) if phase.balanced else images, old)
         position.epoch = 0
     run.rng.renew()  # whatever was drawn in training, which another run may have done
-    hook.after_training(run=run, step=step, model=run.model, old=old, data=images, rng=run.rng)
+    with run.sharing_features():
+        hook.after_training(run=run, step=step, model=run.model, old=old, data=images, rng=run.rng)
     keep_exemplars(run, step, images)
     result = evaluate(run, step, train_seconds=taken.train_seconds if taken else time.perf_counter() - started)
     run.results.steps.append(result)
@@ -89,13 +91,16 @@ def learn(run: Run, step: Step, old: Model | None) -> Model | None:
 
 def train_phase(run: Run, step: Step, phase: Phase, images: ImageSet, old: Model | None) -> None:
     """Train on the images of a step for the epochs of a phase."""
+    if not phase.epochs:
+        return
     hook, position, model = run.assembly.hook, run.assembly.position, run.model
     trainable = {p: p.requires_grad for p in model.parameters()}
     groups = hook.group_parameters(step=step, phase=phase, model=model, rng=run.rng)
-    optimizer = build_optimizer(phase, model, groups, position)
+    optimizer = build_optimizer(phase, model, groups, run.assembly)
     held = int((images.labels < step.new_classes.start).sum())
     shape = EpochShape(len(images), held, phase.batch_size, 0.0 if phase.balanced else run.replay)
     schedule = build_schedule(phase, optimizer, phase.epochs * shape.batches)
+    model.batchnorm = phase.batchnorm
     model.train()
     for epoch in range(1, phase.epochs + 1):
         means = TermMeans()
@@ -120,6 +125,8 @@ def train_phase(run: Run, step: Step, phase: Phase, images: ImageSet, old: Model
         hook.after_epoch(run=run, step=step, epoch=epoch, means=on_host, rng=run.rng)
     for parameter, required in trainable.items():
         parameter.requires_grad_(required)
+    model.batchnorm = "train"
+    model.train()
 
 
 def compute_terms(run: Run, step: Step, phase: Phase, batch: Batch, old_model: Model | None) -> dict[str, Tensor]:
@@ -128,10 +135,9 @@ def compute_terms(run: Run, step: Step, phase: Phase, batch: Batch, old_model: M
     old = old_outputs(run, old_model, batch) if old_model and phase.penalties else None
     new = new_outputs(run, batch)
     terms = objective_term(run, step, batch, new)
-    if step.index > 1 and phase.penalties:
-        penalties = run.assembly.hook.compute_penalty(
-            step=step, batch=batch, new=new, old=old, model=run.model, rng=run.rng
-        )
+    if phase.penalties:
+        ask = run.assembly.hook.compute_penalty if step.index > 1 else run.assembly.first_penalty
+        penalties = ask(step=step, batch=batch, new=new, old=old, model=run.model, rng=run.rng)
         terms = merge_terms(terms, penalties)
     check_gradient(terms, new.logits)
     return terms

@@ -42,8 +42,10 @@ def assemble(resolved: Resolved) -> Assembly:
         manager.register(wrapper)
     manager.check_pending()
     unrefined = manager.subset_hook_caller("select_memory", wrappers)
+    later = [manager.get_plugin(name) for name, part in parts.items() if not part.trait("acts_first")]
+    first = manager.subset_hook_caller("compute_penalty", later)
     randomness = Randomness(resolved.recipe.seed, position)
-    assembly = Assembly(resolved, parts, manager.hook, unrefined, position, randomness)
+    assembly = Assembly(resolved, parts, manager.hook, unrefined, first, position, randomness)
     errors = unmet_needs(assembly) + unfit_steps(assembly) + unfit_objective(assembly) + unfit_memory(assembly)
     if errors:
         raise UserError("\n".join(errors))

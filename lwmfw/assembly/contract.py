@@ -81,7 +81,8 @@ def read_traits(instance: Any, who: str, kind: str) -> dict[str, Any]:
     """What an instance says of itself, or what its silence means. Read once: a property may answer otherwise later.
 
     Raises:
-        UserError: a trait of another type, one misspelt, a state that could not be restored, or an offer nobody knows.
+        UserError: a trait of another type, one misspelt, two at odds, a state that could not be restored, or an offer
+            nobody knows.
     """
     known = {name: each for name, each in TRAITS.items() if not each.kinds or kind in each.kinds}
     try:
@@ -102,11 +103,21 @@ def read_traits(instance: Any, who: str, kind: str) -> dict[str, Any]:
     if ("state" in names) != ("restore" in names):
         lone, other = ("state", "restore") if "state" in names else ("restore", "state")
         raise UserError(f"{who}: has {lone} and no {other}; define both")
+    if given.get("exact") and "add" not in names:
+        raise UserError(f"{who}: is exact and has no add(state, classes, sign); define it")
     traits = {name: as_trait(name, given.get(name, each.default)) for name, each in TRAITS.items()}
+    _check_first_step(who, traits)
     for offer in sorted(traits["offers"] - NEEDS):
         hint = did_you_mean(offer, NEEDS) or f"; choose of {', '.join(sorted(NEEDS))}"
         raise UserError(f"{who}: offers '{shown(offer)}', which nobody can need{hint}")
     return traits
+
+
+def _check_first_step(who: str, traits: Mapping[str, Any]) -> None:
+    if traits["acts_first"] and traits["needs"] & {"old", "old_graph"}:
+        raise UserError(f"{who}: says acts_first and needs the old model, which the first step has not; leave one out")
+    if traits["acts_first"] and traits["spares_first_step"]:
+        raise UserError(f"{who}: says acts_first and spares_first_step; leave one out")
 
 
 def _check_spelling(instance: Any, who: str, names: set[str], known: Mapping[str, Trait]) -> None:

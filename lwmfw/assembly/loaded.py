@@ -19,7 +19,7 @@ def data_set(answer: Any) -> str:
     if not isinstance(answer, DataSet):
         return f"returned {told(answer)}; return a DataSet"
     names = answer.class_names
-    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         return "returned class_names that are no list of strings; give each label a name"
     for part in ("train", "test"):
         images = getattr(answer, part)
@@ -66,6 +66,8 @@ def images_fault(images: Any, device: Any) -> str:
             return f"paths hold {told(other)}; give each as a string"
         if not all(isinstance(size, int) and size > 0 for size in sizes) or images.size > images.resize:
             return f"size is {images.size!r} and resize {images.resize!r}; give pixels, size at most resize"
+        if images.channels not in (1, 3):
+            return f"channels are {images.channels!r}; give 3, or 1 for grey"
         return ""
     pixels = images.pixels
     form = isinstance(pixels, Tensor) and pixels.dtype == torch.uint8 and pixels.ndim == 4

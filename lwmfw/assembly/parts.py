@@ -25,6 +25,7 @@ class Assembly:
         components: name within the recipe -> component, in hook order.
         hook: pluggy's relay; `hook.before_step(...)` calls every implementation in recipe order.
         select_unrefined: the hook select_memory without the refiners.
+        first_penalty: the hook compute_penalty of those components alone whose terms count in the first step.
         position: shared with the loop, which keeps it up to date.
         rng: gives every component its generator.
     """
@@ -33,6 +34,7 @@ class Assembly:
     components: Mapping[str, Attached]
     hook: pluggy.HookRelay
     select_unrefined: pluggy.HookCaller
+    first_penalty: pluggy.HookCaller
     position: Position
     rng: Randomness
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lwmfw.cli import act, ask
+from lwmfw.cli import act, ask, grow, use
 from lwmfw.errors import LwmfwError
 
 app = typer.Typer(
@@ -19,7 +19,9 @@ app = typer.Typer(
 )
 VERBS: tuple[Callable[..., None], ...] = (
     *(act.run, act.search, act.resume),
+    *(use.predict, use.export),
     *(ask.check, ask.show, ask.recipes, ask.plugins, ask.hooks, ask.schema, ask.compare),
+    *(grow.adopt, grow.extend, grow.verify, grow.merge, grow.retract),
 )
 for verb in VERBS:
     app.command()(verb)

@@ -83,7 +83,7 @@ def search(
     wanted = Search(parse_rates(lr), trade_offs, start, keep, decay, trials, steps, share)
     from lwmfw.search.trials import search_recipe
 
-    with _interruptible():
+    with interruptible():
         found = search_recipe(resolved, wanted, out, device.value, lambda line: print(line, file=sys.stderr))
     print_table(*found_rows(found))
 
@@ -102,13 +102,13 @@ def _execute(
     from lwmfw.api import execute
     from lwmfw.record.compare import result_rows
 
-    with _interruptible():
+    with interruptible():
         run = execute(assembly, out, device.value, resume.value, from_run)
     print_table(*result_rows(run.results))
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
+def interruptible() -> Iterator[None]:
     """Treat SIGTERM as Ctrl-C, and exit with the code that shells expect of the signal."""
     received = [signal.SIGINT]
 

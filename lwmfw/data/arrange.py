@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields, replace
 
 import torch
 
-from lwmfw.data.images import DataSet, ImageSet
+from lwmfw.data.images import DataSet, ImageFiles, Images, ImageSet
 from lwmfw.errors import UserError
 from lwmfw.rng import generator
 
 
-def arrange(data: DataSet, order: list[int], validation: float, seed: int) -> DataSet:
+def arrange(data: DataSet, order: Sequence[int | None], validation: float, seed: int, known: int = 0) -> DataSet:
     """The data set with labels replaced by positions in the class order, sorted by them.
 
     Args:
         data: as loaded.
-        order: labels in class order; images of other labels are left out.
+        order: labels in class order, None for a class that is not in the data; images of other labels are left out.
         validation: if above 0, this share of each class's training images becomes the test set.
         seed: decides which images.
+        known: how many classes at the beginning of the order need no images.
 
     Raises:
-        UserError: a class of the order has no images.
+        UserError: another class of the order has no images.
     """
     train = _sorted(data.train, order)
     if validation:
@@ -30,17 +32,31 @@ def arrange(data: DataSet, order: list[int], validation: float, seed: int) -> Da
         test = _sorted(data.test, order)
     for part, images in (("training", train), ("test", test)):
         counts = torch.bincount(images.labels, minlength=len(order))
-        if (counts == 0).any():
-            name = data.class_names[order[int((counts == 0).nonzero()[0])]]
+        lacking = [label for label, count in zip(order[known:], counts[known:].tolist(), strict=True) if not count]
+        if lacking:
+            name = data.class_names[lacking[0] or 0]
             raise UserError(f"data: class '{name}' has no {part} images; leave it out or add some")
     # what a subclass of a plug-in's adds, and asks of its constructor, is not the run's
     return DataSet(**{each.name: getattr(data, each.name) for each in fields(DataSet)} | {"train": train, "test": test})
 
 
-def _sorted(images: ImageSet, order: list[int]) -> ImageSet:
-    highest = max(*order, *images.labels.unique().tolist(), 0)
-    position = torch.full((highest + 1,), -1)
-    position[order] = torch.arange(len(order))
+def together(parts: Sequence[ImageSet]) -> ImageSet:
+    """Sets of one kind as one, sorted by class."""
+    first, labels = parts[0], torch.cat([part.labels for part in parts])
+    if isinstance(first, Images):
+        joined: ImageSet = replace(
+            first, pixels=torch.cat([p.pixels for p in parts if isinstance(p, Images)]), labels=labels
+        )
+    else:
+        paths = [path for part in parts if isinstance(part, ImageFiles) for path in part.paths]
+        joined = replace(first, paths=paths, labels=labels)
+    return joined.select(labels.argsort(stable=True))
+
+
+def _sorted(images: ImageSet, order: Sequence[int | None]) -> ImageSet:
+    places = {label: place for place, label in enumerate(order) if label is not None}
+    position = torch.full((max(*places, *images.labels.unique().tolist(), 0) + 1,), -1)
+    position[list(places)] = torch.tensor(list(places.values()))
     labels = position[images.labels]
     chosen = labels.argsort(stable=True)[int((labels < 0).sum()) :]
     return replace(images.select(chosen), labels=labels[chosen])

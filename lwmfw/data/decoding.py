@@ -51,15 +51,22 @@ class View:
         resize: what the shorter side becomes before the centre is cut out; None: a random part is shown.
         flip: whether the image is mirrored at random; only where a random part is shown.
         codec: decodes exemplars, in a process that it can reach.
+        channels: 3, or 1 for grey.
     """
 
     size: int
     resize: int | None
     flip: bool = False
     codec: Carried = field(default_factory=Carried)
+    channels: int = 3
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of an image that is shown."""
+        return self.channels, self.size, self.size
 
     def show(self, source: str | StoredImage, seed: int) -> Tensor:
-        """The image of a file or an exemplar, (3, size, size), uint8.
+        """The image of a file or an exemplar, (channels, size, size), uint8.
 
         Raises:
             Exception: of any kind, as Pillow raises for damaged files.
@@ -74,12 +81,12 @@ class View:
 
     def _part(self, source: str | StoredImage, choose: Callable[[int, int], Box]) -> Image.Image:
         if isinstance(source, str):
-            return _read(source, self.size, choose)
-        shape = (3, source.height, source.width)
+            return _in_colours(_read(source, self.size, choose), self.channels)
+        shape = (self.channels, source.height, source.width)
         pixels = self.codec.content.decode([source.encoded], shape)
         if tuple(pixels.shape) != (1, *shape):
             raise ValueError(f"it became {tuple(pixels.shape)} instead of {(1, *shape)}")
-        image = Image.fromarray(pixels[0].permute(1, 2, 0).numpy())
+        image = Image.fromarray(pixels[0].permute(1, 2, 0).squeeze(2).numpy())
         return image.resize((self.size, self.size), Resampling.BILINEAR, choose(source.width, source.height))
 
 
@@ -155,19 +162,23 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def _in_colours(image: Image.Image, channels: int) -> Image.Image:
+    return image.convert("L") if channels == 1 else image
+
+
 def _tensor(image: Image.Image) -> Tensor:
     flat = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
-    return flat.view(image.height, image.width, 3).permute(2, 0, 1)
+    return flat.view(image.height, image.width, -1).permute(2, 0, 1)
 
 
 @dataclass(frozen=True)
 class _Decode:
-    """Shows a batch of files; returns images (B, 3, size, size), and why some could not be shown, by position."""
+    """Shows a batch of files; returns images (B, C, size, size), and why some could not be shown, by position."""
 
     view: View
 
     def __call__(self, items: Sequence[Item]) -> tuple[Tensor, dict[int, str]]:
-        images, failures = torch.zeros(len(items), 3, self.view.size, self.view.size, dtype=torch.uint8), {}
+        images, failures = torch.zeros(len(items), *self.view.shape, dtype=torch.uint8), {}
         for place, (source, seed) in enumerate(items):
             try:
                 images[place] = self.view.show(source, seed)
@@ -200,14 +211,14 @@ def decoded_batches(
         flip: whether they are mirrored at random.
 
     Yields:
-        (B, 3, size, size), uint8, on the device of the labels.
+        (B, C, size, size), uint8, on the device of the labels.
 
     Raises:
         UserError: a file cannot be read; names it.
         RunFailed: an exemplar cannot be decoded, or a worker died.
     """
     device = files.labels.device
-    view = View(files.size, files.resize if seeds is None else None, flip, Carried(files.codec))
+    view = View(files.size, files.resize if seeds is None else None, flip, Carried(files.codec), files.channels)
     items = (
         [(files.paths[i], seed) for i, seed in zip(index.tolist(), drawn.tolist(), strict=True)]
         for index, drawn in zip(chosen, seeds or [torch.zeros_like(index) for index in chosen], strict=True)
@@ -255,6 +266,7 @@ class _Encode:
 
     codec: Carried
     resize: int
+    channels: int
 
     def __call__(self, items: Sequence[Item]) -> list[StoredImage | None]:
         return [self._tried(str(path)) for path, _ in items]
@@ -273,7 +285,7 @@ class _Encode:
             Exception: of any kind, as the codec raises.
         """
         try:
-            pixels = _tensor(_whole(path, self.resize))
+            pixels = _tensor(_in_colours(_whole(path, self.resize), self.channels))
         except Exception as error:
             raise UserError(f"{path}: cannot be kept ({_reason(error)}); replace or remove the file") from error
         encoded = self.codec.content.encode(pixels[None])
@@ -289,7 +301,7 @@ def encoded_files(files: ImageFiles, codec: Any) -> Iterator[StoredImage]:
         UserError: a file cannot be read; names it.
         RunFailed: a worker died.
     """
-    encode, batches = _Encode(Carried(codec), files.resize), _chunks(files.paths)
+    encode, batches = _Encode(Carried(codec), files.resize, files.channels), _chunks(files.paths)
     for batch, done in in_workers(encode, batches, len(batches)):
         for (path, _), stored in zip(batch, done, strict=True):
             yield encode.one(str(path)) if stored is None else stored  # here, where an error names its provider

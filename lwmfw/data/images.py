@@ -65,7 +65,7 @@ class ImageFiles:
     """Images that stay in their files, sorted by class, and are decoded whenever they are shown.
 
     Training cuts out a random part of an image (8 % to all of its area, sides 3:4 to 4:3) and resizes it to `size`;
-    evaluation resizes the shorter side to `resize` and cuts `size` out of the centre. Decoded images are uint8 RGB.
+    evaluation resizes the shorter side to `resize` and cuts `size` out of the centre. Decoded images are uint8.
 
     Attributes:
         paths: of N files; in place of a path, an exemplar.
@@ -73,6 +73,7 @@ class ImageFiles:
         size: height and width of a decoded image, in pixels.
         resize: at least `size`, in pixels.
         codec: decodes exemplars.
+        channels: 3, or 1 for grey.
     """
 
     paths: Sequence[str | StoredImage]
@@ -80,14 +81,10 @@ class ImageFiles:
     size: int
     resize: int
     codec: Any = None
+    channels: int = 3
 
     def __len__(self) -> int:
         return len(self.labels)
-
-    @property
-    def channels(self) -> int:
-        """Three, whatever the files hold."""
-        return 3
 
     def of_classes(self, classes: range) -> ImageFiles:
         """The files of consecutive classes."""

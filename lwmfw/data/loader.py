@@ -141,12 +141,17 @@ class Loader:
             return pixels
         return crop_and_flip(pixels, shifts.to(pixels.device), mirrored.to(pixels.device), self.padding)
 
+    def evaluation_size(self, images: ImageSet) -> int:
+        """How many images a batch of evaluation has, but for the last one."""
+        return CHUNK if isinstance(images, ImageFiles) else EVALUATION_BATCH
+
     def evaluation_batches(self, images: ImageSet) -> Iterator[tuple[Tensor, Tensor]]:
         """Images and labels in stored order, not augmented."""
+        count = self.evaluation_size(images)
         if isinstance(images, ImageFiles):
-            count, shown = CHUNK, decoded_batches(images, torch.arange(len(images)).split(CHUNK))
+            shown = decoded_batches(images, torch.arange(len(images)).split(count))
         else:
-            count, shown = EVALUATION_BATCH, iter(images.pixels.split(EVALUATION_BATCH))
+            shown = iter(images.pixels.split(count))
         for pixels, labels in zip(shown, images.labels.split(count), strict=True):
             yield self.normalise(pixels), labels
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lwmfw.assembly.calls import Attached
+from lwmfw.data.images import ImageSet
 from lwmfw.engine.run import Run
 from lwmfw.model.growing import evaluating, model_bytes, parameter_count
 from lwmfw.recipe.scenario import Step
@@ -19,8 +20,8 @@ from lwmfw.record.results import StepResult, accuracy
 def evaluate(run: Run, step: Step, train_seconds: float) -> StepResult:
     """The result of a step: accuracies and confusion by read-out, and cost."""
     seen, model, readouts = step.seen_classes, run.model, run.assembly.of_kind("readout")
-    confusion, top5 = _counts(run, readouts, len(seen))
     images = run.data.test.of_classes(seen)
+    confusion, top5 = _counts(run, readouts, len(seen), images)
     rows = {name: confusion[name].view(len(seen), len(seen)).tolist() for name in readouts}
     finished, order = run.steps[: step.index], run.results.classes_order
     states = {name: _state(part) for name, part in readouts.items()}
@@ -29,7 +30,7 @@ def evaluate(run: Run, step: Step, train_seconds: float) -> StepResult:
         new_classes=[order[c] for c in step.new_classes],
         seen=len(seen),
         accuracy={w: accuracy(rows[w], seen) for w in readouts},
-        accuracy_top5={w: top5[w] / len(images) for w in readouts},
+        accuracy_top5={w: top5[w] / len(images) if len(images) else None for w in readouts},
         accuracy_by_step={w: [accuracy(rows[w], s.new_classes) for s in finished] for w in readouts},
         confusion=rows,
         parameters=parameter_count(model),
@@ -42,13 +43,15 @@ def evaluate(run: Run, step: Step, train_seconds: float) -> StepResult:
     )
 
 
-def _counts(run: Run, readouts: Mapping[str, Attached], seen: int) -> tuple[dict[str, Tensor], dict[str, int]]:
+def _counts(
+    run: Run, readouts: Mapping[str, Attached], seen: int, images: ImageSet
+) -> tuple[dict[str, Tensor], dict[str, int]]:
     """Confusion (seen * seen,) and right answers among the best five, by read-out."""
     scores = {name: part.method("scores") for name, part in readouts.items()}
     confusion = {w: torch.zeros(seen**2, dtype=torch.int64, device=run.device) for w in readouts}
     top5 = {w: torch.zeros((), dtype=torch.int64, device=run.device) for w in readouts}
     with evaluating(run.model):
-        for batch, labels in run.loader.evaluation_batches(run.data.test.of_classes(range(seen))):
+        for batch, labels in run.loader.evaluation_batches(images) if len(images) else ():
             features = run.model(batch).features
             for name, part in readouts.items():
                 found = scores[name](features)

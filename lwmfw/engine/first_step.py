@@ -29,7 +29,8 @@ _SELECTING = frozenset({"before_memory", "allocate_memory", "select_memory"})
 """Hooks that choose exemplars: after training, and before a phase of balanced images, which is trained on them."""
 
 _AFTER_TRAINING = frozenset({"compute_penalty", "after_training", "after_step", "after_run"}) | _SELECTING
-"""Hooks that have no part in the training of a first step without such a phase; those after it are called anyway."""
+"""Hooks that have no part in the training of a first step without such a phase; those after it are called anyway.
+A penalty's has a part where the component says `acts_first`."""
 
 _ALWAYS = ("data", "backbone", "classifier", "objective")
 _BALANCING = ("selector", "rate", "codec")
@@ -50,8 +51,8 @@ class FirstStep:
 
     @property
     def train_seconds(self) -> float:
-        """What its training took."""
-        return self.kept.results.steps[0].train_seconds
+        """What its training took, as far as that is known."""
+        return self.kept.results.steps[0].train_seconds if self.kept.results.steps else 0.0
 
 
 def first_step_of(path: Path, assembly: Assembly) -> FirstStep:
@@ -133,6 +134,8 @@ def _acting(assembly: Assembly, balanced: bool) -> list[str]:
 def _acts(part: Attached, balanced: bool) -> bool:
     if part.record.kind == "observer" or part.trait("spares_first_step"):
         return False
+    if part.trait("acts_first"):
+        return True
     hooks = set(part.hooks)
     if part.record.kind == "refiner":  # a phase is trained on what was selected, unrefined
         hooks.discard("select_memory")

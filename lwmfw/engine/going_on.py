@@ -23,20 +23,32 @@ def go_on(run: Run) -> None:
     Raises:
         CheckpointRefused: it is damaged, does not fit the recipe, or was computed in another way.
     """
-    kept = checkpoint.load(run.directory.checkpoints) if run.directory else run.origin
+    kept = checkpoint.load(run.directory.checkpoints) if run.directory else None
     if kept:
-        _restore(run, kept)
+        check_arithmetic(run, kept)
+        restore(run, kept)
+    elif run.origin:
+        restore(run, run.origin.with_parts_of(run.model))
     if run.directory:
         run.directory.forget_epochs_after(len(run.results.steps))
 
 
-def _restore(run: Run, kept: Checkpoint) -> None:
+def check_arithmetic(run: Run, kept: Checkpoint) -> None:
+    """See that a run goes on as it was computed, for the same bits.
+
+    Raises:
+        CheckpointRefused: it would be computed in another way.
+    """
     if kept.facts["arithmetic"] != run.arithmetic:
         raise CheckpointRefused(
             f"{kept.path}: was computed in {kept.facts['arithmetic']}, here it would go on in {run.arithmetic}; "
             "resume where it was started, or start anew"
         )
     checkpoint.set_threads(kept.facts["threads"])
+
+
+def restore(run: Run, kept: Checkpoint) -> None:
+    """Put a run where a checkpoint left it."""
     run.results = kept.results
     for step in run.steps[: len(kept.results.steps)]:
         run.model.grow(len(step.new_classes))

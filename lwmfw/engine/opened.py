@@ -8,14 +8,15 @@ import torch
 
 from lwmfw.assembly.assemble import assemble
 from lwmfw.assembly.parts import Assembly
-from lwmfw.data.images import ImageFiles, Images, ImageSet
+from lwmfw.data.images import DataSet, ImageFiles, Images, ImageSet
 from lwmfw.data.loader import Preprocessing
-from lwmfw.engine.build import DeviceName, new_model
-from lwmfw.engine.going_on import go_on
-from lwmfw.engine.prepare import new_memory, prepare
+from lwmfw.engine.build import DeviceName, choose_device, new_model
+from lwmfw.engine.going_on import check_arithmetic, restore
+from lwmfw.engine.origin import finished_steps, preprocessing_of
+from lwmfw.engine.prepare import new_memory, prepare, run_of
 from lwmfw.engine.run import Run
 from lwmfw.engine.telling import told_in_words
-from lwmfw.errors import CheckpointRefused, UserError
+from lwmfw.errors import UserError
 from lwmfw.model.growing import Model
 from lwmfw.record import checkpoint
 from lwmfw.record.checkpoint import Checkpoint
@@ -38,30 +39,45 @@ class OpenedRun(RecordedRun):
             CheckpointRefused: the checkpoint is damaged, or is not of this recipe.
         """
         kept = self.checkpoint(step)
-        shape = self.preprocessing_of(kept)
-        with told_in_words(self._assembly, self.path):
-            model = new_model(self._assembly, shape.channels, shape.size, torch.device("cpu"))
-            for each in kept.results.steps:
-                model.grow(len(each.new_classes))
+        model = self.untrained(len(self.results.classes_order[: kept.results.steps[-1].seen]))
         checkpoint.restore(kept.without_extras(), model, {})
         return model.eval()
+
+    def untrained(self, classes: int) -> Model:
+        """A model of its recipe with so many classes, as drawn."""
+        shape = self.preprocessing
+        with told_in_words(self.assembly, self.path):
+            model = new_model(self.assembly, shape.channels, shape.size, torch.device("cpu"))
+            model.grow(classes)
+        return model
 
     @cached_property
     def preprocessing(self) -> Preprocessing:
         """What an image has to go through before the model sees it."""
-        return self.preprocessing_of(self.checkpoint())
+        return preprocessing_of(self.checkpoint())
 
-    @staticmethod
-    def preprocessing_of(kept: Checkpoint) -> Preprocessing:
-        """The same of a checkpoint.
+    def as_left(self, device: DeviceName = "cpu", kept: Checkpoint | None = None) -> Run:
+        """The run as its last finished step left it, without its data, which are not asked for; written nowhere.
+
+        Its read-outs can be asked: `run.assembly.of_kind("readout")[name].method("scores")(features)`.
+
+        Args:
+            device: where it computes.
+            kept: another checkpoint of its recipe than that of the last step.
 
         Raises:
-            CheckpointRefused: it is of another version.
+            UserError: no run there, or no checkpoint.
+            CheckpointRefused: the checkpoint is damaged, or is not of this recipe.
         """
-        try:
-            return Preprocessing(**kept.facts["preprocessing"])
-        except (KeyError, TypeError) as error:
-            raise CheckpointRefused(f"{kept.path}: says nothing of preprocessing; train the run anew") from error
+        kept, assembly = (kept or self.checkpoint()).without_extras(), assemble(self.recipe)
+        with told_in_words(assembly, self.path):
+            data = no_images(preprocessing_of(kept), kept.results.class_names)
+            run = run_of(assembly, choose_device(device), data, finished_steps(kept.results), kept.results)
+            restore(run, kept)
+            for part in assembly.of_kind("readout").values():
+                if "before_run" in part.hooks:
+                    part.hook("before_run")(run, run.rng)
+        return run
 
     def exemplars(self, step: int | None = None) -> ImageSet:
         """What the memory held after a step: decoded, or photographs as they are stored; labels as positions in the
@@ -72,13 +88,11 @@ class OpenedRun(RecordedRun):
             CheckpointRefused: the checkpoint is damaged.
         """
         kept = self.checkpoint(step)
-        shape = self.preprocessing_of(kept)
-        none, labels = torch.empty(0, shape.channels, shape.size, shape.size, dtype=torch.uint8), torch.empty(0).long()
-        like = ImageFiles([], labels, shape.size, shape.resize) if shape.resize else Images(none, labels)
-        memory = new_memory(self._assembly, like)
+        shape = preprocessing_of(kept)
+        memory = new_memory(self.assembly, no_images(shape, []).train)
         if memory is None:
             raise UserError(f"{self.path}: its recipe keeps no exemplars; name a run with [memory]")
-        codec = self._assembly.only("codec")
+        codec = self.assembly.only("codec")
         if codec.trait("restore"):
             codec.method("restore")(kept.components.get(codec.name, {}))
         memory.restore(kept.components["[memory]"])
@@ -91,11 +105,22 @@ class OpenedRun(RecordedRun):
             UserError: missing data, or no such device.
             CheckpointRefused: the checkpoint is damaged, or was computed in another way.
         """
-        run = prepare(self._assembly, device)
-        run.origin = self.checkpoint()
-        go_on(run)
+        run = prepare(self.assembly, device)
+        kept = self.checkpoint()
+        check_arithmetic(run, kept)
+        restore(run, kept)
         return run
 
     @cached_property
-    def _assembly(self) -> Assembly:
+    def assembly(self) -> Assembly:
+        """Its components, as its recipe has them; they know nothing yet."""
         return assemble(self.recipe)
+
+
+def no_images(shape: Preprocessing, names: list[str]) -> DataSet:
+    """A data set of some classes without an image, for a model that sees images in one way."""
+    labels = torch.empty(0, dtype=torch.int64)
+    none: ImageSet = Images(torch.empty(0, shape.channels, shape.size, shape.size, dtype=torch.uint8), labels)
+    if shape.resize:
+        none = ImageFiles([], labels, shape.size, shape.resize, channels=shape.channels)
+    return DataSet(none, none, names, shape.mean, shape.std)

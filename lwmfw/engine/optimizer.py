@@ -9,7 +9,8 @@ from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler, MultiStepLR
 
-from lwmfw.assembly.calls import Attached, Position
+from lwmfw.assembly.calls import Attached
+from lwmfw.assembly.parts import Assembly
 from lwmfw.errors import RunFailed, shown
 from lwmfw.recipe.phase import Phase
 
@@ -18,7 +19,7 @@ Groups = Sequence[Mapping[str, Any]]
 
 
 def build_optimizer(
-    phase: Phase, model: nn.Module, answers: Sequence[tuple[Attached, Groups]], position: Position
+    phase: Phase, model: nn.Module, answers: Sequence[tuple[Attached, Groups]], assembly: Assembly
 ) -> Optimizer:
     """The optimiser of everything that requires gradients.
 
@@ -26,7 +27,7 @@ def build_optimizer(
         phase: which, and its settings.
         model: what is trained.
         answers: components, and the groups of parameters that each wants apart.
-        position: where the run is.
+        assembly: the components of the run.
 
     Raises:
         RunFailed: two components want one parameter apart, or none requires a gradient.
@@ -43,9 +44,12 @@ def build_optimizer(
         apart |= own
         parameters += map(dict, groups)
     if not any(p.requires_grad for p in model.parameters()):
+        hooks = {"before_step", "group_parameters"}
+        able = [part for part in assembly.components.values() if part.record.kind != "readout" and hooks & part.hooks]
+        left = " and ".join(f"{part.name} of {part.provider}" for part in able if part.record.kind != "observer")
         raise RunFailed(
-            f"phase '{shown(phase.name)}' has nothing to train: no parameter of the model requires a gradient; the run "
-            f"stopped {position}; freeze part of it in group_parameters or before_step"
+            f"phase '{shown(phase.name)}' has nothing to train: {left or 'the network'} left no parameter that "
+            f"requires a gradient; the run stopped {assembly.position}; leave some, or set training.epochs = 0"
         )
     parameters.insert(0, {"params": [p for p in model.parameters() if p.requires_grad and id(p) not in apart]})
     match phase.optimizer:

@@ -17,14 +17,25 @@ from lwmfw.data.arrange import arrange
 from lwmfw.data.images import DataSet, ImageSet
 from lwmfw.data.loader import Loader
 from lwmfw.engine.build import DeviceName, choose_device, new_model
+from lwmfw.engine.origin import (
+    Known,
+    check_alike,
+    continued,
+    finished_steps,
+    only_readouts,
+    origin_of,
+    source,
+    sources_of,
+)
 from lwmfw.engine.run import ObjectiveTerm, Run
 from lwmfw.engine.telling import told_in_words
 from lwmfw.errors import UserError
 from lwmfw.memory.store import Memory
 from lwmfw.recipe.budget import parse_budget
-from lwmfw.recipe.scenario import Orders, labels_of, stated_order, steps_of, used_classes
+from lwmfw.recipe.scenario import Orders, Step, labels_of, stated_order, steps_of, used_classes
 from lwmfw.recipe.tables import Scenario
 from lwmfw.recipe.text import placed
+from lwmfw.record.reading import RecordedRun
 from lwmfw.record.results import Results
 from lwmfw.rng import generator
 
@@ -43,21 +54,46 @@ def prepare(assembly: Assembly, device_name: DeviceName = "auto") -> Run:
 def _prepared(assembly: Assembly, device_name: DeviceName) -> Run:
     recipe = assembly.resolved.recipe
     device = choose_device(device_name)
+    origin = origin_of(recipe.origin) if recipe.origin else None
     loaded: DataSet = assembly.method("data", "load")()
     _check_promises(loaded, assembly.only("data"))
+    if recipe.origin and recipe.origin.more and recipe.memory:
+        raise UserError(
+            "origin.more: images of known classes have no place beside the exemplars of [memory]; leave it out"
+        )
+    known = Known(origin.results.class_names, recipe.origin.more) if origin and recipe.origin else Known()
+    new = known.new(loaded)
+    names = [loaded.class_names[label] for label in new]
     try:
-        order = class_order(recipe.scenario, loaded.class_names, assembly.only("data").trait("orders"), recipe.seed)
-        steps = steps_of(recipe.scenario, len(order))
+        order = class_order(recipe.scenario, names, assembly.only("data").trait("orders"), recipe.seed) if names else []
+        later = steps_of(recipe.scenario, len(order)) if order else [Step(1, range(0), range(0), 1)]
     except UserError as error:
         raise UserError(placed(error, assembly.resolved.source)) from error
-    data = arrange(loaded, order, recipe.evaluation.validation, recipe.seed)
+    places = [loaded.class_names.index(name) if name in loaded.class_names else None for name in known.names]
+    data = arrange(loaded, [*places, *(new[c] for c in order)], recipe.evaluation.validation, recipe.seed, len(places))
+    names = [names[c] for c in order]
+    if origin is None or recipe.origin is None:
+        results = Results(recipe.name, recipe.seed, order, names, providers_of(assembly))
+        return run_of(assembly, device, data, steps_of(recipe.scenario, len(order)), results)
+    check_alike(data, origin)
+    kept = only_readouts(origin.results, list(assembly.of_kind("readout")))
+    sources = [*sources_of(RecordedRun(recipe.origin.run)), source(assembly.resolved)]
+    results = continued(kept, recipe.name, recipe.seed, names, providers_of(assembly), sources)
+    run = run_of(assembly, device, data, finished_steps(kept, later), results)
+    run.origin, run.known_steps = replace(origin, results=results), len(kept.steps)
+    return run
+
+
+def run_of(assembly: Assembly, device: torch.device, data: DataSet, steps: list[Step], results: Results) -> Run:
+    """A run of components on data in class order, with an empty model."""
+    recipe = assembly.resolved.recipe
     data = replace(data, train=data.train.to(device), test=data.test.to(device))
-    providers = {name: part.record.provider.record for name, part in assembly.components.items()}
-    names = [loaded.class_names[label] for label in order]
     memory = new_memory(assembly, data.train)
-    if memory and recipe.memory:
-        _check_budget(memory, recipe.memory.budget, data.train, len(order))
-    run = Run(
+    if memory and recipe.memory and len(data.train):
+        _check_budget(memory, recipe.memory.budget, data.train, steps[-1].seen_classes.stop)
+    for step in steps:
+        assembly.phases(step)
+    return Run(
         recipe=recipe,
         assembly=assembly,
         steps=steps,
@@ -66,13 +102,15 @@ def _prepared(assembly: Assembly, device_name: DeviceName) -> Run:
         objective=_objective(assembly),
         model=new_model(assembly, data.train.channels, data.train.size, device),
         device=device,
-        results=Results(recipe.name, recipe.seed, order, names, providers),
+        results=results,
         rng=assembly.rng,
         memory=memory,
     )
-    for step in steps:
-        assembly.phases(step)
-    return run
+
+
+def providers_of(assembly: Assembly) -> dict[str, str]:
+    """Where the components come from, by name, as results.json states it."""
+    return {name: part.record.provider.record for name, part in assembly.components.items()}
 
 
 def _check_promises(loaded: DataSet, part: Attached) -> None:
@@ -147,6 +185,8 @@ def class_order(scenario: Scenario, names: Sequence[str], orders: Orders, seed: 
     """
     used = used_classes(scenario, len(names), orders)
     stated = stated_order(scenario, orders)
-    if stated is None:
+    if scenario.order == "given":
+        stated = range(len(names))
+    elif stated is None:
         stated = torch.randperm(len(names), generator=generator(seed, "order")).tolist()
     return labels_of(stated, names)[:used]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Generator, Tensor
@@ -38,7 +39,7 @@ class ObjectiveTerm:
 
 
 FOR_PLUGINS = (
-    *("recipe", "steps", "data", "loader", "model", "device", "results", "memory", "directory"),
+    *("recipe", "steps", "data", "loader", "model", "device", "results", "memory", "directory", "known_steps"),
     *("position", "remaining_steps", "phases", "quota", "updates", "features", "fresh_model"),
 )
 """What a plug-in may ask of a run; other members can change without a word."""
@@ -65,6 +66,7 @@ class Run:
         objective: the classification loss.
         rng: gives every component its generator.
         origin: what it goes on from, where that is no checkpoint of its directory.
+        known_steps: how many steps the finished run has that it goes on from.
         first_step: a first step that another run has trained.
     """
 
@@ -81,7 +83,9 @@ class Run:
     memory: Memory | None = None
     directory: RunDirectory | None = None
     origin: Checkpoint | None = None
+    known_steps: int = 0
     first_step: FirstStep | None = None
+    _seen: dict[tuple[int, int, bool], tuple[Any, Tensor]] | None = None
 
     @property
     def position(self) -> Position:
@@ -148,7 +152,22 @@ class Run:
             mirrored: whether they are mirrored left to right.
             model: whose features; by default those of the run's own model.
         """
-        return features_of(model or self.model, self.loader.evaluation_batches(images), mirrored=mirrored)
+        model = model or self.model
+        key, seen = (id(images), id(model), mirrored), {} if self._seen is None else self._seen
+        if key not in seen:
+            batches, size = self.loader.evaluation_batches(images), self.loader.evaluation_size(images)
+            found = features_of(model, batches, size, mirrored=mirrored)
+            seen[key] = (images, model), found  # they are kept, or another could get their id
+        return seen[key][1]
+
+    @contextmanager
+    def sharing_features(self) -> Iterator[None]:
+        """While no weight changes, the features of one set of images are computed once, whoever asks for them."""
+        self._seen = {}
+        try:
+            yield
+        finally:
+            self._seen = None
 
     def fresh_model(self, rng: Generator) -> Model:
         """An untrained model with as many classes as the run's; torch's global generator is left alone."""

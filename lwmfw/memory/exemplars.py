@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 
 def choose_data(run: Run, step: Step) -> ImageSet:
-    """The exemplars and the images of the new classes that a step is trained on."""
-    new = run.data.train.of_classes(step.new_classes)
+    """The exemplars and new images that a step is trained on; the first one on new data has more of known classes."""
+    begins = 0 if step.index == run.known_steps + 1 else step.new_classes.start
+    new = run.data.train.of_classes(range(begins, step.new_classes.stop))
     data = run.memory.join(new) if run.memory else new
     chosen: ImageSet | None = run.assembly.hook.choose_data(run=run, step=step, data=data, rng=run.rng)
     return data if chosen is None else chosen

@@ -10,6 +10,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from lwmfw.errors import WrongAnswer, describe
@@ -25,6 +26,7 @@ class Model(nn.Module):
         classes: rows of the classifier.
         bf16: whether the backbone computes in bfloat16.
         form: what the backbone's answers have in common; None: they may be of any.
+        batchnorm: what BatchNorm is in training mode, as training.batchnorm of a recipe; "train" outside the phases.
     """
 
     def __init__(
@@ -37,6 +39,12 @@ class Model(nn.Module):
         self.classes = 0
         self.bf16 = bf16
         self.form = form
+        self.batchnorm = "train"
+
+    @property
+    def width(self) -> int:
+        """How many features the backbone offers."""
+        return self.form.width if self.form else 0
 
     @property
     def stages(self) -> int:
@@ -65,6 +73,10 @@ class Model(nn.Module):
         trained = [p.requires_grad for p in self.backbone.parameters()]
         if trained and not any(trained):
             self.backbone.eval()
+        if self.batchnorm == "eval":
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
         return self
 
     def grow(self, classes: int) -> None:
@@ -143,13 +155,19 @@ def _copied(model: Model) -> Model:
 
 
 def parameter_count(model: nn.Module) -> int:
-    """Number of trainable values."""
-    return sum(p.numel() for p in model.parameters())
+    """Number of trainable values, without a plug-in's own parts."""
+    return sum(p.numel() for part in _deciding(model) for p in part.parameters())
 
 
 def model_bytes(model: nn.Module) -> int:
-    """Bytes of parameters and buffers; whether all of its state can be kept is the checkpoint's question."""
-    return sum(t.numel() * t.element_size() for t in model.state_dict().values() if isinstance(t, Tensor))
+    """Bytes of parameters and buffers, likewise; whether all of its state can be kept is the checkpoint's question."""
+    values = [value for part in _deciding(model) for value in part.state_dict().values()]
+    return sum(t.numel() * t.element_size() for t in values if isinstance(t, Tensor))
+
+
+def _deciding(model: nn.Module) -> list[nn.Module]:
+    """What of a model decides: not the extras, which it learns by and is opened without."""
+    return [model.backbone, model.classifier] if isinstance(model, Model) else [model]
 
 
 def keep_gradients_format(body: Features) -> None:

@@ -27,6 +27,7 @@ class Phase:
     schedule: str
     milestones: list[float]
     gamma: float
+    batchnorm: str
     balanced: bool = False
     penalties: bool = True
 

@@ -9,6 +9,9 @@ from itertools import accumulate
 from lwmfw.errors import UserError, did_you_mean, shown
 from lwmfw.recipe.tables import Scenario
 
+DRAWN_LATER = ("seed", "given")
+"""Orders for which the number of classes has to be known: drawn from the seed, and as the data set lists them."""
+
 Orders = Mapping[str, Sequence[int]]
 """The class orders that a data set offers, by name."""
 
@@ -36,7 +39,7 @@ class Step:
 
 
 def stated_order(scenario: Scenario, orders: Orders) -> Sequence[int | str] | None:
-    """The classes in the order that a scenario states, by label or by name; None: it is drawn from the seed.
+    """The classes in the order that a scenario states, by label or by name; None: one of DRAWN_LATER.
 
     Raises:
         UserError: the data set offers no order of that name.
@@ -44,10 +47,10 @@ def stated_order(scenario: Scenario, orders: Orders) -> Sequence[int | str] | No
     order = scenario.order
     if isinstance(order, list):
         return order
-    if order == "seed":
+    if order in DRAWN_LATER:
         return None
     if order not in orders:
-        known = ["seed", *map(shown, orders)]
+        known = [*DRAWN_LATER, *map(shown, orders)]
         hint = did_you_mean(order, known) or "; choose one, or write a list"
         raise _refused("order", f"no order named '{shown(order)}'{hint} (known: {', '.join(known)})")
     return orders[order]
@@ -103,7 +106,8 @@ def steps_of(scenario: Scenario, classes: int) -> list[Step]:
     Raises:
         UserError: the classes cannot be shared out as stated.
     """
-    stops = [*accumulate([scenario.first, *_later_sizes(scenario, classes)])]
+    first = scenario.first or classes
+    stops = [*accumulate([first, *_later_sizes(first, scenario.increment, classes)])]
     starts = [0, *stops[:-1]]
     return [
         Step(index, range(start, stop), range(stop), len(starts))
@@ -111,9 +115,8 @@ def steps_of(scenario: Scenario, classes: int) -> list[Step]:
     ]
 
 
-def _later_sizes(scenario: Scenario, classes: int) -> list[int]:
+def _later_sizes(first: int, increment: int | list[int], classes: int) -> list[int]:
     """How many classes come in each step after the first."""
-    first, increment = scenario.first, scenario.increment
     rest = classes - first
     if rest < 0:
         raise _refused("first", f"{first} classes wanted, but there are {classes}; ask for fewer")

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from lwmfw.components import Options
+from lwmfw.components import Folder, Options
 from lwmfw.recipe.budget import parse_budget
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=100)]
@@ -44,14 +44,14 @@ class Scenario(Options):
     """Which classes come when."""
 
     classes: int = Field(0, ge=0, le=1_000_000, description="0: all; n: the first n of the order")
-    first: int = Field(ge=1, le=1_000_000, description="classes in the first step")
+    first: int = Field(ge=0, le=1_000_000, description="classes in the first step; 0: all")
     increment: Annotated[int, Field(ge=0, le=1_000_000)] | Annotated[list[StepSize], Field(max_length=100_000)] = Field(
         0, description="classes in each later step, the last taking what is left; 0: there is none; or a list of them"
     )
     order: Annotated[str | list[Annotated[int, Field(ge=0, le=1_000_000)] | str], AfterValidator(_of_one_sort)] = Field(
         "seed",
-        description="seed: drawn from the seed; the name of an order of the data set; or a list of classes, by number "
-        "or by name",
+        description="seed: drawn from the seed; given: as the data set lists them; the name of an order of the data "
+        "set; or a list of classes, by number or by name",
     )
 
 
@@ -78,7 +78,9 @@ class MemoryTable(Options):
 class StepSettings(Options):
     """How one step is trained."""
 
-    epochs: int = Field(30, ge=1, le=100_000, description="passes over the training data of a step")
+    epochs: int = Field(
+        30, ge=0, le=100_000, description="passes over the training data of a step; 0: nothing is trained"
+    )
     batch_size: int = Field(128, ge=1, le=65_536, description="images in an update")
     optimizer: Literal["sgd", "adam", "adamw"] = Field("sgd", description="from torch.optim")
     lr: float = Field(0.1, gt=0, le=1000, description="learning rate at the start of a step")
@@ -91,6 +93,11 @@ class StepSettings(Options):
         [0.5, 0.75], description="of schedule steps: shares of the phase after which the rate falls"
     )
     gamma: float = Field(0.1, gt=0, le=1, description="of schedule steps")
+    batchnorm: Literal["train", "eval"] = Field(
+        "train",
+        description="train: a batch is normalised by its own mean and variance, which the running ones follow; eval: "
+        "by the running ones, as the step before left them; scale and shift learn either way",
+    )
 
 
 class Training(StepSettings):
@@ -123,12 +130,23 @@ class Evaluation(Options):
     )
 
 
+class Origin(Options):
+    """The finished run that this one goes on from: its model, its classes and what its components know."""
+
+    run: Folder = Field(min_length=1, description="its directory")
+    checkpoint: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the tensors of its last checkpoint")
+    more: bool = Field(
+        False, description="whether images may be of classes that it knows; [scenario] has new ones alone"
+    )
+
+
 class Recipe(Options):
     """Everything that decides the numbers of a run, apart from the machine."""
 
     name: Name
     seed: int = Field(1993, ge=0, le=2**63 - 1, description="of class order, initial weights and augmentation")
     plugins: list[str] = Field([], max_length=100, description="plug-in files, relative to the recipe")
+    origin: Origin | None = None
     data: Choice
     scenario: Scenario
     backbone: Choice

@@ -45,6 +45,12 @@ class Checkpoint:
     results: Results
     facts: dict[str, Any]
 
+    def with_parts_of(self, model: Model) -> Checkpoint:
+        """The same without parts of plug-ins that a model does not have."""
+        known = model.state_dict().keys()
+        parts = {name: value for name, value in self.model.items() if name in known or not name.startswith("extras.")}
+        return replace(self, model=parts)
+
     def without_extras(self) -> Checkpoint:
         """The same without the parts that plug-ins put into the model."""
         model = {name: value for name, value in self.model.items() if not name.startswith("extras.")}
@@ -156,7 +162,8 @@ def restore(checkpoint: Checkpoint, model: Model, components: Mapping[str, Any])
         which = f"lacks {missing[0]}" if missing else f"holds {min(unexpected)}, which nothing made"
         raise CheckpointRefused(f"{checkpoint.path}: {which}; make a plug-in's own parts in before_run")
     for name, component in components.items():
-        component.restore(checkpoint.components.get(name, {}))
+        if name in checkpoint.components:
+            component.restore(checkpoint.components[name])
 
 
 def _verified(path: Path) -> dict[str, bytes]:

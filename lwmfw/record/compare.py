@@ -7,7 +7,7 @@ from statistics import mean, stdev
 
 from lwmfw.errors import UserError
 from lwmfw.record.reading import RecordedRun
-from lwmfw.record.results import Results
+from lwmfw.record.results import Results, told
 
 
 def result_rows(results: Results) -> tuple[list[str], list[list[str]]]:
@@ -15,10 +15,8 @@ def result_rows(results: Results) -> tuple[list[str], list[list[str]]]:
     header = ["accuracy", *(f"step {step.step}" for step in results.steps), "average", "last", "forgetting"]
     rows = []
     for who in results.last_accuracy:
-        drop = results.forgetting[who]
-        measures = [results.average_incremental_accuracy[who], results.last_accuracy[who]]
-        values = [step.accuracy[who] for step in results.steps] + measures
-        rows.append([who, *(f"{value:.3f}" for value in values), "" if drop is None else f"{drop:.3f}"])
+        measures = [results.average_incremental_accuracy[who], results.last_accuracy[who], results.forgetting[who]]
+        rows.append([who, *map(told, [*(step.accuracy[who] for step in results.steps), *measures])])
     return header, rows
 
 
@@ -43,7 +41,7 @@ def comparison_rows(runs: Sequence[RecordedRun]) -> tuple[list[str], list[list[s
                 row.append(_spread([r.steps[index].accuracy[who] for r in same if index < len(r.steps)]))
             row.append(_spread([r.average_incremental_accuracy[who] for r in same]))
             row.append(_spread([r.last_accuracy[who] for r in same]))
-            row.append(_spread([drop for r in same if (drop := r.forgetting[who]) is not None]))
+            row.append(_spread([r.forgetting[who] for r in same]))
             rows.append(row)
     return header, rows
 
@@ -78,7 +76,8 @@ def _measured_on(run: RecordedRun) -> tuple[int, str, int]:
     return len(results.class_names), min(results.class_names, default=""), results.steps[0].seen if results.steps else 0
 
 
-def _spread(values: list[float]) -> str:
+def _spread(found: Sequence[float | None]) -> str:
+    values = [value for value in found if value is not None]
     if not values:
         return ""
     return f"{mean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")

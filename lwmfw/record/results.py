@@ -3,6 +3,7 @@
 average incremental accuracy: mean over steps, step 1 included, of the top-1 accuracy on all seen classes.
 forgetting: mean over the steps before the last of (best accuracy on that step's classes at any step before the last,
 minus their accuracy at the end); None with a single step.
+What could not be measured, as there are no test images of a class, is None and left out of means.
 first-step forgetting: the fall of the accuracy on the first step's classes from that step to the last (Mnemonics,
 Liu et al., CVPR 2020); None with a single step.
 """
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 SCHEMA = 1
+_OPTIONAL = ("first_step", "sources")
 _KNOWN = {"extra": "forbid"}
 """How pydantic reads results: keys of another format are refused."""
 
@@ -35,9 +37,9 @@ class StepResult:
     step: int
     new_classes: list[int]
     seen: int
-    accuracy: dict[str, float]
-    accuracy_top5: dict[str, float]
-    accuracy_by_step: dict[str, list[float]]
+    accuracy: dict[str, float | None]
+    accuracy_top5: dict[str, float | None]
+    accuracy_by_step: dict[str, list[float | None]]
     confusion: dict[str, list[list[int]]]
     parameters: int
     model_bytes: int
@@ -51,7 +53,11 @@ class StepResult:
 
 @dataclass
 class Results:
-    """The content of results.json. `first_step`: the recipe and checkpoint that the first step was taken from."""
+    """The content of results.json.
+
+    `first_step`: the recipe and checkpoint, or the weights, that the first step was taken from. `sources`: of a run
+    that goes on from another, which images each of them has learned from, oldest first.
+    """
 
     __pydantic_config__ = _KNOWN
 
@@ -63,15 +69,16 @@ class Results:
     complete: bool = False
     steps: list[StepResult] = field(default_factory=list)
     first_step: dict[str, Any] | None = None
+    sources: list[dict[str, Any]] = field(default_factory=list)
     schema: int = SCHEMA
 
     @property
-    def average_incremental_accuracy(self) -> dict[str, float]:
+    def average_incremental_accuracy(self) -> dict[str, float | None]:
         """Per classifier, 0..1; empty before the first step has ended."""
         return {who: average([s.accuracy[who] for s in self.steps]) for who in self._classifiers()}
 
     @property
-    def last_accuracy(self) -> dict[str, float]:
+    def last_accuracy(self) -> dict[str, float | None]:
         """Accuracy on all seen classes after the last finished step."""
         return dict(self.steps[-1].accuracy) if self.steps else {}
 
@@ -92,7 +99,7 @@ class Results:
     def to_json(self) -> dict[str, Any]:
         """Plain values, with the measures over all steps."""
         names = ["schema", "recipe", "seed", "classes_order", "class_names", "complete", "providers"]
-        names += ["first_step"] if self.first_step else []
+        names += [name for name in _OPTIONAL if getattr(self, name)]
         plain = asdict(self)
         measures = ("average_incremental_accuracy", "last_accuracy", "forgetting", "first_step_forgetting")
         return {name: plain[name] for name in (*names, "steps")} | {name: getattr(self, name) for name in measures}
@@ -102,7 +109,7 @@ class Results:
         """The inverse of `to_json`; raises ValueError, KeyError or TypeError where the content is another."""
         if plain["schema"] != SCHEMA:
             raise ValueError(f"schema {plain['schema']}")
-        known = {f.name: plain[f.name] for f in fields(cls) if f.name in plain or f.name != "first_step"}
+        known = {f.name: plain[f.name] for f in fields(cls) if f.name in plain or f.name not in _OPTIONAL}
         results = _reader().validate_python(known)
         for number, step in enumerate(results.steps, 1):
             alike = step.accuracy.keys() == step.accuracy_by_step.keys() == results.steps[0].accuracy.keys()
@@ -120,18 +127,19 @@ def _reader() -> TypeAdapter[Results]:
     return TypeAdapter(Results)
 
 
-def average(values: Sequence[float]) -> float:
-    """Arithmetic mean."""
-    return sum(values) / len(values)
+def average(values: Sequence[float | None]) -> float | None:
+    """Arithmetic mean of what was measured."""
+    measured = [value for value in values if value is not None]
+    return sum(measured) / len(measured) if measured else None
 
 
-def accuracy(confusion: Sequence[Sequence[int]], classes: range) -> float:
+def accuracy(confusion: Sequence[Sequence[int]], classes: range) -> float | None:
     """Share of the images of `classes` that are assigned their own class."""
-    right = sum(confusion[c][c] for c in classes)
-    return right / sum(sum(confusion[c]) for c in classes)
+    images = sum(sum(confusion[c]) for c in classes)
+    return sum(confusion[c][c] for c in classes) / images if images else None
 
 
-def forgetting(by_step: Sequence[Sequence[float]]) -> float | None:
+def forgetting(by_step: Sequence[Sequence[float | None]]) -> float | None:
     """Mean drop from the best earlier accuracy of each earlier step's classes.
 
     Args:
@@ -140,17 +148,28 @@ def forgetting(by_step: Sequence[Sequence[float]]) -> float | None:
     last = len(by_step) - 1
     if last < 1:
         return None
-    drops = [max(by_step[t][group] for t in range(group, last)) - by_step[last][group] for group in range(last)]
+    drops: list[float | None] = []
+    for group in range(last):
+        before, after = [by_step[t][group] for t in range(group, last)], by_step[last][group]
+        measured = [value for value in before if value is not None]
+        drops.append(max(measured) - after if measured and after is not None else None)
     return average(drops)
 
 
-def first_step_forgetting(by_step: Sequence[Sequence[float]]) -> float | None:
+def first_step_forgetting(by_step: Sequence[Sequence[float | None]]) -> float | None:
     """Fall of the accuracy on the first step's classes.
 
     Args:
         by_step: as in `forgetting`.
     """
-    return by_step[0][0] - by_step[-1][0] if len(by_step) > 1 else None
+    if len(by_step) < 2 or by_step[0][0] is None or by_step[-1][0] is None:
+        return None
+    return by_step[0][0] - by_step[-1][0]
+
+
+def told(value: float | None, digits: int = 3) -> str:
+    """A measure as tables have it; empty: not measured."""
+    return "" if value is None else f"{value:.{digits}f}"
 
 
 def accuracy_csv(runs: Mapping[str, Results]) -> str:
@@ -165,7 +184,7 @@ def accuracy_csv(runs: Mapping[str, Results]) -> str:
         for step in run.steps:
             for who, value in step.accuracy.items():
                 row = [*[name] * named, run.recipe, run.seed, step.step, step.seen, who]
-                writer.writerow([*row, "all", f"{value:.6f}"])
+                writer.writerow([*row, "all", told(value, 6)])
                 for group, part in enumerate(step.accuracy_by_step[who], 1):
-                    writer.writerow([*row, f"step {group}", f"{part:.6f}"])
+                    writer.writerow([*row, f"step {group}", told(part, 6)])
     return stream.getvalue()

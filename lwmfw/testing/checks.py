@@ -282,6 +282,8 @@ def check_readout(component: Any) -> None:
     memory = {"budget": "3 per class", "select": {"use": "random"}}
     run = _prepared({"memory": memory, "objective": {"use": "cross_entropy", "over": "seen"}})
     old = None
+    if hasattr(component, "before_run"):
+        assert _asked(component.before_run, run=run) is None, "a moment returns nothing"
     for step in run.steps:
         run.model.grow(len(step.new_classes))
         data = run.data.train.of_classes(step.seen_classes)

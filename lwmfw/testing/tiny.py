@@ -91,7 +91,8 @@ def tiny_run(
         catalogue = beside_installed(components, files) if components else None
         resolved = load_recipe(tiny_recipe(overrides or {}, place), catalogue=catalogue)
         run = execute(assemble(resolved), place / "run", "cpu", "auto")
-        rows = [json.loads(line) for line in (place / "run" / "metrics.jsonl").read_text().splitlines()]
+        logged = place / "run" / "metrics.jsonl"  # missing where nothing is trained
+        rows = [json.loads(line) for line in logged.read_text().splitlines()] if logged.exists() else []
         terms = {row["step"]: row["terms"] for row in rows}
         told = TinyRun(run.results, terms, place / "run", run)
     except BaseException:

@@ -9,10 +9,10 @@ from lwmfw.testing import check
 
 SHIPPED = [c for c in discover().components if c.provider.name == "lwmfw"]
 
-WAITS = {"reaches_model": False}  # no term, or none before a step has ended
+WAITS = {"reaches_model": False}  # no term, none before a step has ended, or none after the first
 GIVEN = {
     "margin-ranking": [{"stationary": False}],  # it asks nothing of the old model
-    **{name: [WAITS] for name in ("freeze", "ewc", "si", "mas")},
+    **{name: [WAITS] for name in ("freeze", "efc", "ewc", "si", "mas", "self-rotation")},
 }
 """Component -> what its examinations have to know."""
 

@@ -26,7 +26,8 @@ def proxy_similarities(features: Tensor, proxies: Tensor, scaling: float) -> Ten
         (B, N, K), each in -4 scaling^2 .. 0.
     """
     cosines = normalize(features) @ normalize(proxies.flatten(0, 1)).T
-    return scaling**2 * (2 * cosines - 2).view(len(features), *proxies.shape[:2])
+    found: Tensor = scaling**2 * (2 * cosines - 2).unflatten(1, proxies.shape[:2])
+    return found
 
 
 def merged(similarities: Tensor, gamma: float) -> Tensor:

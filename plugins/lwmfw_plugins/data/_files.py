@@ -7,7 +7,9 @@ import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+
+from pydantic import model_validator
 
 from lwmfw import Field, Folder, Options, UserError
 
@@ -16,7 +18,10 @@ if TYPE_CHECKING:
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-"""Of ImageNet's training images. They are used for every set, as pretrained backbones expect."""
+"""Of ImageNet's training images. They are used for every set, as most pretrained backbones expect."""
+
+GREY_MEAN, GREY_STD = [0.449], [0.226]
+"""Their averages, for grey images."""
 
 Labelled = tuple[str, int]
 """The path of an image, and its label."""
@@ -33,6 +38,22 @@ class FileOptions(Options):
         "once: into memory, the centre, then shifted by up to 1/16 of its size",
     )
     flip: bool = Field(True, description="whether training images are mirrored at random")
+    channels: Literal[1, 3] = Field(3, description="3, or 1 for grey")
+    mean: list[float] = Field(MEAN, description="per channel, of pixels scaled to 0..1; default: of ImageNet")
+    std: list[Annotated[float, Field(gt=0)]] = Field(STD, description="per channel, likewise")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_grey(cls, table: Any) -> Any:
+        grey = isinstance(table, dict) and table.get("channels") == 1
+        return {"mean": GREY_MEAN, "std": GREY_STD} | table if grey else table
+
+    @model_validator(mode="after")
+    def _for_each_channel(self) -> FileOptions:
+        for key in ("mean", "std"):
+            if len(getattr(self, key)) != self.channels:
+                raise ValueError(f"input should have {self.channels} of {key}, one per channel")
+        return self
 
 
 class Entry(NamedTuple):
@@ -61,11 +82,11 @@ def data_set(
     def held(part: Iterable[Labelled]) -> ImageSet:
         listed = list(part)
         labels = torch.tensor([label for _, label in listed], dtype=torch.int64)
-        files = ImageFiles([path for path, _ in listed], labels, size, resize)
+        files = ImageFiles([path for path, _ in listed], labels, size, resize, channels=options.channels)
         return decode_images(files) if once else files
 
     padding = size // 16 if once else 0
-    return DataSet(held(train), held(test), names, MEAN, STD, padding, options.flip, list(skipped))
+    return DataSet(held(train), held(test), names, options.mean, options.std, padding, options.flip, list(skipped))
 
 
 def find(root: str, places: Sequence[str], marker: str, source: str) -> Path:

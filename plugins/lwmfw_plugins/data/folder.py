@@ -22,7 +22,8 @@ SHOWN = 5
 class OwnOptions(FileOptions):
     """Options of folder."""
 
-    root: Folder = Field(min_length=1, description="folder of class folders, or of train/ and test/ with class folders")
+    root: Folder = Field("", description="folder of class folders, or of train/ and test/ with class folders")
+    test: Folder = Field("", description="folder of class folders that are the test set, in the place of a share")
     test_share: float = Field(0.2, gt=0, lt=1, description="share of each class that is the test set, if none is given")
     split_seed: int = Field(0, ge=0, le=2**63 - 1, description="of which images these are")
     unreadable: Literal["refuse", "skip"] = Field(
@@ -31,7 +32,7 @@ class OwnOptions(FileOptions):
 
 
 class OwnImages:
-    """Your own images: root/CLASS/... split at random, or root/train/CLASS/... and root/test/CLASS/..."""
+    """Your own images: root/CLASS/... split at random, root/train/CLASS/... and root/test/CLASS/..., or two folders."""
 
     class_count: ClassVar[None] = None
 
@@ -41,15 +42,20 @@ class OwnImages:
     def load(self) -> DataSet:
         """List the images and decode each once, so that what cannot be read is known before anything is learned.
 
-        Folders inside a class folder belong to it; links to them are not followed. Hidden files and files that are no
-        images by their suffix are passed over. A class's test images stay the same wherever the folder lies.
+        Without a root there are no classes. Folders inside a class folder belong to it; links to them are not followed.
+        Hidden files and files that are no images by their suffix are passed over. A class's test images stay the same
+        wherever the folder lies.
 
         Raises:
             UserError: no classes, other classes in test/ than in train/, a class without images, unreadable images.
         """
+        if not self.options.root:
+            return data_set([], [], [], self.options)
         root = Path(self.options.root)
         separate = (root / "train").is_dir() and (root / "test").is_dir()
         names, parts = _separate(root) if separate else _together(root)
+        if self.options.test:
+            names, parts, separate = _tested(names, parts[0], Path(self.options.test))
         skipped = self._unreadable([path for part in parts for paths in part for path in paths])
         left_out = set(skipped)
         parts = [[[path for path in paths if path not in left_out] for paths in part] for part in parts]
@@ -99,6 +105,15 @@ def _separate(root: Path) -> tuple[list[str], list[ClassFiles]]:
             if name not in folders[other]:
                 raise UserError(f"class '{name}' is in {part} but not in {other}; add its images there")
     return names, [[_images(folders[part][name]) for name in names] for part in ("train", "test")]
+
+
+def _tested(names: list[str], train: ClassFiles, folder: Path) -> tuple[list[str], list[ClassFiles], bool]:
+    """Classes to be learned and their test images; behind them classes of test images alone, such as known ones."""
+    own = {path.name: _images(path) for path in sub_folders(folder)}
+    if not own:
+        raise UserError(f"{folder} has no folders; put each class's test images into a folder of its name")
+    every = [*names, *(name for name in own if name not in names)]
+    return every, [train + [[]] * (len(every) - len(names)), [own.get(name, []) for name in every]], True
 
 
 def _images(folder: Path) -> list[str]:

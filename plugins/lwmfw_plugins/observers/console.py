@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
@@ -37,7 +37,7 @@ class ConsoleObserver:
         recipe, data = run.recipe, run.data
         precision = "bf16" if run.model.bf16 else "fp32"
         self._print(
-            f"{recipe.name}, seed {recipe.seed}: {len(data.class_names)} classes of {recipe.data.use} in "
+            f"{recipe.name}, seed {recipe.seed}: {run.steps[-1].seen_classes.stop} classes of {recipe.data.use} in "
             f"{len(run.steps)} steps, {recipe.backbone.use}, {precision} on {run.device.type}"
         )
         if data.skipped:
@@ -50,7 +50,9 @@ class ConsoleObserver:
         """Start the step's progress."""
         finished = len(run.results.steps)
         if finished and not self.updates:
-            self._print(f"resumed after step {finished}")
+            origin = run.recipe.origin
+            begun = origin and finished == run.known_steps
+            self._print(f"goes on from {origin.run}" if origin and begun else f"resumed after step {finished}")
         self.updates = run.updates(step)
         self.updates_left = sum(run.updates(later) for later in run.remaining_steps)
         self.numbers, self.images, self.epoch_began = "", 0, time.perf_counter()
@@ -95,11 +97,11 @@ class ConsoleObserver:
         if self.live:
             self.progress.remove_task(self.task)
         for who, accuracy in result.accuracy.items():
-            groups = " ".join(f"{value:.3f}" for value in result.accuracy_by_step[who])
+            groups = " ".join(map(_measure, result.accuracy_by_step[who]))
             named = f" by {who}" if len(result.accuracy) > 1 else ""
             self._print(
-                f"step {step.index}/{step.total}: accuracy{named} {accuracy:.3f} on {result.seen} classes "
-                f"(by step {groups}), {result.train_seconds:.1f} s"
+                f"step {step.index}/{step.total}: accuracy{named} {_measure(accuracy)} on {result.seen} classes "
+                f"(by step {groups}), {result.train_seconds:.1f} s{_certificate(result.readouts.get(who))}"
             )
 
     @hookimpl
@@ -112,6 +114,19 @@ class ConsoleObserver:
 
     def _print(self, line: str) -> None:
         self.console.print(line, markup=False, soft_wrap=True)
+
+
+def _measure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _certificate(said: Mapping[str, Any] | None) -> str:
+    """What a read-out from sums is worth: as if all was learned at once, or how far the backbone has left its sums."""
+    if said is None or said["exact"]:
+        return ", exact" if said else ""
+    if "drift" in said:
+        return f", sums carried over, drift {said['drift']:.3f}"
+    return ", sums of features that the backbone no longer gives: set transport = true"
 
 
 def _duration(seconds: float) -> str:

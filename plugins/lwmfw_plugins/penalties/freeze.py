@@ -18,16 +18,15 @@ if TYPE_CHECKING:
 class FreezeOptions(Options):
     """Options of freeze."""
 
-    after: int = Field(1, ge=1, le=1_000_000, description="the last step in which the backbone learns")
+    after: int = Field(1, ge=0, le=1_000_000, description="the last step in which the backbone learns; 0: none")
 
 
 class Freeze:
-    """Backbone frozen, BatchNorm statistics included, after the first steps; adds no term."""
-
-    spares_first_step = True
+    """Backbone frozen, BatchNorm statistics included, after the first steps or from the start; adds no term."""
 
     def __init__(self, options: FreezeOptions) -> None:
         self.after = options.after
+        self.spares_first_step = options.after > 0
 
     @hookimpl
     def before_step(self, step: Step, model: Model) -> None:

@@ -8,26 +8,29 @@ from typing import TYPE_CHECKING
 from lwmfw import Component, Options, Readout, hookimpl
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
-    from lwmfw import Model
+    from lwmfw import Run
 
 
 class Cnn:
     """The class of the classifier's largest logit."""
 
+    probability = "softmax of the classifier's logits, not calibrated"
+    spares_first_step = True
+
     def __init__(self, options: Options) -> None:
-        self.classifier: nn.Module | None = None
+        self.run: Run | None = None
 
     @hookimpl
-    def after_training(self, model: Model) -> None:
-        """Take the classifier."""
-        self.classifier = model.classifier
+    def before_run(self, run: Run) -> None:
+        """Know the run, whose classifier it is."""
+        self.run = run
 
     def scores(self, features: Tensor) -> Tensor:
         """Its logits, (B, seen)."""
-        assert self.classifier is not None, "asked after training"  # noqa: S101
-        return self.classifier(features)  # type: ignore[no-any-return]
+        assert self.run is not None, "asked in a run"  # noqa: S101
+        return self.run.model.classifier(features)  # type: ignore[no-any-return]
 
 
 @hookimpl

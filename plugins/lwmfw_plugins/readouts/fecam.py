@@ -5,17 +5,17 @@ Features go through Tukey's root and to length 1; the covariance is shrunk, then
     S + a1 mean(diag S) I + a2 mean(off-diagonal S) (1 - I), then S_ij / (s_i s_j);  d_c = (z - m_c)^T S^-1 (z - m_c)
 
 The paper's covariances are one a class, and are worse than none without shrinkage; one for all classes, which its
-authors use where images are few, is a sum over images and is built here. Differences to the published code: the
-covariance is of the features that distances are taken of, and is shrunk once; the first step is decided likewise.
+authors use where images are few, is the default here. Differences to the published code: the covariance is of the
+features that distances are taken of, and is shrunk once; the first step is decided likewise.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from lwmfw import Component, Field, Options, Readout, hookimpl
-from lwmfw_plugins.readouts._fitted import FromSums
+from lwmfw import Component, Field, Readout, hookimpl
+from lwmfw_plugins.readouts._fitted import FromSums, SumsOptions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,9 +42,10 @@ def correlations(covariance: Tensor, diagonal: float, beside: float) -> Tensor:
     return shrunk / (deviations[:, None] * deviations)
 
 
-class FecamOptions(Options):
+class FecamOptions(SumsOptions):
     """Options of fecam."""
 
+    covariance: Literal["shared", "class"] = Field("shared", description="one of all classes, or one of each")
     power: float = Field(
         0.5, gt=0, le=1, description="of Tukey's root, the sign kept; 1: none, as for features of both signs"
     )
@@ -53,29 +54,44 @@ class FecamOptions(Options):
 
 
 class Fecam(FromSums):
-    """The class whose mean is nearest under one covariance of all classes, of features after Tukey's root."""
+    """The class whose mean is nearest under the covariance of all classes or its own, after Tukey's root."""
 
     def __init__(self, options: FecamOptions) -> None:
-        super().__init__()
-        self.options = options
+        super().__init__(options)
+        self.options, self.apart = options, options.covariance == "class"
 
     def hidden(self, features: Tensor) -> Tensor:
         """After the root, of length 1."""
         return super().hidden(features.sign() * features.abs() ** self.options.power)
 
     def solve(self, sums: Sums) -> None:
-        """Means, and the inverse of the correlations applied to them."""
+        """Means, and the inverse of the correlations applied to them; of each class, or once for all."""
+        import torch
+
         from lwmfw_plugins.readouts._sums import LEVELS, covariance, discriminant
 
-        matrix = correlations(covariance(sums) / LEVELS**2, self.options.diagonal, self.options.beside)
-        self.weights, self.biases = discriminant(matrix, sums.means / LEVELS)
+        means = sums.means / LEVELS
+        if sums.grams is None:
+            matrix = correlations(sums.covariance, self.options.diagonal, self.options.beside)
+            self.weights, self.biases = discriminant(matrix, means)
+            return
+        spreads = []
+        for gram, moments, count in zip(sums.grams, sums.moments.T, sums.counts, strict=True):
+            own = covariance(gram, moments[:, None], count[None]) if count > 1 else sums.covariance
+            spreads.append(correlations(own, self.options.diagonal, self.options.beside))
+        self.inverses = torch.linalg.inv(torch.stack(spreads))
+        self.weights = (self.inverses @ means[:, :, None]).squeeze(2).T
+        self.biases = -0.5 * (means.T * self.weights).sum(0)
 
-    def scores(self, features: Tensor) -> Tensor:
-        """Minus half the squared distances, without the part that all classes share, (B, seen)."""
+    def decide(self, h: Tensor) -> Tensor:
+        """Minus half the squared distances; with one covariance, without the part that all classes share."""
         from lwmfw_plugins.readouts._sums import LEVELS
 
-        found: Tensor = self.hidden(features) / LEVELS @ self.weights + self.biases
-        return found.to(features)
+        h = h / LEVELS
+        found: Tensor = h @ self.weights + self.biases
+        if self.apart:
+            found = found - 0.5 * ((h @ self.inverses) * h).sum(2).T
+        return found
 
 
 @hookimpl

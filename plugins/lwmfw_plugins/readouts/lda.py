@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from lwmfw import Component, Field, Options, Readout, hookimpl
-from lwmfw_plugins.readouts._fitted import FromSums
+from lwmfw import Component, Field, Readout, hookimpl
+from lwmfw_plugins.readouts._fitted import FromSums, SumsOptions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lwmfw_plugins.readouts._sums import Sums
 
 
-class LdaOptions(Options):
+class LdaOptions(SumsOptions):
     """Options of lda."""
 
     shrinkage: float = Field(
@@ -29,20 +29,21 @@ class LdaOptions(Options):
 class LinearDiscriminant(FromSums):
     """The class of the largest linear discriminant: means and one covariance, of all images, without keeping any."""
 
+    probability = "posterior of normal distributions with one covariance and equal priors"
+
     def __init__(self, options: LdaOptions) -> None:
-        super().__init__()
+        super().__init__(options)
         self.options = options
 
     def solve(self, sums: Sums) -> None:
         """Weights and biases."""
-        from lwmfw_plugins.readouts._sums import covariance, discriminant, shrunk
+        from lwmfw_plugins.readouts._sums import discriminant, shrunk
 
-        self.weights, self.biases = discriminant(shrunk(covariance(sums), self.options.shrinkage), sums.means)
+        self.weights, self.biases = discriminant(shrunk(sums.covariance, self.options.shrinkage), sums.means)
 
-    def scores(self, features: Tensor) -> Tensor:
-        """Discriminants, (B, seen)."""
-        found = self.hidden(features) @ self.weights + self.biases
-        return found.to(features)
+    def decide(self, h: Tensor) -> Tensor:
+        """Discriminants."""
+        return h @ self.weights + self.biases
 
 
 @hookimpl

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from lwmfw import Component, Options, Readout, hookimpl
-from lwmfw_plugins.readouts._fitted import FromSums
+from lwmfw import Component, Readout, hookimpl
+from lwmfw_plugins.readouts._fitted import FromSums, SumsOptions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,23 +21,20 @@ if TYPE_CHECKING:
 class NearestClassMean(FromSums):
     """The class whose mean feature is nearest, by cosine; of all images, without keeping any."""
 
-    def __init__(self, options: Options) -> None:
-        super().__init__()
-
     def solve(self, sums: Sums) -> None:
         """The directions of the means."""
         from torch.nn.functional import normalize
 
         self.means = normalize(sums.means)
 
-    def scores(self, features: Tensor) -> Tensor:
-        """Cosines, (B, seen)."""
+    def decide(self, h: Tensor) -> Tensor:
+        """Cosines."""
         from torch.nn.functional import normalize
 
-        return normalize(features) @ self.means.T.to(features)
+        return normalize(h) @ self.means.T
 
 
 @hookimpl
 def register_components() -> Iterator[Component]:
     """The component of this file."""
-    yield Readout("ncm", NearestClassMean)
+    yield Readout("ncm", NearestClassMean, SumsOptions)

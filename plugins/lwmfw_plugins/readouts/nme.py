@@ -14,7 +14,7 @@ from lwmfw import Component, Options, Readout, hookimpl
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lwmfw import Run, Step
+    from lwmfw import Run
 
 
 def nearest_mean_scores(features: Tensor, means: Tensor) -> Tensor:
@@ -38,15 +38,21 @@ class NearestMeanOfExemplars:
     """The class whose exemplars' mean feature is nearest."""
 
     needs = frozenset({"memory"})
+    spares_first_step = True
 
     def __init__(self, options: Options) -> None:
         self.run: Run | None = None
         self.means: Tensor | None = None
 
     @hookimpl
-    def after_training(self, run: Run, step: Step) -> None:
+    def before_run(self, run: Run) -> None:
+        """Know the run, whose exemplars they are."""
+        self.run = run
+
+    @hookimpl
+    def after_training(self) -> None:
         """Forget the means of the step before: exemplars are stored next, and the means are theirs."""
-        self.run, self.classes, self.means = run, len(step.seen_classes), None
+        self.means = None
 
     def scores(self, features: Tensor) -> Tensor:
         """Cosines to the class means, (B, seen)."""
@@ -60,11 +66,11 @@ class NearestMeanOfExemplars:
         from lwmfw import class_means
 
         run = self.run
-        assert run is not None, "asked after training"  # noqa: S101
+        assert run is not None, "asked in a run"  # noqa: S101
         assert run.memory is not None, "a need"  # noqa: S101
         exemplars = run.memory.images()
         views = [run.features(exemplars)] + ([run.features(exemplars, mirrored=True)] if run.loader.flip else [])
-        return class_means(torch.cat(views), exemplars.labels.repeat(len(views)), self.classes)
+        return class_means(torch.cat(views), exemplars.labels.repeat(len(views)), run.model.classes)
 
 
 @hookimpl

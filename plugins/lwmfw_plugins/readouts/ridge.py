@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from lwmfw import Component, Field, Options, Readout, hookimpl
-from lwmfw_plugins.readouts._fitted import FromSums
+from lwmfw import Component, Field, Readout, hookimpl
+from lwmfw_plugins.readouts._fitted import FromSums, SumsOptions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,7 +33,7 @@ def ridge_weights(sums: Sums, penalty: float) -> Tensor:
     return torch.cholesky_solve(sums.moments, torch.linalg.cholesky(regular))
 
 
-class RidgeOptions(Options):
+class RidgeOptions(SumsOptions):
     """Options of ridge."""
 
     lift: int = Field(0, ge=0, le=100_000, description="random ReLU features to which features are lifted; 0: none")
@@ -50,7 +50,7 @@ class Ridge(FromSums):
     """The class of the largest ridge regression on one-hot labels, of all images, without keeping any."""
 
     def __init__(self, options: RidgeOptions) -> None:
-        super().__init__()
+        super().__init__(options)
         self.options, self.penalty = options, options.penalty
         self.directions: Tensor | None = None
 
@@ -78,9 +78,9 @@ class Ridge(FromSums):
             self.penalty = generalised_cross_validation(sums.gram, sums.moments, count, grid) / unit
         self.weights = ridge_weights(sums, self.penalty * unit)
 
-    def scores(self, features: Tensor) -> Tensor:
-        """Near 1 for the own class and near 0 for others, (B, seen)."""
-        return (self.hidden(features) @ self.weights).to(features)
+    def decide(self, h: Tensor) -> Tensor:
+        """Near 1 for the own class and near 0 for others."""
+        return h @ self.weights
 
     def state(self) -> dict[str, Any]:
         """The sums, and the penalty in use."""

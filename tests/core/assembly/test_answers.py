@@ -50,7 +50,7 @@ WRONG = {
         lambda main, **_: [main, None],
         lambda main, **_: [vars(main)],
         lambda step, main: stretched(step, main, epochs="many"),
-        lambda step, main: stretched(step, main, epochs=0),
+        lambda step, main: stretched(step, main, epochs=-1),
         lambda step, main: stretched(step, main, lr=float("nan")),
         lambda step, main: stretched(step, main, schedule="linear"),
         lambda step, main: stretched(step, main, milestones=0.5),

@@ -318,6 +318,23 @@ def test_a_trait_that_nothing_would_read_is_refused(fault, tmp_path):
     assert str(refused.value).startswith(f"mine: Probe: {message}")
 
 
+AT_ODDS = {
+    "old": ({"needs": {"old"}}, "needs the old model, which the first step has not; leave one out"),
+    "old_graph": ({"needs": "old_graph"}, "needs the old model, which the first step has not; leave one out"),
+    "spares": ({"spares_first_step": True}, "spares_first_step; leave one out"),
+}
+
+
+@pytest.mark.parametrize("fault", AT_ODDS)
+def test_what_acts_in_the_first_step_neither_spares_it_nor_needs_the_old_model(fault, tmp_path):
+    attributes, message = AT_ODDS[fault]
+    own = {"__init__": lambda self, options: None, "compute_penalty": hookimpl(no_term), "acts_first": True}
+    catalogue = beside_installed([Penalty("probe", type("Probe", (), own | attributes), provider=Provider("mine"))])
+    with pytest.raises(UserError) as refused:
+        assemble(load_recipe(tiny_recipe({"penalties": [{"use": "probe"}]}, tmp_path), catalogue=catalogue))
+    assert str(refused.value) == f"mine: Probe: says acts_first and {message}"
+
+
 def no_term(self):
     return None
 

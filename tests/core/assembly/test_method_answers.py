@@ -49,7 +49,6 @@ METHOD_ANSWERS = {
         tampered(train=images(labels=[0] * 16)),
         tampered(train=images(pixels=torch.zeros(16, 1, 8, 8, dtype=torch.uint8))),
         tampered(class_names=4),
-        tampered(class_names=[]),
         tampered(class_names=[0, 1, 2, 3]),
         tampered(mean=0.5),
         tampered(mean=[0.5]),

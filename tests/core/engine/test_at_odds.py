@@ -61,7 +61,8 @@ def test_logits_without_a_gradient_are_the_classifiers(tmp_path):
 def test_a_model_that_is_all_frozen_has_nothing_to_train(hook, tmp_path):
     Freezing = with_hook(hook, lambda model, **_: model.requires_grad_(False) and None)
     with pytest.raises(
-        RunFailed, match=r"^phase 'main' has nothing to train: no parameter .* stopped in step 1; freeze"
+        RunFailed,
+        match=r"^phase 'main' has nothing to train: freezing of test left no .* stopped in step 1; leave some",
     ):
         tiny_run({"penalties": [{"use": "freezing"}]}, tmp_path, components=[Penalty("freezing", Freezing)])
 

@@ -116,6 +116,27 @@ def test_a_component_that_acts_in_the_first_step_has_to_be_the_same(finished, tm
         taken_from(again, acting, tmp_path / "stateful")
 
 
+def test_a_penalty_with_a_term_in_the_first_step_has_to_be_the_same(finished, tmp_path, monkeypatch):
+    class Early:
+        acts_first = True
+
+        def __init__(self, options):
+            pass
+
+        @hookimpl
+        def compute_penalty(self, new):
+            return {"early": new.features.square().mean()}
+
+    catalogue = beside_installed([Penalty("early", Early)])
+    monkeypatch.setattr("lwmfw.recipe.load.discover", lambda plugins: catalogue)
+    early = BASE | {"penalties": [{"use": "early"}]}
+    with pytest.raises(UserError, match=r"in another way \(penalties\.early differs\)"):
+        taken_from(finished, early, tmp_path / "taken")
+    (tmp_path / "early").mkdir()
+    again = tiny_run(early, tmp_path / "early").path
+    assert results(taken_from(again, early, tmp_path / "taken"))["complete"]
+
+
 def test_exemplars_may_be_stored_in_another_way(finished, tmp_path):
     codec = {"use": "jpeg", "choose": [30, 90], "tolerance": 1.0}
     other = BASE | {"memory": MEMORY | {"codec": codec, "select": {"use": "herding"}}}

@@ -173,6 +173,29 @@ def test_components_are_called_in_recipe_order(tmp_path):
     assert order == ["c", "a", "b"]
 
 
+def test_only_penalties_that_say_so_have_terms_in_the_first_step(tmp_path):
+    def constant(first):
+        class Constant:
+            acts_first = first
+
+            def __init__(self, options):
+                pass
+
+            @hookimpl
+            def compute_penalty(self):
+                return {f"first {first}": torch.ones(())}
+
+        return Constant
+
+    components = [Penalty("early", constant(True)), Penalty("late", constant(False))]
+    for order in (["early", "late"], ["late", "early"]):
+        (tmp_path / order[0]).mkdir()
+        penalties = [{"use": name} for name in order]
+        run = tiny_run({"penalties": penalties}, tmp_path / order[0], components=components)
+        assert list(run.terms[1]) == ["bce", "first True"]
+        assert list(run.terms[2]) == ["bce", *(f"first {name == 'early'}" for name in order)]
+
+
 def test_each_hook_is_called_in_exactly_one_place():
     core = Path(lwmfw.__file__).parent
     callers = ("loop.py", "memory/exemplars.py", "engine/run.py", "assembly/parts.py")

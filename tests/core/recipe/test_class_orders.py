@@ -63,7 +63,7 @@ def test_seeds_give_different_orders():
         ({"order": [3, 1, 3]}, r"scenario\.order: a class stands twice"),
         (
             {"order": "podnet1"},
-            r"scenario\.order: no order named 'podnet1'; choose one, or write a list \(known: seed\)",
+            r"scenario\.order: no order named 'podnet1'; choose one, or write a list \(known: seed, given\)",
         ),
         ({"order": [3, 1], "classes": 3}, r"scenario\.classes: 3 wanted, but there are 2"),
         ({"classes": 11}, r"scenario\.classes: 11 wanted, but there are 10"),
@@ -141,10 +141,12 @@ def test_a_strangers_data_set_offers_orders_of_its_own():
 def test_an_order_that_is_not_offered_is_refused_by_check_with_what_is():
     catalogue = offering({"by-year": range(10), "hand": range(10)})
     assert refusal(ordered('"by-yaer"'), catalogue=catalogue) == (
-        "recipe.toml:7: scenario.order: no order named 'by-yaer'; did you mean 'by-year'? (known: seed, by-year, hand)"
+        "recipe.toml:7: scenario.order: no order named 'by-yaer'; did you mean 'by-year'? "
+        "(known: seed, given, by-year, hand)"
     )
     assert refusal(ordered('"x"'), catalogue=catalogue) == (
-        "recipe.toml:7: scenario.order: no order named 'x'; choose one, or write a list (known: seed, by-year, hand)"
+        "recipe.toml:7: scenario.order: no order named 'x'; choose one, or write a list "
+        "(known: seed, given, by-year, hand)"
     )
 
 

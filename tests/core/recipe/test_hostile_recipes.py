@@ -102,7 +102,6 @@ CONTENTS = {
     "component that is a path": RECIPE.replace('"linear"', '"../linear"'),
     "component of no name": RECIPE.replace('"linear"', '"/"'),
     "negative classes": RECIPE.replace("first = 2", "first = -2"),
-    "no classes": RECIPE.replace("first = 2", "first = 0"),
     "too many classes": RECIPE.replace("first = 2", "first = 1000000"),
     "far too many classes": RECIPE.replace("first = 2", f"first = {10**30}"),
     "a step too large": RECIPE.replace("increment = 2", "increment = 1000001"),

@@ -61,7 +61,7 @@ def numbers(tables):
 
 
 def test_the_recipe_has_every_table(tables):
-    assert set(tables) == set(Recipe.model_fields)
+    assert set(tables) == set(Recipe.model_fields) - {"origin"}  # of one that goes on from a run
     assert len(numbers(tables)) > 15
 
 

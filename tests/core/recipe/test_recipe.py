@@ -276,6 +276,6 @@ def test_the_resolved_recipe_needs_no_base_and_knows_its_plugins_anywhere():
 
 def test_the_resolved_recipe_writes_out_every_default():
     resolved = tomllib.loads(load(RECIPE).toml())
-    assert set(resolved) == set(Recipe.model_fields) - {"memory"}  # left out, there is none
+    assert set(resolved) == set(Recipe.model_fields) - {"memory", "origin"}  # left out, there is none
     assert set(resolved["training"]) == set(Training.model_fields)
     assert resolved["penalties"] == [{"use": "pull", "as": "pull", "weight": 0.5, "layers": 3}]

@@ -87,7 +87,7 @@ MESSAGES = {
     "negative": (
         "first = 2",
         "first = -2",
-        "recipe.toml:5: scenario.first: input should be greater than or equal to 1, got -2",
+        "recipe.toml:5: scenario.first: input should be greater than or equal to 0, got -2",
     ),
     "negative option": (
         "0.5",
@@ -155,7 +155,7 @@ MESSAGES = {
     "unknown order": (
         "increment = 2",
         'order = "sed"',
-        "recipe.toml:6: scenario.order: no order named 'sed'; did you mean 'seed'? (known: seed)",
+        "recipe.toml:6: scenario.order: no order named 'sed'; did you mean 'seed'? (known: seed, given)",
     ),
     "order of numbers and words": (
         "increment = 2",
@@ -276,7 +276,7 @@ def test_an_error_in_a_base_names_the_base():
 
 def test_an_error_in_what_replaced_the_base_names_the_recipe():
     write(RECIPE, "base.toml")
-    assert refusal('extends = "base.toml"\n\ntraining.epochs = 0\n').startswith("recipe.toml:3: training.epochs: ")
+    assert refusal('extends = "base.toml"\n\ntraining.epochs = -1\n').startswith("recipe.toml:3: training.epochs: ")
     replaced = 'extends = "base.toml"\npenalties = [{ use = "pull", wieght = 1 }]\n'
     assert refusal(replaced).startswith("recipe.toml:2: penalties[0].wieght ")
 

@@ -12,6 +12,7 @@ import lwmfw
 from lwmfw import UserError
 from lwmfw.data.decoding import decode_images
 from lwmfw.engine.opened import OpenedRun
+from lwmfw.engine.origin import preprocessing_of
 from lwmfw.errors import CheckpointRefused
 from lwmfw.record.reading import RecordedRun
 from lwmfw.testing import tiny_run
@@ -122,7 +123,7 @@ def test_a_run_whose_checkpoints_are_gone_or_of_another_version_is_refused(done,
     kept = RecordedRun(done.path).checkpoint()
     kept.facts.pop("preprocessing")
     with pytest.raises(CheckpointRefused, match="says nothing of preprocessing"):
-        lwmfw.open_run(done.path).preprocessing_of(kept)
+        preprocessing_of(kept)
 
 
 def test_nothing_else_reads_results_or_a_resolved_recipe():

@@ -135,7 +135,7 @@ def edited(index, **values):
         edited(0, accuracy={"nme": 0.1}),
         edited(2, accuracy={}),
         edited(1, accuracy_by_step={"cnn": []}),
-        edited(1, accuracy_by_step={"cnn": [0.1, None]}),
+        edited(1, accuracy_by_step={"cnn": [0.1, "x"]}),
         edited(1, accuracy_by_step={}),
         edited(1, step=3),
         edited(1, seen="x"),

@@ -13,7 +13,8 @@ from lwmfw import UserError
 from lwmfw.engine.evaluate import digest
 from lwmfw.recipe.load import load_recipe
 from lwmfw.testing import tiny_recipe, tiny_run
-from lwmfw_plugins.readouts._sums import LEVELS, Sums, covariance, generalised_cross_validation, rounded
+from lwmfw_plugins.readouts._fitted import SumsOptions
+from lwmfw_plugins.readouts._sums import LEVELS, Sums, generalised_cross_validation, linear_map, rounded
 from lwmfw_plugins.readouts.fecam import Fecam, FecamOptions, correlations
 from lwmfw_plugins.readouts.lda import LdaOptions, LinearDiscriminant
 from lwmfw_plugins.readouts.ncm import NearestClassMean
@@ -21,11 +22,12 @@ from lwmfw_plugins.readouts.ridge import Ridge, RidgeOptions
 
 CLASSES, WIDTH = 5, 7
 EVERY = {
-    "ncm": lambda: NearestClassMean(None),
+    "ncm": lambda: NearestClassMean(SumsOptions()),
     "lda": lambda: LinearDiscriminant(LdaOptions()),
     "ridge": lambda: Ridge(RidgeOptions()),
     "lifted": lambda: Ridge(RidgeOptions(lift=12)),
     "fecam": lambda: Fecam(FecamOptions()),
+    "fecam-class": lambda: Fecam(FecamOptions(covariance="class")),
 }
 
 
@@ -41,11 +43,10 @@ def fitted(make, features, labels, pieces):
     """A read-out that has taken images in piece by piece."""
     readout = make()
     for piece in pieces:
-        h = readout.hidden(features[piece])
-        if readout.sums is None:
-            readout.sums = Sums.none(h.shape[1])
-        readout.sums.add(h, labels[piece], CLASSES)
-    readout.solve(readout.sums)
+        more = Sums.of_images(
+            readout.hidden(features[piece]), labels[piece], int(labels[piece].max()) + 1, apart=readout.apart
+        )
+        readout.add(more.state(), range(len(more.counts)), 1)
     return readout
 
 
@@ -72,7 +73,7 @@ def test_without_rounding_the_bits_depend_on_the_order():
         order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
         sums = Sums.none(WIDTH)
         for piece in order.chunk(7):
-            sums.add(normalize(features[piece].double()), labels[piece], CLASSES)
+            sums.add(Sums.of_images(normalize(features[piece].double()), labels[piece], CLASSES), range(CLASSES), 1)
         found.add(digest(sums.state()))
     assert len(found) > 1
 
@@ -114,13 +115,13 @@ def test_the_pooled_covariance_is_that_of_deviations_from_class_means():
         for each in own - own.mean(0):
             expected += each[:, None] * each
     sums = at_once(EVERY["lda"], features, labels).sums
-    assert_close(covariance(sums), expected / len(labels), rtol=1e-9, atol=1e-6)
+    assert_close(sums.covariance, expected / len(labels), rtol=1e-9, atol=1e-6)
 
 
 def test_the_linear_discriminant_is_the_nearest_mean_in_the_mahalanobis_distance():
     features, labels = images()
     readout, h = at_once(EVERY["lda"], features, labels), rounded(features)
-    shared = covariance(readout.sums)
+    shared = readout.sums.covariance
     shrunk = 0.9 * shared + 0.1 * shared.diagonal().mean() * torch.eye(WIDTH, dtype=torch.float64)
     inverse, means = torch.linalg.inv(shrunk), readout.sums.means
     distances = torch.stack([torch.stack([(z - m) @ inverse @ (z - m) for m in means]) for z in h])
@@ -161,9 +162,75 @@ def test_fecam_decides_by_the_distance():
     readout = at_once(EVERY["fecam"], features, labels)
     z = readout.hidden(features) / LEVELS
     means = readout.sums.means / LEVELS
-    inverse = torch.linalg.inv(correlations(covariance(readout.sums) / LEVELS**2, 1.0, 1.0))
+    inverse = torch.linalg.inv(correlations(readout.sums.covariance, 1.0, 1.0))
     distances = torch.stack([torch.stack([(each - m) @ inverse @ (each - m) for m in means]) for each in z])
     assert torch.equal(readout.scores(features).argmax(1), distances.argmin(1))
+
+
+def test_fecam_decides_by_the_covariance_of_each_class():
+    features, labels = images()
+    readout = at_once(EVERY["fecam-class"], features, labels)
+    z, distances = readout.hidden(features) / LEVELS, []
+    for label in range(CLASSES):
+        own = z[labels == label]
+        inverse = torch.linalg.inv(correlations(torch.cov(own.T, correction=0), 1.0, 1.0))
+        distances.append([float((each - own.mean(0)) @ inverse @ (each - own.mean(0))) for each in z])
+    assert_close(readout.scores(features), -0.5 * torch.tensor(distances).T, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_what_is_added_can_be_taken_out_to_the_bit(name):
+    features, labels = images()
+    readout, rest = at_once(EVERY[name], features, labels), labels < 3
+    before = at_once(EVERY[name], features[rest], labels[rest])
+    taken = fitted(EVERY[name], features, labels, [(~rest).nonzero().flatten()])
+    readout.add(taken.state(), range(CLASSES), -1)
+    assert digest({k: v[..., :3] for k, v in readout.sums.state().items() if k in ("moments", "counts")}) == digest(
+        {k: v for k, v in before.sums.state().items() if k in ("moments", "counts")}
+    )
+    assert torch.equal(readout.sums.gram, before.sums.gram)
+    scores = readout.scores(features)
+    assert torch.equal(scores[:, :3], before.scores(features))
+    assert (scores[:, 3:] == -torch.inf).all()
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_two_that_learned_apart_are_one_that_learned_both(name):
+    features, labels = images()
+    parts = [(labels < 3).nonzero().flatten(), (labels > 2).nonzero().flatten()]
+    low, high = (fitted(EVERY[name], features, labels % 3, [part]) for part in parts)
+    low.add(high.state(), [3, 4], 1)
+    whole = at_once(EVERY[name], features, labels)
+    assert digest(low.state()) == digest(whole.state())
+
+
+def test_a_class_of_one_image_and_classes_of_one_each_are_taken():
+    features = images()[0][:CLASSES]
+    for name, make in EVERY.items():
+        scores = at_once(make, features, torch.arange(CLASSES)).scores(features)
+        assert scores.isfinite().all(), name
+        if name != "lifted":  # a cross-validation of more features than images says nothing
+            assert torch.equal(scores.argmax(1), torch.arange(CLASSES)), name
+
+
+def test_a_linear_map_is_least_squares_that_leaves_unseen_directions_alone():
+    rng = torch.Generator().manual_seed(0)
+    before, true = torch.randn(40, 6, generator=rng).double(), torch.randn(6, 6, generator=rng).double()
+    before[:, 5] = 0  # a direction that no image shows
+    found = linear_map(before, before @ true, 1e-12)
+    expected = torch.linalg.lstsq(before[:, :5], before @ true).solution
+    assert_close(found[:5], expected, rtol=1e-6, atol=1e-6)
+    assert_close(found[5], torch.eye(6).double()[5])
+
+
+def test_sums_go_through_a_map_as_their_images_would():
+    features, labels = images()
+    linear = torch.randn(WIDTH, WIDTH, generator=torch.Generator().manual_seed(1)).double()
+    h = rounded(features)
+    moved = Sums.of_images(h, labels, CLASSES, apart=True).through(linear)
+    expected = Sums.of_images(h @ linear, labels, CLASSES, apart=True)
+    for name, value in expected.state().items():
+        assert_close(moved.state()[name], value, rtol=1e-9, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", EVERY)

@@ -1,0 +1,153 @@
+"""The verbs that give a finished run more classes, prove what that was worth, and take them away again."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lwmfw.cli.act import interruptible
+from lwmfw.cli.options import Device, DeviceOption, ResumeMode, RunArgument, SetOption
+from lwmfw.cli.table import print_table
+from lwmfw.errors import RunFailed
+
+NewRun = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Directory of the run that is made.")]
+
+
+def extend(
+    run: RunArgument,
+    data: Annotated[Path, typer.Option(metavar="FOLDER", help="A folder of images for each new class.")],
+    test: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Test images, of known classes too.")] = None,
+    held_out: Annotated[
+        float, typer.Option(help="Else this share of the new images is held out.", min=0.01, max=0.9)
+    ] = 0.2,
+    more: Annotated[bool, typer.Option("--more", help="Allow more images of known classes.")] = False,
+    train: Annotated[bool, typer.Option("--train", help="Go on training as the recipe has it.")] = False,
+    out: NewRun = None,
+    set_: SetOption = [],
+    device: DeviceOption = Device.AUTO,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Add classes to a finished run from a folder of images; nothing of its old data is needed."""
+    from lwmfw.api import execute
+    from lwmfw.assembly.assemble import assemble
+    from lwmfw.engine.opened import OpenedRun
+    from lwmfw.recipe.settings import parse_settings
+    from lwmfw.using.extend import Extension, extended, told
+
+    wanted = Extension(data, test, held_out, more, train, parse_settings(set_))
+    with interruptible():
+        began = time.perf_counter()
+        done = execute(assemble(extended(OpenedRun(run), wanted)), out, device.value, ResumeMode.AUTO.value)
+        seconds = time.perf_counter() - began
+    _print(told(done, seconds), json)
+
+
+def adopt(
+    weights: Annotated[Path, typer.Option(metavar="FILE", help="A .safetensors file, or .pth with a state_dict.")],
+    backbone: Annotated[
+        str, typer.Option(help="The component whose network it is: torchvision, timm, ...")
+    ] = "torchvision",
+    model: Annotated[str, typer.Option(help="Which of its models, as in resnet18.")] = "",
+    classes: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Names of the classes, a line each, in the order of the outputs."),
+    ] = None,
+    data: Annotated[Path | None, typer.Option(metavar="FOLDER", help="A folder of some images for each class.")] = None,
+    recipe: Annotated[str, typer.Option(metavar="RECIPE", help="What the run is to have besides.")] = "adopted",
+    out: NewRun = None,
+    set_: SetOption = [],
+    device: DeviceOption = Device.AUTO,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Make a finished run of one step out of a model that was trained anywhere."""
+    from lwmfw.recipe.settings import parse_settings
+    from lwmfw.using.adopt import Adoption, adopted
+    from lwmfw.using.extend import told
+
+    chosen = {"backbone.use": backbone} | ({"backbone.model": model} if model else {})
+    with interruptible():
+        began = time.perf_counter()
+        wanted = Adoption(weights, classes, data, recipe, chosen | parse_settings(set_))
+        done = adopted(wanted, out, device.value, lambda line: typer.echo(line, err=True))
+        seconds = time.perf_counter() - began
+    _print(told(done, seconds), json)
+
+
+def verify(
+    run: RunArgument,
+    data: Annotated[
+        list[Path], typer.Option(metavar="FOLDER", help="Where its images are now, oldest first. Repeatable.")
+    ] = [],
+    device: DeviceOption = Device.AUTO,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Recompute what a run knows from all its images at once, and compare to the bit."""
+    from lwmfw.engine.opened import OpenedRun
+    from lwmfw.using.verify import verified
+
+    verdicts, images = verified(OpenedRun(run), data, device.value)
+    shorts = [[v.readout, "equal" if v.equal else "differs", v.kept[:16], v.found[:16]] for v in verdicts]
+    rows = [[*row, f"{v.difference:.1e}"] for row, v in zip(shorts, verdicts, strict=True)]
+    if json:
+        _print_json([vars(v) | {"equal": v.equal, "images at once": images} for v in verdicts])
+    else:
+        print_table(["read-out", "statistics", "of the run", f"of {images} images at once", "difference"], rows)
+    wrong = [v for v in verdicts if not v.equal]
+    if wrong:
+        names = ", ".join(v.readout for v in wrong)
+        counted = f"it has learned from {wrong[0].images} images, these are {images}"
+        raise RunFailed(f"{run}: the statistics of {names} are not those of all images at once; {counted}")
+
+
+def merge(
+    one: RunArgument,
+    two: Annotated[Path, typer.Argument(metavar="RUN", help="Another, of the same backbone.")],
+    base: Annotated[Path | None, typer.Option(metavar="RUN", help="The run that both go on from.")] = None,
+    out: NewRun = None,
+) -> None:
+    """Make one run of two that learned apart on one backbone."""
+    from lwmfw.engine.opened import OpenedRun
+    from lwmfw.using.keep import keep
+    from lwmfw.using.merge import merged
+
+    opened = OpenedRun(one)
+    print(keep(merged(opened, OpenedRun(two), OpenedRun(base) if base else None), opened, out))
+
+
+def retract(
+    run: RunArgument,
+    data: Annotated[Path, typer.Option(metavar="FOLDER", help="Class folders of the images that are taken out.")],
+    out: NewRun = None,
+    device: DeviceOption = Device.AUTO,
+) -> None:
+    """Take images out of a run again, as if it had never learned from them."""
+    from lwmfw.engine.opened import OpenedRun
+    from lwmfw.using.keep import keep
+    from lwmfw.using.retract import retracted
+
+    opened = OpenedRun(run)
+    print(keep(retracted(opened, data, device.value), opened, out))
+
+
+def _print(said: dict[str, Any], json: bool) -> None:
+    from lwmfw.using.extend import lines
+
+    if json:
+        _print_json(said)
+        return
+    rows = said["by_class"]
+    print_table(list(rows[0]), [[_cell(value) for value in row.values()] for row in rows])
+    print("\n".join(["", *lines(said)]))
+
+
+def _cell(value: object) -> str:
+    return "" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _print_json(value: object) -> None:
+    import json
+
+    print(json.dumps(value, indent=1))

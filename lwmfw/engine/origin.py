@@ -1,0 +1,153 @@
+"""Going on from a finished run: its classes come first, and those that new data bring behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lwmfw.data.images import DataSet
+from lwmfw.data.loader import Preprocessing
+from lwmfw.errors import CheckpointRefused, UserError, shown
+from lwmfw.recipe.load import Resolved
+from lwmfw.recipe.scenario import Step
+from lwmfw.recipe.tables import Origin
+from lwmfw.record import checkpoint
+from lwmfw.record.checkpoint import Checkpoint
+from lwmfw.record.reading import RecordedRun
+from lwmfw.record.results import Results
+
+
+def origin_of(table: Origin) -> Checkpoint:
+    """What the finished run that a recipe goes on from has left.
+
+    Raises:
+        UserError: there is none, or its last checkpoint is another than the recipe names.
+        CheckpointRefused: it is damaged.
+    """
+    recorded = RecordedRun(table.run)
+    if not recorded.finished:
+        raise UserError(f"origin.run: {shown(table.run, 1000)} holds no finished run; name the directory of one")
+    kept = recorded.checkpoint()
+    if checkpoint.digest(kept.path) != table.checkpoint:
+        raise UserError(f"origin.checkpoint: {kept.path} is another checkpoint than the recipe names; restore that one")
+    return kept
+
+
+def preprocessing_of(kept: Checkpoint) -> Preprocessing:
+    """What an image has to go through before the model of a checkpoint sees it.
+
+    Raises:
+        CheckpointRefused: the checkpoint is of another version.
+    """
+    try:
+        return Preprocessing(**kept.facts["preprocessing"])
+    except (KeyError, TypeError) as error:
+        raise CheckpointRefused(f"{kept.path}: says nothing of preprocessing; train the run anew") from error
+
+
+def check_alike(data: DataSet, kept: Checkpoint) -> None:
+    """See that images come as the model of the origin has learned to see them.
+
+    Raises:
+        UserError: they do not.
+    """
+    here, there = vars(Preprocessing.of(data)), vars(preprocessing_of(kept))
+    for name, value in there.items():
+        if here[name] != value:
+            raise UserError(f"[data]: {name} is {here[name]}, where the origin was trained with {value}; set it alike")
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a run knows of classes before its data are read.
+
+    Attributes:
+        names: of the classes it has learned, in class order.
+        more: whether images may be of these.
+    """
+
+    names: Sequence[str] = ()
+    more: bool = False
+
+    def new(self, data: DataSet) -> list[int]:
+        """The labels of the classes that data bring; behind known ones, those with test images alone bring nothing.
+
+        Raises:
+            UserError: a class is known already, or there are no images to learn from.
+        """
+        trained = set(data.train.labels.unique().tolist())
+        twice = [data.class_names[label] for label in sorted(trained) if data.class_names[label] in self.names]
+        if twice and not self.more:
+            listed = ", ".join(map(shown, twice[:5]))
+            raise UserError(
+                f"data: known already: {listed}; leave them out, or take more images of them in with --more"
+            )
+        if not data.class_names:
+            raise UserError("data: has no classes; set data.root to a folder of them")
+        if not self.names:
+            return list(range(len(data.class_names)))
+        if not trained:
+            raise UserError("data: has no training images; add some")
+        return [label for label in sorted(trained) if data.class_names[label] not in self.names]
+
+
+def finished_steps(results: Results, later: Sequence[Step] = ()) -> list[Step]:
+    """The steps of finished results, and behind them those that come later, numbered on."""
+    steps, known = [], 0
+    for each in results.steps:
+        steps.append(Step(each.step, range(known, each.seen), range(each.seen), 0))
+        known = each.seen
+    for step in later or ():
+        new = range(known + step.new_classes.start, known + step.new_classes.stop)
+        steps.append(Step(len(steps) + 1, new, range(new.stop), 0))
+    return [replace(step, total=len(steps)) for step in steps]
+
+
+def source(resolved: Resolved) -> dict[str, Any]:
+    """Which images a run has learned from: its [data], and what part of them was training images."""
+    recipe = resolved.recipe
+    return {"data": resolved.tables()["data"], "validation": recipe.evaluation.validation, "seed": recipe.seed}
+
+
+def sources_of(recorded: RecordedRun) -> list[dict[str, Any]]:
+    """Those of a run and of the runs that it goes on from, oldest first."""
+    return recorded.results.sources or [source(recorded.recipe)]
+
+
+def continued(
+    results: Results, name: str, seed: int, new: Sequence[str], providers: dict[str, str], sources: list[dict[str, Any]]
+) -> Results:
+    """Results to which steps with new classes will be added. A class has the number that comes next."""
+    last = max(results.classes_order, default=-1)
+    return replace(
+        results,
+        recipe=name,
+        seed=seed,
+        classes_order=[*results.classes_order, *range(last + 1, last + 1 + len(new))],
+        class_names=[*results.class_names, *new],
+        providers=providers,
+        sources=sources,
+        complete=False,
+    )
+
+
+def only_readouts(results: Results, names: Sequence[str]) -> Results:
+    """Results of certain read-outs; a step that did not have one knows nothing of it."""
+
+    def of(values: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in values.items() if name in names}
+
+    steps = []
+    for number, step in enumerate(results.steps, 1):
+        shorter = replace(
+            step,
+            accuracy={name: step.accuracy.get(name) for name in names},
+            accuracy_top5={name: step.accuracy_top5.get(name) for name in names},
+            accuracy_by_step={name: step.accuracy_by_step.get(name, [None] * number) for name in names},
+            confusion=of(step.confusion),
+            readout_bytes=of(step.readout_bytes),
+            readouts=of(step.readouts),
+        )
+        steps.append(shorter)
+    return replace(results, steps=steps)

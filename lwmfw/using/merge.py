@@ -1,0 +1,81 @@
+"""Two runs that learned apart on one backbone, made one: their sums are added."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lwmfw.engine.opened import OpenedRun
+from lwmfw.engine.origin import continued, finished_steps, sources_of
+from lwmfw.engine.run import Run
+from lwmfw.errors import UserError
+from lwmfw.recipe.scenario import Step
+from lwmfw.record.directory import first_difference
+from lwmfw.using.keep import measured
+from lwmfw.using.sums import check_exact, exact_parts
+
+Sources = list[dict[str, Any]]
+
+
+def merged(one: OpenedRun, two: OpenedRun, base: OpenedRun | None = None) -> Run:
+    """A run that knows the classes of both, in the order of the first.
+
+    What both have learned from the run they go on from counts once.
+
+    Args:
+        one: a run from sums.
+        two: another, of the same backbone and read-outs.
+        base: the run that both go on from; None: it is looked for where they say.
+
+    Raises:
+        UserError: they are not alike, or the run that both go on from is not there.
+    """
+    _check_alike(one, two)
+    shared = _shared(sources_of(one), sources_of(two))
+    base = base or (_base(one, shared) if shared else None)
+    run, names = one.as_left(), one.class_names
+    new = [name for name in two.class_names if name not in names]
+    every = [*names, *new]
+    sources = [*sources_of(one), *sources_of(two)[len(shared) :]]
+    results = continued(run.results, run.recipe.name, run.recipe.seed, new, run.results.providers, sources)
+    run.steps = finished_steps(results, [Step(1, range(len(new)), range(len(new)), 1)])
+    run.results = results
+    run.model.grow(len(new))
+    for name, part in exact_parts(run).items():
+        part.method("add")(two.checkpoint().components[name], [every.index(c) for c in two.class_names], 1)
+        if base:
+            part.method("add")(base.checkpoint().components[name], [every.index(c) for c in base.class_names], -1)
+    measured(run, run.steps[-1])
+    return run
+
+
+def _check_alike(one: OpenedRun, two: OpenedRun) -> None:
+    for opened in (one, two):
+        check_exact(opened)
+    theirs, ours = two.recipe.tables()["readouts"], one.recipe.tables()["readouts"]
+    key = first_difference({table["as"]: table for table in ours}, {table["as"]: table for table in theirs})
+    if key:
+        raise UserError(
+            f"{two.path}: its read-outs are others than those of {one.path} ({key} differs); merge like runs"
+        )
+    (kept, *_), (other, *_) = (each.results.steps[-1].readouts.values() for each in (one, two))
+    if kept["backbone"] != other["backbone"]:
+        raise UserError(f"{two.path}: has another backbone than {one.path}; merge runs that go on from one")
+
+
+def _shared(one: Sources, two: Sources) -> Sources:
+    """What both have learned from before they parted."""
+    count = 0
+    while count < min(len(one), len(two)) and one[count] == two[count]:
+        count += 1
+    return one[:count]
+
+
+def _base(one: OpenedRun, shared: Sources) -> OpenedRun:
+    """The run that has learned from what both have, looked for along the runs that one goes on from."""
+    current = one
+    while sources_of(current) != shared:
+        origin = current.recipe.recipe.origin
+        if origin is None or not OpenedRun(origin.run).finished:
+            raise UserError(f"{one.path}: the run that both go on from is not there; name it with --base")
+        current = OpenedRun(origin.run)
+    return current

@@ -1,0 +1,118 @@
+"""Read-outs from sums, computed anew: what a backbone and all images at once would have given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from lwmfw.assembly.assemble import assemble
+from lwmfw.assembly.calls import Attached
+from lwmfw.data.arrange import arrange, together
+from lwmfw.data.images import DataSet, ImageSet
+from lwmfw.engine.build import DeviceName
+from lwmfw.engine.opened import OpenedRun
+from lwmfw.engine.origin import check_alike, sources_of
+from lwmfw.engine.run import Run
+from lwmfw.engine.telling import told_in_words
+from lwmfw.errors import UserError, shown
+from lwmfw.recipe.load import override
+from lwmfw.recipe.scenario import Step
+
+State = Mapping[str, Any]
+
+
+def exact_parts(run: Run) -> dict[str, Attached]:
+    """The read-outs that are made of sums over images, by name."""
+    return {name: part for name, part in run.assembly.of_kind("readout").items() if part.trait("exact")}
+
+
+def check_exact(opened: OpenedRun) -> None:
+    """See that the sums of a run are of its backbone's features, every one.
+
+    Raises:
+        UserError: it has none, or the backbone has moved since the first was taken.
+    """
+    said = opened.results.steps[-1].readouts
+    if not said:
+        raise UserError(f"{opened.path}: has no read-out from sums; name a run with one, such as ridge")
+    moved = [name for name, each in said.items() if not each["exact"]]
+    if moved:
+        raise UserError(
+            f"{opened.path}: its backbone was trained after the sums of {moved[0]} were begun, so that they are of "
+            "features that are gone; name a run whose backbone stayed as its first step left it"
+        )
+
+
+def learned_images(opened: OpenedRun, data: Sequence[Path]) -> ImageSet:
+    """All training images that a run and those before it have learned from.
+
+    Args:
+        opened: the run.
+        data: where they are now, oldest first; empty: where they were.
+
+    Raises:
+        UserError: another number of places, or images that are missing or not alike.
+    """
+    sources = sources_of(opened)
+    if any("retracted" in source for source in sources):
+        raise UserError(
+            f"{opened.path}: images were taken out of it, so that no folders have what is left; verify the run before"
+        )
+    if data and len(data) != len(sources):
+        places = ", ".join(str(source["data"].get("root") or source["data"]["use"]) for source in sources)
+        raise UserError(
+            f"{opened.path}: has learned from {len(sources)} places, oldest first: {places}; "
+            "name as many with --data, or none"
+        )
+    moved = [source["data"] | {"root": str(place)} for source, place in zip(sources, data, strict=False)]
+    tables = moved or [source["data"] for source in sources]
+    return together(
+        [
+            arranged(opened, table, source["validation"], source["seed"]).train
+            for table, source in zip(tables, sources, strict=True)
+        ]
+    )
+
+
+def arranged(opened: OpenedRun, table: Mapping[str, Any], validation: float = 0.0, seed: int = 0) -> DataSet:
+    """The images of a [data] table, of classes that a run knows and in its class order.
+
+    Raises:
+        UserError: they are missing, of none of its classes, or not alike.
+    """
+    assembly = assemble(override(opened.recipe, {"data": dict(table)}))
+    with told_in_words(assembly, opened.path):
+        loaded: DataSet = assembly.method("data", "load")()
+    check_alike(loaded, opened.checkpoint())
+    known = opened.class_names
+    order = [loaded.class_names.index(name) if name in loaded.class_names else None for name in known]
+    if not any(label is not None for label in order):
+        names = shown(", ".join(loaded.class_names), 200)
+        raise UserError(f"data: none of its classes ({names}) is one that {opened.path} knows; name other folders")
+    return arrange(loaded, order, validation, seed, len(order))
+
+
+def summed(opened: OpenedRun, images: ImageSet, device: DeviceName) -> dict[str, State]:
+    """What each read-out from sums holds of some images and no others, for the backbone of a run."""
+    run = opened.as_left(device, replace(opened.checkpoint(), components={}))
+    parts, classes = exact_parts(run), range(run.model.classes)
+    with run.sharing_features(), told_in_words(run.assembly, opened.path):
+        for part in parts.values():
+            offered = {"run": run, "step": Step(1, classes, classes, 1), "model": run.model, "old": None}
+            part.hook("after_training")(*{**offered, "data": images.to(run.device), "rng": run.rng}.values())
+    return {name: part.method("state")() for name, part in parts.items()}
+
+
+def difference(kept: State, found: State) -> float:
+    """The largest difference of two states, in units of the largest value; infinite where their shapes differ."""
+    largest = 0.0
+    for name, value in kept.items():
+        if isinstance(value, Tensor):
+            other = found[name]
+            alike = value.shape == other.shape
+            largest = max(largest, float((value - other).abs().max() / value.abs().max()) if alike else float("inf"))
+    return largest

@@ -1,0 +1,245 @@
+"""Adding classes to a run that has ended, proving what that was worth, and taking them away, by the command line."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.command import lwmfw
+from helpers.pictures import noise, save
+
+import lwmfw as framework
+from lwmfw.engine.evaluate import digest
+from lwmfw.testing import tiny_run
+
+CLASSES = {"months": ("ant", "bee", "cat"), "april": ("dog",), "may": ("elk", "fox")}
+READOUTS = [{"use": "ridge"}, {"use": "ncm"}, {"use": "fecam", "covariance": "class"}, {"use": "cnn"}]
+
+
+def pictures(folder, names, count=10, first=0):
+    for name in names:
+        for n in range(first, first + count):
+            save(noise(20 + n, 24, 100 * ord(name[0]) + n), folder / name / f"{n}.png")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Folders of pictures, and a run of the first classes with read-outs from sums."""
+    place = tmp_path_factory.mktemp("shop")
+    for folder, names in CLASSES.items():
+        pictures(place / folder, names)
+    pictures(place / "test", sum(CLASSES.values(), ()), count=4, first=10)
+    data = {"use": "folder", "root": str(place / "months"), "size": 8, "decode": "once"}
+    scenario = {"first": 0, "increment": 0, "order": "given"}
+    (place / "base").mkdir()
+    tiny_run(
+        {"data": data, "scenario": scenario, "readouts": READOUTS, "penalties": [{"use": "L_D"}, {"use": "L_AD"}]},
+        place / "base",
+    )
+    extend(place / "base" / "run", place / "april", place / "april-run")
+    extend(place / "april-run", place / "may", place / "may-run")
+    return place
+
+
+def extend(run, data, out, *options):
+    done = lwmfw("extend", run, "--data", data, "--out", out, *options)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def statistics(run):
+    """Digest by read-out, as results.json has it."""
+    last = json.loads((run / "results.json").read_text())["steps"][-1]
+    return {name: said["statistics"] for name, said in last["readouts"].items()}
+
+
+def test_a_run_is_extended_again_and_again_without_its_old_data(place):
+    results = json.loads((place / "may-run" / "results.json").read_text())
+    assert results["class_names"] == ["ant", "bee", "cat", "dog", "elk", "fox"]
+    assert [step["seen"] for step in results["steps"]] == [3, 4, 6]
+    assert results["complete"]
+    assert list(results["steps"][-1]["accuracy"]) == ["ridge", "ncm", "fecam"]  # the classifier was not trained
+    assert all(said["exact"] for said in results["steps"][-1]["readouts"].values())
+    # of classes without test images nothing is said
+    assert results["steps"][-1]["accuracy_by_step"]["ridge"][:2] == [None, None]
+    assert [Path(source["data"]["root"]).name for source in results["sources"]] == ["months", "april", "may"]
+
+
+def test_what_was_learned_month_by_month_is_what_is_learned_at_once(place, tmp_path):
+    for name in ("april", "may"):
+        shutil.copytree(place / name, tmp_path / "both", dirs_exist_ok=True)
+    extend(place / "base" / "run", tmp_path / "both", tmp_path / "run")
+    # held-out images are chosen by their names below the folder, so that the same ones were learned from
+    assert statistics(tmp_path / "run") == statistics(place / "may-run")
+
+
+def test_verify_computes_anew_over_all_images(place, tmp_path):
+    done = lwmfw("verify", place / "may-run")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("equal") == 3
+    moved = [tmp_path / name for name in CLASSES]
+    for name, folder in zip(CLASSES, moved, strict=True):
+        shutil.copytree(place / name, folder)
+    named = [part for folder in moved for part in ("--data", folder)]
+    assert lwmfw("verify", place / "may-run", *named).returncode == 0
+    done = lwmfw("verify", place / "may-run", *named[:4])
+    assert done.returncode == 2
+    assert "has learned from 3 places, oldest first: " in done.stderr
+    (moved[1] / "dog" / "0.png").unlink()
+    (moved[1] / "dog" / "1.png").unlink()
+    done = lwmfw("verify", place / "may-run", *named, "--json")
+    assert done.returncode == 1
+    assert "it has learned from 48 images, these are 46" in done.stderr
+    assert [said["equal"] for said in json.loads(done.stdout)] == [False] * 3
+
+
+def test_two_who_learned_apart_are_merged_to_the_bit(place, tmp_path):
+    extend(place / "base" / "run", place / "may", tmp_path / "may-alone")
+    done = lwmfw("merge", place / "april-run", tmp_path / "may-alone", "--out", tmp_path / "merged")
+    assert done.returncode == 0, done.stderr
+    assert statistics(tmp_path / "merged") == statistics(place / "may-run")
+    assert lwmfw("verify", tmp_path / "merged").returncode == 0
+    extended = json.loads((tmp_path / "merged" / "results.json").read_text())
+    assert extended["class_names"] == ["ant", "bee", "cat", "dog", "elk", "fox"]
+    pictures(tmp_path / "june", ["gnu"])
+    extend(tmp_path / "merged", tmp_path / "june", tmp_path / "june-run")  # a run like any other
+
+
+def test_retract_undoes_extend_to_the_bit(place, tmp_path):
+    done = lwmfw("retract", place / "may-run", "--data", place / "may", "--out", tmp_path / "less")
+    assert done.returncode == 0, done.stderr
+    assert statistics(tmp_path / "less") == statistics(place / "april-run")
+    less, before = (framework.open_run(path) for path in (tmp_path / "less", place / "april-run"))
+    assert less.class_names == before.class_names == ["ant", "bee", "cat", "dog"]
+    assert digest(less.model.backbone.state_dict()) == digest(before.model.backbone.state_dict())
+    assert lwmfw("verify", tmp_path / "less").returncode == 0
+
+
+def test_single_images_are_retracted_and_no_more_than_there_were(place, tmp_path):
+    learned = sorted(path for path in (place / "may" / "fox").iterdir())
+    (tmp_path / "some" / "fox").mkdir(parents=True)
+    for path in learned:
+        shutil.copy(path, tmp_path / "some" / "fox")
+    done = lwmfw("retract", place / "may-run", "--data", tmp_path / "some", "--out", tmp_path / "less")
+    assert done.returncode == 2
+    assert "has learned from 8 images of fox, and 10 are to be taken out" in done.stderr
+    for path in learned[3:]:
+        (tmp_path / "some" / "fox" / path.name).unlink()
+    done = lwmfw("retract", place / "may-run", "--data", tmp_path / "some", "--out", tmp_path / "less")
+    assert done.returncode == 0, done.stderr
+    counts = framework.open_run(tmp_path / "less").checkpoint().components["ncm"]["counts"]
+    assert counts.tolist() == [8, 8, 8, 8, 8, 5]
+    done = lwmfw("verify", tmp_path / "less")
+    assert done.returncode == 2
+    assert "images were taken out of it" in done.stderr
+
+
+def test_known_classes_are_refused_unless_more_of_them_is_wanted(place, tmp_path):
+    pictures(tmp_path / "again", ["bee", "gnu"], first=20)
+    done = lwmfw("extend", place / "may-run", "--data", tmp_path / "again", "--out", tmp_path / "run")
+    assert done.returncode == 2
+    assert done.stderr == "data: known already: bee; leave them out, or take more images of them in with --more\n"
+    extend(place / "may-run", tmp_path / "again", tmp_path / "run", "--more")
+    counts = framework.open_run(tmp_path / "run").checkpoint().components["ncm"]["counts"]
+    assert counts.tolist() == [8, 16, 8, 8, 8, 8, 8]
+    shutil.rmtree(tmp_path / "again" / "gnu")
+    extend(place / "may-run", tmp_path / "again", tmp_path / "same", "--more")
+    results = framework.open_run(tmp_path / "same").results
+    assert results.class_names == ["ant", "bee", "cat", "dog", "elk", "fox"]
+    assert results.steps[-1].new_classes == []
+    assert lwmfw("verify", tmp_path / "same").returncode == 0
+
+
+def test_accuracy_is_told_by_class_on_a_folder_of_all(place, tmp_path):
+    said = json.loads(extend(place / "april-run", place / "may", tmp_path / "run", "--test", place / "test", "--json"))
+    assert [row["class"] for row in said["by_class"]] == ["ant", "bee", "cat", "dog", "elk", "fox", "all"]
+    assert [row["test images"] for row in said["by_class"]] == [4] * 6 + [24]
+    assert [row[""] for row in said["by_class"]] == ["", "", "", "", "new", "new", ""]
+    assert said["readouts"]["ridge"]["exact"]
+    # every image of the folder was learned from, as none had to be held out
+    counts = framework.open_run(tmp_path / "run").checkpoint().components["ncm"]["counts"]
+    assert counts.tolist() == [8, 8, 8, 8, 10, 10]
+
+
+def test_training_goes_on_as_the_recipe_has_it_and_sums_are_carried_over(place, tmp_path):
+    extend(place / "base" / "run", place / "april", tmp_path / "run", "--train")
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert set(rows[-1]["terms"]) == {"bce", "L_D", "L_AD"}
+    said = framework.open_run(tmp_path / "run").results.steps[-1].readouts
+    assert not any(each["exact"] for each in said.values())
+    assert 0 < said["ridge"]["drift"] < 10
+    done = lwmfw("verify", tmp_path / "run")
+    assert done.returncode == 2
+    assert "its backbone was trained after the sums of ridge were begun" in done.stderr
+    done = lwmfw("extend", place / "april-run", "--data", place / "may", "--train", "--out", tmp_path / "no")
+    assert done.returncode == 2
+    assert "its classifier was not trained on the classes that were added" in done.stderr
+
+
+def test_a_run_of_the_classifier_alone_says_what_can_be_done(place, tmp_path):
+    (tmp_path / "alone").mkdir()
+    data = {"use": "folder", "root": str(place / "months"), "size": 8, "decode": "once"}
+    alone = tiny_run({"data": data, "scenario": {"first": 0, "increment": 0}}, tmp_path / "alone")
+    done = lwmfw("extend", alone.path, "--data", place / "april", "--out", tmp_path / "run")
+    assert done.returncode == 2
+    assert done.stderr.endswith(
+        "keeps no sums of the classes it knows, and its read-outs (cnn) learn by training alone; extend it with "
+        "--train, or adopt its weights with --data FOLDER of some images a class\n"
+    )
+    extend(alone.path, place / "april", tmp_path / "run", "--train")
+
+
+def test_the_resolved_recipe_gives_the_same_bits_again(place, tmp_path):
+    done = lwmfw("run", place / "april-run" / "resolved.toml", "--out", tmp_path / "again")
+    assert done.returncode == 0, done.stderr
+    assert statistics(tmp_path / "again") == statistics(place / "april-run")
+
+
+def test_a_run_that_goes_on_from_another_is_resumed(place, tmp_path):
+    extend(place / "base" / "run", place / "april", tmp_path / "run")
+    (tmp_path / "run" / "DONE").unlink()
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    assert lwmfw("resume", tmp_path / "run").returncode == 0
+    assert statistics(tmp_path / "run") == statistics(place / "april-run")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("extend", "nowhere", "--data", "april"), "nowhere: no run directory; name one that holds a resolved.toml"),
+        (("extend", "base/run", "--data", "nowhere"), "cannot be read (No such file or directory)"),
+        (("extend", "base/run", "--data", "april", "--more", "--train"), "leave --train or --more out"),
+        (("extend", "base/run", "--data", "april", "--set", "data.size=9"), "[data]: size is 9, where the origin was"),
+        (("verify", "nowhere"), "nowhere: no results.json; no run directory"),
+        (("merge", "april-run", "nowhere"), "nowhere: no results.json; no run directory"),
+        (("retract", "may-run", "--data", "months/ant"), "has no folders"),
+        (("extend", "base/run", "--data", "april", "--out", "may-run"), "holds a finished run; choose another --out"),
+    ],
+)
+def test_what_is_wrong_is_told_in_a_line(place, monkeypatch, arguments, message):
+    monkeypatch.chdir(place)
+    done = lwmfw(*arguments)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_runs_of_other_backbones_are_not_merged(place, tmp_path):
+    data = {"use": "folder", "root": str(place / "months"), "size": 8, "decode": "once"}
+    other = tiny_run(
+        {"data": data, "seed": 2, "scenario": {"first": 0, "increment": 0}, "readouts": READOUTS}, tmp_path
+    )
+    done = lwmfw("merge", place / "base" / "run", other.path)
+    assert done.returncode == 2
+    assert "has another backbone than" in done.stderr
+
+
+def test_a_class_of_which_nothing_is_known_is_never_decided_for(place):
+    run = framework.open_run(place / "may-run").as_left()
+    ridge = run.assembly.of_kind("readout")["ridge"]
+    taken = {name: value.clone() for name, value in ridge.method("state")().items() if torch.is_tensor(value)}
+    taken["counts"][4], taken["moments"][:, 4] = 0, 0
+    ridge.method("restore")(taken)
+    scores = ridge.method("scores")(torch.rand(7, taken["gram"].shape[0]))
+    assert (scores[:, 4] == -torch.inf).all()

@@ -11,9 +11,7 @@ from torch.nn.functional import normalize
 from lwmfw.model.growing import Model, evaluating
 
 
-def features_of(
-    model: Model, batches: Iterable[tuple[Tensor, Tensor]], size: int, *, mirrored: bool = False
-) -> Tensor:
+def features_of(model: Model, batches: Iterable[tuple[Tensor, Tensor]], size: int, *, mirrored: bool = False) -> Tensor:
     """The features of images, in evaluation mode.
 
     Every batch has one shape, a short one being filled up: with another, above all with that of a single image,

@@ -34,11 +34,7 @@ Scores = Callable[[Tensor], Tensor]
 TOLERANCE = 1e-4
 """How far a file's scores may be from the run's, in units of the largest score."""
 
-JITTER = 1e-5
-"""How far features may be off, in units of an image's largest: ten times what float32 convolutions of two libraries
-differ by, and more."""
-
-IMAGES, DRAWS = 100, 4
+IMAGES = 100
 
 _NEEDED = ("onnx", "onnxscript", "onnxruntime")
 _NOISY = ("torch.export", "torch.onnx", "onnxscript", "onnx_ir")
@@ -153,12 +149,10 @@ class Asked:
     Attributes:
         images: (IMAGES, C, size, size), uint8, the same every time.
         scores: (IMAGES, classes).
-        moved: (IMAGES, classes), how far these move where features are a little off.
     """
 
     images: Tensor
     scores: Tensor
-    moved: Tensor
 
     @classmethod
     def of(cls, run: Run, readout: str) -> Asked:
@@ -167,8 +161,7 @@ class Asked:
         images = torch.randint(0, 256, (IMAGES, like.channels, like.size, like.size), dtype=torch.uint8, generator=rng)
         scores: Scores = run.assembly.of_kind("readout")[readout].method("scores")
         with evaluating(run.model), full_precision(run.model):
-            features = run.model(run.loader.normalise(images)).features
-            return cls(images, scores(features), sway(scores, features))
+            return cls(images, scores(run.model(run.loader.normalise(images)).features))
 
     def held_against(self, scores: Scores, said: str, facts: Mapping[str, Any]) -> float:
         """The largest difference of a file's scores, in units of the largest score.
@@ -182,51 +175,30 @@ class Asked:
             RunFailed: it does not decide, or say, what the run does.
         """
         found = torch.cat([scores(self.images[:1]), scores(self.images[1:])])  # N is free
-        difference, wrong = compared(found, self.scores, self.moved)
+        difference, wrong = compared(found, self.scores)
         if wrong or json.loads(said) != facts:
             what = f"scores {wrong} of {IMAGES} random images otherwise than the run, by up to {difference:.2g} of the"
             raise RunFailed(f"{what} largest score" if wrong else "says otherwise what its classes and images are")
         return difference
 
 
-def sway(scores: Scores, features: Tensor) -> Tensor:
-    """How far scores move, (N, classes), where features are a little off.
-
-    Scores of a read-out that rounds features go in steps, and the last bit of a feature can be worth one of them.
-
-    Args:
-        scores: of features.
-        features: (N, D); zeros stay zeros.
-    """
-    rng, middle = torch.Generator().manual_seed(0), scores(features)
-    size = JITTER * features.abs().amax(1, keepdim=True) * (features != 0)
-    moved = torch.zeros_like(middle)
-    for _ in range(DRAWS):
-        noise = size * (2 * torch.rand(features.shape, generator=rng) - 1)
-        for off in (noise, -noise):  # an edge is on one side or the other
-            moved = moved.maximum((scores(features + off) - middle).abs().nan_to_num(0, 0, 0))
-    return moved
-
-
-def compared(found: Tensor, expected: Tensor, moved: Tensor) -> tuple[float, int]:
+def compared(found: Tensor, expected: Tensor) -> tuple[float, int]:
     """The largest difference of scores, in units of the largest score, and how many images are scored otherwise.
 
-    Those are the images with a score that is further off than the tolerance and what rounding explains, with another
-    decision where two classes are further apart than that, or with other classes of which nothing is known.
+    Those are the images with a score that is further off than the tolerance, with another decision where two classes
+    are further apart than that, or with other classes of which nothing is known.
 
     Args:
         found: (N, classes).
         expected: (N, classes).
-        moved: (N, classes), what rounding explains.
     """
     known = expected.isfinite()
     largest = float(expected.masked_fill(~known, 0).abs().max())
     apart = (found - expected).masked_fill(~known, 0).abs()
-    allowed = TOLERANCE * largest + moved
     best = expected.topk(min(2, expected.shape[1]), 1).values
-    decided = best[:, 0] - best[:, -1] > allowed.amax(1)
+    decided = best[:, 0] - best[:, -1] > TOLERANCE * largest
     otherwise = decided & (found.argmax(1) != expected.argmax(1))
-    wrong = otherwise | ~(apart <= allowed).all(1) | (found.isfinite() != known).any(1)
+    wrong = otherwise | ~(apart <= TOLERANCE * largest).all(1) | (found.isfinite() != known).any(1)
     return float(apart.max()) / (largest or 1.0), int(wrong.sum())
 
 

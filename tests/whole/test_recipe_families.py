@@ -21,7 +21,9 @@ def head(name):
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_command_of_its_head_runs_this_recipe(name):
     command = next(line for line in head(name) if line.startswith("command:"))
-    verb = ["adopt", "--weights"] if name == "adopted" else ["run", f"recipes/{name}.toml"]  # its data come with a model
+    verb = (
+        ["adopt", "--weights"] if name == "adopted" else ["run", f"recipes/{name}.toml"]
+    )  # its data come with a model
     assert command.split()[:4] == ["command:", "lwmfw", *verb]
 
 

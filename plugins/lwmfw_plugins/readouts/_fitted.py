@@ -84,13 +84,19 @@ class FromSums(ABC):
 
         return rounded(features)
 
+    def unrounded(self, features: Tensor) -> Tensor:
+        """The same before it was rounded: what is to be decided need not add up, and a last bit makes no step of it."""
+        from lwmfw_plugins.readouts._sums import scaled
+
+        return scaled(features)
+
     def scores(self, features: Tensor) -> Tensor:
         """What `decide` finds, (B, seen); minus infinity for a class of which no image is known."""
         import torch
 
         assert self.sums is not None, "asked after training"  # noqa: S101
         absent = self.sums.counts == 0
-        return self.decide(self.hidden(features)).masked_fill(absent, -torch.inf).to(features)
+        return self.decide(self.unrounded(features)).masked_fill(absent, -torch.inf).to(features)
 
     @abstractmethod
     def solve(self, sums: Sums) -> None:
@@ -98,7 +104,7 @@ class FromSums(ABC):
 
     @abstractmethod
     def decide(self, h: Tensor) -> Tensor:
-        """Scores (B, seen), float64, for what `hidden` made of features."""
+        """Scores (B, seen), float64, for what `unrounded` made of features."""
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps, and what counts as the read-out's bytes."""

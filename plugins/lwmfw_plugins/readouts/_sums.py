@@ -21,8 +21,8 @@ DAMPING = 1e-3
 """Of the map that carries sums over."""
 
 
-def rounded(features: Tensor) -> Tensor:
-    """Features of length 1 as whole numbers, -LEVELS..LEVELS.
+def scaled(features: Tensor) -> Tensor:
+    """Features brought to the length LEVELS.
 
     A scale that does not depend on the data: a maximum over images would depend on which of them came first.
 
@@ -32,7 +32,12 @@ def rounded(features: Tensor) -> Tensor:
     Returns:
         (N, D), float64, on the host.
     """
-    return (normalize(features.detach().double().cpu()) * LEVELS).round()
+    return normalize(features.detach().double().cpu()) * LEVELS
+
+
+def rounded(features: Tensor) -> Tensor:
+    """The same in whole numbers, of which sums are exact."""
+    return scaled(features).round()
 
 
 @dataclass

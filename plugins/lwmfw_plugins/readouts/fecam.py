@@ -62,7 +62,14 @@ class Fecam(FromSums):
 
     def hidden(self, features: Tensor) -> Tensor:
         """After the root, of length 1."""
-        return super().hidden(features.sign() * features.abs() ** self.options.power)
+        return super().hidden(self._root(features))
+
+    def unrounded(self, features: Tensor) -> Tensor:
+        """Likewise."""
+        return super().unrounded(self._root(features))
+
+    def _root(self, features: Tensor) -> Tensor:
+        return features.sign() * features.abs() ** self.options.power
 
     def solve(self, sums: Sums) -> None:
         """Means, and the inverse of the correlations applied to them; of each class, or once for all."""

@@ -56,14 +56,20 @@ class Ridge(FromSums):
 
     def hidden(self, features: Tensor) -> Tensor:
         """Features of length 1, or lifted: ReLU(f B), the columns of B of length 1, so that they too are in 0..1."""
-        from lwmfw_plugins.readouts._sums import LEVELS, lift_matrix, rounded
+        return self._lifted(super().hidden(features)).round()
 
-        h = rounded(features)
+    def unrounded(self, features: Tensor) -> Tensor:
+        """Likewise."""
+        return self._lifted(super().unrounded(features))
+
+    def _lifted(self, h: Tensor) -> Tensor:
+        from lwmfw_plugins.readouts._sums import LEVELS, lift_matrix
+
         if not self.options.lift:
             return h
         if self.directions is None:
             self.directions = lift_matrix(h.shape[1], self.options.lift, self.options.lift_seed)
-        return (h @ self.directions).relu_().round_().clamp_(max=LEVELS)
+        return (h @ self.directions).relu().clamp(max=LEVELS)
 
     def solve(self, sums: Sums) -> None:
         """The weights, and the penalty that goes with them."""

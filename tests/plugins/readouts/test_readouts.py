@@ -14,7 +14,7 @@ from lwmfw.engine.evaluate import digest
 from lwmfw.recipe.load import load_recipe
 from lwmfw.testing import tiny_recipe, tiny_run
 from lwmfw_plugins.readouts._fitted import SumsOptions
-from lwmfw_plugins.readouts._sums import LEVELS, Sums, generalised_cross_validation, linear_map, rounded
+from lwmfw_plugins.readouts._sums import LEVELS, Sums, generalised_cross_validation, linear_map, rounded, scaled
 from lwmfw_plugins.readouts.fecam import Fecam, FecamOptions, correlations
 from lwmfw_plugins.readouts.lda import LdaOptions, LinearDiscriminant
 from lwmfw_plugins.readouts.ncm import NearestClassMean
@@ -124,7 +124,7 @@ def test_the_linear_discriminant_is_the_nearest_mean_in_the_mahalanobis_distance
     shared = readout.sums.covariance
     shrunk = 0.9 * shared + 0.1 * shared.diagonal().mean() * torch.eye(WIDTH, dtype=torch.float64)
     inverse, means = torch.linalg.inv(shrunk), readout.sums.means
-    distances = torch.stack([torch.stack([(z - m) @ inverse @ (z - m) for m in means]) for z in h])
+    distances = torch.stack([torch.stack([(z - m) @ inverse @ (z - m) for m in means]) for z in scaled(features)])
     assert torch.equal(readout.scores(features).argmax(1), distances.argmin(1))
 
 
@@ -135,7 +135,7 @@ def test_ridge_is_least_squares_on_one_hot_labels(penalty):
     stacked = torch.cat([h, penalty**0.5 * torch.eye(WIDTH, dtype=torch.float64)])
     weights = torch.linalg.lstsq(stacked, torch.cat([targets, torch.zeros(WIDTH, CLASSES)])).solution
     readout = at_once(lambda: Ridge(RidgeOptions(penalty=penalty)), features, labels)
-    assert_close(readout.scores(features), (h @ weights).float(), rtol=1e-4, atol=1e-5)
+    assert_close(readout.scores(features), (scaled(features) / LEVELS @ weights).float(), rtol=1e-4, atol=1e-5)
 
 
 def test_cross_validation_from_the_sums_is_the_formula_with_the_hat_matrix():
@@ -160,7 +160,7 @@ def test_fecam_shrinks_and_takes_correlations():
 def test_fecam_decides_by_the_distance():
     features, labels = images()
     readout = at_once(EVERY["fecam"], features, labels)
-    z = readout.hidden(features) / LEVELS
+    z = readout.unrounded(features) / LEVELS
     means = readout.sums.means / LEVELS
     inverse = torch.linalg.inv(correlations(readout.sums.covariance, 1.0, 1.0))
     distances = torch.stack([torch.stack([(each - m) @ inverse @ (each - m) for m in means]) for each in z])
@@ -170,9 +170,9 @@ def test_fecam_decides_by_the_distance():
 def test_fecam_decides_by_the_covariance_of_each_class():
     features, labels = images()
     readout = at_once(EVERY["fecam-class"], features, labels)
-    z, distances = readout.hidden(features) / LEVELS, []
+    h, z, distances = readout.hidden(features) / LEVELS, readout.unrounded(features) / LEVELS, []
     for label in range(CLASSES):
-        own = z[labels == label]
+        own = h[labels == label]
         inverse = torch.linalg.inv(correlations(torch.cov(own.T, correction=0), 1.0, 1.0))
         distances.append([float((each - own.mean(0)) @ inverse @ (each - own.mean(0))) for each in z])
     assert_close(readout.scores(features), -0.5 * torch.tensor(distances).T, rtol=1e-4, atol=1e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -71,7 +72,7 @@ def adopt(
     with interruptible():
         began = time.perf_counter()
         wanted = Adoption(weights, classes, data, recipe, chosen | parse_settings(set_))
-        done = adopted(wanted, out, device.value, lambda line: typer.echo(line, err=True))
+        done = adopted(wanted, out, device.value, _tell)
         seconds = time.perf_counter() - began
     _print(told(done, seconds), json)
 
@@ -88,7 +89,7 @@ def verify(
     from lwmfw.engine.opened import OpenedRun
     from lwmfw.using.verify import verified
 
-    verdicts, images = verified(OpenedRun(run), data, device.value)
+    verdicts, images = verified(OpenedRun(run), data, device.value, _tell)
     shorts = [[v.readout, "equal" if v.equal else "differs", v.kept[:16], v.found[:16]] for v in verdicts]
     rows = [[*row, f"{v.difference:.1e}"] for row, v in zip(shorts, verdicts, strict=True)]
     if json:
@@ -129,7 +130,11 @@ def retract(
     from lwmfw.using.retract import retracted
 
     opened = OpenedRun(run)
-    print(keep(retracted(opened, data, device.value), opened, out))
+    print(keep(retracted(opened, data, device.value, _tell), opened, out))
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def _print(said: dict[str, Any], json: bool) -> None:

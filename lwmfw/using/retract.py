@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from lwmfw.using.extend import Extension, folder_table
 from lwmfw.using.sums import State, arranged, check_exact, exact_parts, summed
 
 
-def retracted(opened: OpenedRun, data: Path, device: DeviceName) -> Run:
+def retracted(opened: OpenedRun, data: Path, device: DeviceName, tell: Callable[[str], None]) -> Run:
     """A run as if images had never been learned from.
 
     A folder that the run was extended by loses the part that was learned from, the held-out one never was; of any other
@@ -37,6 +37,7 @@ def retracted(opened: OpenedRun, data: Path, device: DeviceName) -> Run:
     sources = sources_of(opened)
     known = next((source for source in sources if source["data"].get("root") == str(data.absolute())), None)
     images = arranged(opened, known["data"], known["validation"], known["seed"]).train if known else _all(opened, data)
+    tell(f"{opened.path}: computing the features of {len(images)} images")
     states = {}
     for name, more in summed(opened, images, device).items():
         part = exact_parts(opened.as_left())[name]

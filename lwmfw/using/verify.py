@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,7 +36,9 @@ class Verdict:
         return self.kept == self.found
 
 
-def verified(opened: OpenedRun, data: Sequence[Path], device: DeviceName) -> tuple[list[Verdict], int]:
+def verified(
+    opened: OpenedRun, data: Sequence[Path], device: DeviceName, tell: Callable[[str], None]
+) -> tuple[list[Verdict], int]:
     """A verdict on each read-out from sums, and over how many images.
 
     Raises:
@@ -44,6 +46,7 @@ def verified(opened: OpenedRun, data: Sequence[Path], device: DeviceName) -> tup
     """
     check_exact(opened)
     images = learned_images(opened, data)
+    tell(f"{opened.path}: computing the features of {len(images)} images")
     kept = opened.checkpoint().components
     verdicts = []
     for name, state in summed(opened, images, device).items():

@@ -5,9 +5,11 @@ import itertools
 
 import pytest
 import torch
+from helpers.runs import THREE_STEPS, interrupted
 
 from lwmfw.data import loader
 from lwmfw.testing import tiny_run
+from lwmfw_plugins.readouts._sums import rounded
 
 READOUTS = [
     {"use": "ridge"},
@@ -60,3 +62,36 @@ def test_so_does_every_batch_size(size, reference, tmp_path, monkeypatch):
 def test_other_weights_give_other_sums(reference, tmp_path):
     found = learned(tmp_path, ORDERS[0], "at once", seed=2)
     assert not set(found.values()) & set(reference.values())
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_a_run_that_was_interrupted_keeps_its_statistics(trained, tmp_path):
+    carried = [each | {"transport": True} for each in READOUTS]
+    recipe = THREE_STEPS | {"readouts": carried} | ({} if trained else {"penalties": [{"use": "freeze"}]})
+    for name in ("whole", "resumed"):
+        (tmp_path / name).mkdir()
+    whole = tiny_run(recipe, tmp_path / "whole").results.steps[-1].readouts
+    resumed = interrupted(tmp_path / "resumed", recipe, after=2).results.steps[-1].readouts
+    assert resumed == whole
+    assert all(said["exact"] != trained for said in whole.values())
+    assert all(("drift" in said) == trained for said in whole.values())
+
+
+def test_what_is_carried_over_is_nearer_to_the_features_that_are_there_now(tmp_path):
+    """Sums of step 1 after step 2, held against those that its images, which a test still has, would have now."""
+    found = {}
+    for transport in (False, True):
+        (tmp_path / str(transport)).mkdir()
+        run = tiny_run(
+            {
+                "data": {"use": "synthetic", "classes": 4, "train_per_class": 40, "size": 8},
+                "training": {"epochs": 2, "lr": 0.05},
+                "readouts": [{"use": "ncm", "transport": transport}],
+            },
+            tmp_path / str(transport),
+        ).run
+        kept = run.assembly.of_kind("readout")["ncm"].method("state")()
+        now = rounded(run.features(run.data.train.of_classes(range(2))))
+        means = torch.stack([part.mean(0) for part in now.split(40)])
+        found[transport] = float(((kept["moments"] / kept["counts"]).T[:2] - means).norm() / means.norm())
+    assert found[True] < 0.9 * found[False]

@@ -120,7 +120,7 @@ def test_the_pooled_covariance_is_that_of_deviations_from_class_means():
 
 def test_the_linear_discriminant_is_the_nearest_mean_in_the_mahalanobis_distance():
     features, labels = images()
-    readout, h = at_once(EVERY["lda"], features, labels), rounded(features)
+    readout = at_once(EVERY["lda"], features, labels)
     shared = readout.sums.covariance
     shrunk = 0.9 * shared + 0.1 * shared.diagonal().mean() * torch.eye(WIDTH, dtype=torch.float64)
     inverse, means = torch.linalg.inv(shrunk), readout.sums.means

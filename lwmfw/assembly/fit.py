@@ -54,6 +54,11 @@ def unfit_memory(assembly: Assembly) -> list[str]:
     recipe, source = assembly.resolved.recipe, assembly.resolved.source
     if recipe.memory is None:
         return []
+    if recipe.origin and recipe.origin.more:
+        return [
+            f"{source.place(('origin', 'more'))}: origin.more: images of known classes have no place beside the "
+            "exemplars of [memory]; leave one of them out"
+        ]
     rate, budget = assembly.only("rate"), parse_budget(recipe.memory.budget)
     count = assembly.only("data").trait("class_count")
     classes = count and (recipe.scenario.classes or count)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from lwmfw.data.images import DataSet
@@ -58,38 +58,35 @@ def check_alike(data: DataSet, kept: Checkpoint) -> None:
             raise UserError(f"[data]: {name} is {here[name]}, where the origin was trained with {value}; set it alike")
 
 
-@dataclass(frozen=True)
-class Known:
-    """What a run knows of classes before its data are read.
+def new_labels(data: DataSet, known: Sequence[str], *, more: bool) -> list[int]:
+    """The labels of classes that data bring; those with test images alone bring nothing.
 
-    Attributes:
-        names: of the classes it has learned, in class order.
-        more: whether images may be of these.
+    Args:
+        data: as loaded.
+        known: names of classes that have been learned.
+        more: whether training images may be of these.
+
+    Raises:
+        UserError: they are and may not be, or there are no images to learn from.
     """
+    trained = data.train.labels.unique().tolist()
+    twice = [data.class_names[label] for label in trained if data.class_names[label] in known]
+    if twice and not more:
+        listed = ", ".join(map(shown, twice[:5]))
+        raise UserError(f"data: known already: {listed}; leave them out, or take more images of them in with --more")
+    if not trained:
+        raise UserError("data: has no training images; add some")
+    return [label for label in trained if data.class_names[label] not in known]
 
-    names: Sequence[str] = ()
-    more: bool = False
 
-    def new(self, data: DataSet) -> list[int]:
-        """The labels of the classes that data bring; behind known ones, those with test images alone bring nothing.
+def labels_in(data: DataSet, names: Sequence[str]) -> list[int | None]:
+    """The labels that data give to named classes; None: they do not have the class."""
+    labels = {name: label for label, name in enumerate(data.class_names)}
+    return [labels.get(name) for name in names]
 
-        Raises:
-            UserError: a class is known already, or there are no images to learn from.
-        """
-        trained = set(data.train.labels.unique().tolist())
-        twice = [data.class_names[label] for label in sorted(trained) if data.class_names[label] in self.names]
-        if twice and not self.more:
-            listed = ", ".join(map(shown, twice[:5]))
-            raise UserError(
-                f"data: known already: {listed}; leave them out, or take more images of them in with --more"
-            )
-        if not data.class_names:
-            raise UserError("data: has no classes; set data.root to a folder of them")
-        if not self.names:
-            return list(range(len(data.class_names)))
-        if not trained:
-            raise UserError("data: has no training images; add some")
-        return [label for label in sorted(trained) if data.class_names[label] not in self.names]
+
+NO_CLASSES = Step(1, range(0), range(0), 1)
+"""A step of more images of known classes."""
 
 
 def finished_steps(results: Results, later: Sequence[Step] = ()) -> list[Step]:
@@ -98,7 +95,7 @@ def finished_steps(results: Results, later: Sequence[Step] = ()) -> list[Step]:
     for each in results.steps:
         steps.append(Step(each.step, range(known, each.seen), range(each.seen), 0))
         known = each.seen
-    for step in later or ():
+    for step in later:
         new = range(known + step.new_classes.start, known + step.new_classes.stop)
         steps.append(Step(len(steps) + 1, new, range(new.stop), 0))
     return [replace(step, total=len(steps)) for step in steps]
@@ -115,20 +112,16 @@ def sources_of(recorded: RecordedRun) -> list[dict[str, Any]]:
     return recorded.results.sources or [source(recorded.recipe)]
 
 
-def continued(
-    results: Results, name: str, seed: int, new: Sequence[str], providers: dict[str, str], sources: list[dict[str, Any]]
-) -> Results:
+def continued(results: Results, *, new: Sequence[str], sources: list[dict[str, Any]], **changed: Any) -> Results:
     """Results to which steps with new classes will be added. A class has the number that comes next."""
     last = max(results.classes_order, default=-1)
     return replace(
         results,
-        recipe=name,
-        seed=seed,
         classes_order=[*results.classes_order, *range(last + 1, last + 1 + len(new))],
         class_names=[*results.class_names, *new],
-        providers=providers,
         sources=sources,
         complete=False,
+        **changed,
     )
 
 

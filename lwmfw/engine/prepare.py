@@ -18,10 +18,12 @@ from lwmfw.data.images import DataSet, ImageSet
 from lwmfw.data.loader import Loader
 from lwmfw.engine.build import DeviceName, choose_device, new_model
 from lwmfw.engine.origin import (
-    Known,
+    NO_CLASSES,
     check_alike,
     continued,
     finished_steps,
+    labels_in,
+    new_labels,
     only_readouts,
     origin_of,
     source,
@@ -33,7 +35,7 @@ from lwmfw.errors import UserError
 from lwmfw.memory.store import Memory
 from lwmfw.recipe.budget import parse_budget
 from lwmfw.recipe.scenario import Orders, Step, labels_of, stated_order, steps_of, used_classes
-from lwmfw.recipe.tables import Scenario
+from lwmfw.recipe.tables import Origin, Scenario
 from lwmfw.recipe.text import placed
 from lwmfw.record.reading import RecordedRun
 from lwmfw.record.results import Results
@@ -52,36 +54,54 @@ def prepare(assembly: Assembly, device_name: DeviceName = "auto") -> Run:
 
 
 def _prepared(assembly: Assembly, device_name: DeviceName) -> Run:
-    recipe = assembly.resolved.recipe
-    device = choose_device(device_name)
-    origin = origin_of(recipe.origin) if recipe.origin else None
+    recipe, device = assembly.resolved.recipe, choose_device(device_name)
     loaded: DataSet = assembly.method("data", "load")()
     _check_promises(loaded, assembly.only("data"))
-    if recipe.origin and recipe.origin.more and recipe.memory:
-        raise UserError(
-            "origin.more: images of known classes have no place beside the exemplars of [memory]; leave it out"
-        )
-    known = Known(origin.results.class_names, recipe.origin.more) if origin and recipe.origin else Known()
-    new = known.new(loaded)
-    names = [loaded.class_names[label] for label in new]
+    if not loaded.class_names:
+        raise UserError("data: has no classes; set data.root to a folder of them")
+    if recipe.origin:
+        return _behind(assembly, recipe.origin, device, loaded)
+    order, steps = _planned(assembly, loaded.class_names)
+    names = [loaded.class_names[label] for label in order]
+    data = arrange(loaded, order, recipe.evaluation.validation, recipe.seed)
+    return run_of(
+        assembly, device, data, steps, Results(recipe.name, recipe.seed, order, names, providers_of(assembly))
+    )
+
+
+def _behind(assembly: Assembly, table: Origin, device: torch.device, loaded: DataSet) -> Run:
+    """A run behind the steps of a finished one, on classes that it does not know."""
+    recipe, kept = assembly.resolved.recipe, origin_of(table)
+    check_alike(loaded, kept)
+    known = kept.results.class_names
+    new = new_labels(loaded, known, more=table.more)
+    order, later = _planned(assembly, [loaded.class_names[label] for label in new]) if new else ([], [NO_CLASSES])
+    labels = [new[place] for place in order]
+    data = arrange(
+        loaded, [*labels_in(loaded, known), *labels], recipe.evaluation.validation, recipe.seed, known=len(known)
+    )
+    sources = [*sources_of(RecordedRun(table.run)), source(assembly.resolved)]
+    results = continued(
+        only_readouts(kept.results, list(assembly.of_kind("readout"))),
+        recipe=recipe.name,
+        seed=recipe.seed,
+        new=[loaded.class_names[label] for label in labels],
+        providers=providers_of(assembly),
+        sources=sources,
+    )
+    run = run_of(assembly, device, data, finished_steps(results, later), results)
+    run.origin, run.known_steps = replace(kept, results=results), len(results.steps)
+    return run
+
+
+def _planned(assembly: Assembly, names: Sequence[str]) -> tuple[list[int], list[Step]]:
+    """The labels of classes in the order in which they are learned, and the steps that share them out."""
+    recipe = assembly.resolved.recipe
     try:
-        order = class_order(recipe.scenario, names, assembly.only("data").trait("orders"), recipe.seed) if names else []
-        later = steps_of(recipe.scenario, len(order)) if order else [Step(1, range(0), range(0), 1)]
+        order = class_order(recipe.scenario, names, assembly.only("data").trait("orders"), recipe.seed)
+        return order, steps_of(recipe.scenario, len(order))
     except UserError as error:
         raise UserError(placed(error, assembly.resolved.source)) from error
-    places = [loaded.class_names.index(name) if name in loaded.class_names else None for name in known.names]
-    data = arrange(loaded, [*places, *(new[c] for c in order)], recipe.evaluation.validation, recipe.seed, len(places))
-    names = [names[c] for c in order]
-    if origin is None or recipe.origin is None:
-        results = Results(recipe.name, recipe.seed, order, names, providers_of(assembly))
-        return run_of(assembly, device, data, steps_of(recipe.scenario, len(order)), results)
-    check_alike(data, origin)
-    kept = only_readouts(origin.results, list(assembly.of_kind("readout")))
-    sources = [*sources_of(RecordedRun(recipe.origin.run)), source(assembly.resolved)]
-    results = continued(kept, recipe.name, recipe.seed, names, providers_of(assembly), sources)
-    run = run_of(assembly, device, data, finished_steps(kept, later), results)
-    run.origin, run.known_steps = replace(origin, results=results), len(kept.steps)
-    return run
 
 
 def run_of(assembly: Assembly, device: torch.device, data: DataSet, steps: list[Step], results: Results) -> Run:

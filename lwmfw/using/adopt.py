@@ -21,7 +21,7 @@ from lwmfw.data.loader import Preprocessing
 from lwmfw.engine.build import DeviceName, choose_device, new_model
 from lwmfw.engine.first_step import FirstStep
 from lwmfw.engine.opened import no_images
-from lwmfw.engine.origin import source
+from lwmfw.engine.origin import labels_in, source
 from lwmfw.engine.prepare import providers_of, run_of
 from lwmfw.engine.run import Run
 from lwmfw.engine.telling import told_in_words
@@ -157,7 +157,7 @@ def _run(resolved: Resolved, loaded: DataSet, names: Sequence[str], device: Devi
     if unknown:
         raise UserError(f"--data: class '{shown(unknown)}' is none of --classes; rename the folder or name the class")
     if loaded.class_names:
-        order = [loaded.class_names.index(name) if name in loaded.class_names else None for name in names]
+        order = labels_in(loaded, names)
         data = arrange(loaded, order, resolved.recipe.evaluation.validation, resolved.recipe.seed, len(order))
     else:
         data = no_images(Preprocessing.of(loaded), list(names))

@@ -36,7 +36,7 @@ def merged(one: OpenedRun, two: OpenedRun, base: OpenedRun | None = None) -> Run
     new = [name for name in two.class_names if name not in names]
     every = [*names, *new]
     sources = [*sources_of(one), *sources_of(two)[len(shared) :]]
-    results = continued(run.results, run.recipe.name, run.recipe.seed, new, run.results.providers, sources)
+    results = continued(run.results, new=new, sources=sources)
     run.steps = finished_steps(results, [Step(1, range(len(new)), range(len(new)), 1)])
     run.results = results
     run.model.grow(len(new))

@@ -15,7 +15,7 @@ from lwmfw.data.arrange import arrange, together
 from lwmfw.data.images import DataSet, ImageSet
 from lwmfw.engine.build import DeviceName
 from lwmfw.engine.opened import OpenedRun
-from lwmfw.engine.origin import check_alike, sources_of
+from lwmfw.engine.origin import check_alike, labels_in, sources_of
 from lwmfw.engine.run import Run
 from lwmfw.engine.telling import told_in_words
 from lwmfw.errors import UserError, shown
@@ -88,8 +88,7 @@ def arranged(opened: OpenedRun, table: Mapping[str, Any], validation: float = 0.
     with told_in_words(assembly, opened.path):
         loaded: DataSet = assembly.method("data", "load")()
     check_alike(loaded, opened.checkpoint())
-    known = opened.class_names
-    order = [loaded.class_names.index(name) if name in loaded.class_names else None for name in known]
+    order = labels_in(loaded, opened.class_names)
     if not any(label is not None for label in order):
         names = shown(", ".join(loaded.class_names), 200)
         raise UserError(f"data: none of its classes ({names}) is one that {opened.path} knows; name other folders")

@@ -27,6 +27,8 @@ from lwmfw.data.images import DataSet as DataSet
 from lwmfw.data.images import ImageFiles as ImageFiles
 from lwmfw.data.images import Images as Images
 from lwmfw.data.images import ImageSet as ImageSet
+from lwmfw.data.listing import IMAGE_SUFFIXES as IMAGE_SUFFIXES
+from lwmfw.data.listing import images_below as images_below
 from lwmfw.data.loader import Loader as Loader
 from lwmfw.engine.run import Run as Run
 from lwmfw.errors import LwmfwError as LwmfwError

@@ -15,7 +15,7 @@ import pluggy
 from lwmfw import hookspecs
 from lwmfw.assembly.calls import Adapter, Attached, Position, Randomness
 from lwmfw.assembly.contract import check_hooks, read_traits, unmet_needs
-from lwmfw.assembly.fit import unfit_memory, unfit_objective, unfit_steps
+from lwmfw.assembly.fit import unfit_memory, unfit_objective, unfit_origin, unfit_steps
 from lwmfw.assembly.parts import Assembly
 from lwmfw.components import Component, Options
 from lwmfw.errors import FOREIGN, UserError, describe
@@ -46,7 +46,8 @@ def assemble(resolved: Resolved) -> Assembly:
     first = manager.subset_hook_caller("compute_penalty", later)
     randomness = Randomness(resolved.recipe.seed, position)
     assembly = Assembly(resolved, parts, manager.hook, unrefined, first, position, randomness)
-    errors = unmet_needs(assembly) + unfit_steps(assembly) + unfit_objective(assembly) + unfit_memory(assembly)
+    errors = unmet_needs(assembly) + unfit_steps(assembly) + unfit_objective(assembly)
+    errors += unfit_memory(assembly) + unfit_origin(assembly)
     if errors:
         raise UserError("\n".join(errors))
     return assembly

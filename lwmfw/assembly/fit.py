@@ -54,11 +54,6 @@ def unfit_memory(assembly: Assembly) -> list[str]:
     recipe, source = assembly.resolved.recipe, assembly.resolved.source
     if recipe.memory is None:
         return []
-    if recipe.origin and recipe.origin.more:
-        return [
-            f"{source.place(('origin', 'more'))}: origin.more: images of known classes have no place beside the "
-            "exemplars of [memory]; leave one of them out"
-        ]
     rate, budget = assembly.only("rate"), parse_budget(recipe.memory.budget)
     count = assembly.only("data").trait("class_count")
     classes = count and (recipe.scenario.classes or count)
@@ -72,4 +67,17 @@ def unfit_memory(assembly: Assembly) -> list[str]:
             f"{source.place(('memory', 'rate'))}: memory.rate: {rate.name} keeps more than the budget says, and a "
             "budget in bytes is never exceeded; state it in exemplars"
         ]
+    return []
+
+
+def unfit_origin(assembly: Assembly) -> list[str]:
+    """More images of known classes where they would have to be trained on or be exemplars: they are not told apart."""
+    recipe, source = assembly.resolved.recipe, assembly.resolved.source
+    if recipe.origin is None or not recipe.origin.more:
+        return []
+    where = f"{source.place(('origin', 'more'))}: origin.more: images of known classes"
+    if recipe.memory is not None:
+        return [f"{where} have no place beside the exemplars of [memory]; leave one of them out"]
+    if recipe.training.settings(2).epochs:
+        return [f"{where} are taken in without training; set training.epochs = 0, or leave them out"]
     return []

@@ -56,6 +56,11 @@ class Assembly:
         """All components of a kind, by name."""
         return {name: part for name, part in self.components.items() if part.record.kind == kind}
 
+    def readouts(self) -> list[tuple[dict[str, Any], bool]]:
+        """The tables of the read-outs, and whether each is made of sums over images."""
+        parts = self.of_kind("readout").values()
+        return list(zip(self.resolved.tables()["readouts"], (part.trait("exact") for part in parts), strict=True))
+
     def method(self, kind: str, method: str) -> Callable[..., Any]:
         """A method of the only component of a kind."""
         return self.only(kind).method(method)

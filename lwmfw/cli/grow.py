@@ -17,6 +17,9 @@ from lwmfw.errors import RunFailed
 NewRun = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Directory of the run that is made.")]
 
 
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
 def extend(
     run: RunArgument,
     data: Annotated[Path, typer.Option(metavar="FOLDER", help="A folder of images for each new class.")],
@@ -29,21 +32,22 @@ def extend(
     out: NewRun = None,
     set_: SetOption = [],
     device: DeviceOption = Device.AUTO,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Add classes to a finished run from a folder of images; nothing of its old data is needed."""
     from lwmfw.api import execute
     from lwmfw.assembly.assemble import assemble
     from lwmfw.engine.opened import OpenedRun
     from lwmfw.recipe.settings import parse_settings
-    from lwmfw.using.extend import Extension, extended, told
+    from lwmfw.using.extend import Extension, extended
+    from lwmfw.using.outcome import outcome
 
     wanted = Extension(data, test, held_out, more, train, parse_settings(set_))
     with interruptible():
         began = time.perf_counter()
         done = execute(assemble(extended(OpenedRun(run), wanted)), out, device.value, ResumeMode.AUTO.value)
         seconds = time.perf_counter() - began
-    _print(told(done, seconds), json)
+    _print(outcome(done, seconds), json)
 
 
 def adopt(
@@ -61,12 +65,12 @@ def adopt(
     out: NewRun = None,
     set_: SetOption = [],
     device: DeviceOption = Device.AUTO,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Make a finished run of one step out of a model that was trained anywhere."""
     from lwmfw.recipe.settings import parse_settings
     from lwmfw.using.adopt import Adoption, adopted
-    from lwmfw.using.extend import told
+    from lwmfw.using.outcome import outcome
 
     chosen = {"backbone.use": backbone} | ({"backbone.model": model} if model else {})
     with interruptible():
@@ -74,7 +78,7 @@ def adopt(
         wanted = Adoption(weights, classes, data, recipe, chosen | parse_settings(set_))
         done = adopted(wanted, out, device.value, _tell)
         seconds = time.perf_counter() - began
-    _print(told(done, seconds), json)
+    _print(outcome(done, seconds), json)
 
 
 def verify(
@@ -83,7 +87,7 @@ def verify(
         list[Path], typer.Option(metavar="FOLDER", help="Where its images are now, oldest first. Repeatable.")
     ] = [],
     device: DeviceOption = Device.AUTO,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Recompute what a run knows from all its images at once, and compare to the bit."""
     from lwmfw.engine.opened import OpenedRun
@@ -93,13 +97,16 @@ def verify(
     shorts = [[v.readout, "equal" if v.equal else "differs", v.kept[:16], v.found[:16]] for v in verdicts]
     rows = [[*row, f"{v.difference:.1e}"] for row, v in zip(shorts, verdicts, strict=True)]
     if json:
-        _print_json([vars(v) | {"equal": v.equal, "images at once": images} for v in verdicts])
+        _print_json([vars(v) | {"equal": v.equal, "images_at_once": images} for v in verdicts])
     else:
         print_table(["read-out", "statistics", "of the run", f"of {images} images at once", "difference"], rows)
     wrong = [v for v in verdicts if not v.equal]
     if wrong:
         names = ", ".join(v.readout for v in wrong)
-        counted = f"it has learned from {wrong[0].images} images, these are {images}"
+        same = wrong[0].images == images
+        counted = (
+            "the images are others" if same else f"it has learned from {wrong[0].images} images, these are {images}"
+        )
         raise RunFailed(f"{run}: the statistics of {names} are not those of all images at once; {counted}")
 
 
@@ -108,14 +115,18 @@ def merge(
     two: Annotated[Path, typer.Argument(metavar="RUN", help="Another, of the same backbone.")],
     base: Annotated[Path | None, typer.Option(metavar="RUN", help="The run that both go on from.")] = None,
     out: NewRun = None,
+    json: JsonOption = False,
 ) -> None:
-    """Make one run of two that learned apart on one backbone."""
+    """Make one run of two that learned apart on one backbone: their sums are added."""
     from lwmfw.engine.opened import OpenedRun
-    from lwmfw.using.keep import keep
+    from lwmfw.using.keep import keep, recipe_from
     from lwmfw.using.merge import merged
+    from lwmfw.using.outcome import outcome
 
-    opened = OpenedRun(one)
-    print(keep(merged(opened, OpenedRun(two), OpenedRun(base) if base else None), opened, out))
+    began, opened = time.perf_counter(), OpenedRun(one)
+    run = merged(opened, OpenedRun(two), OpenedRun(base) if base else None)
+    keep(run, recipe_from(opened, "merge"), out)
+    _print_certificates(outcome(run, time.perf_counter() - began), json)
 
 
 def retract(
@@ -123,14 +134,18 @@ def retract(
     data: Annotated[Path, typer.Option(metavar="FOLDER", help="Class folders of the images that are taken out.")],
     out: NewRun = None,
     device: DeviceOption = Device.AUTO,
+    json: JsonOption = False,
 ) -> None:
-    """Take images out of a run again, as if it had never learned from them."""
+    """Take images out of a run's sums again; the backbone stays as it is."""
     from lwmfw.engine.opened import OpenedRun
-    from lwmfw.using.keep import keep
+    from lwmfw.using.keep import keep, recipe_from
+    from lwmfw.using.outcome import outcome
     from lwmfw.using.retract import retracted
 
-    opened = OpenedRun(run)
-    print(keep(retracted(opened, data, device.value, _tell), opened, out))
+    began, opened = time.perf_counter(), OpenedRun(run)
+    left = retracted(opened, data, device.value, _tell)
+    keep(left, recipe_from(opened, "retract"), out)
+    _print_certificates(outcome(left, time.perf_counter() - began), json)
 
 
 def _tell(line: str) -> None:
@@ -138,18 +153,21 @@ def _tell(line: str) -> None:
 
 
 def _print(said: dict[str, Any], json: bool) -> None:
-    from lwmfw.using.extend import lines
+    from lwmfw.using.outcome import table
+
+    if not json:
+        print_table(*table(said))
+        print()
+    _print_certificates(said, json)
+
+
+def _print_certificates(said: dict[str, Any], json: bool) -> None:
+    from lwmfw.using.outcome import certificates
 
     if json:
         _print_json(said)
-        return
-    rows = said["by_class"]
-    print_table(list(rows[0]), [[_cell(value) for value in row.values()] for row in rows])
-    print("\n".join(["", *lines(said)]))
-
-
-def _cell(value: object) -> str:
-    return "" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
+    else:
+        print("\n".join(certificates(said)))
 
 
 def _print_json(value: object) -> None:

@@ -19,14 +19,6 @@ if TYPE_CHECKING:
     from lwmfw.using.predict import Decision, Predictor
 
 
-class AnswerFormat(StrEnum):
-    """How to print decisions."""
-
-    TABLE = "table"
-    CSV = "csv"
-    JSON = "json"
-
-
 class ExportFormat(StrEnum):
     """What to write."""
 
@@ -44,7 +36,8 @@ def predict(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE_OR_FOLDER...", help="Folders with all below them.")],
     readout: ReadoutOption = "",
     top: Annotated[int, typer.Option(metavar="K", min=1, help="Classes of each image.")] = 1,
-    format_: Annotated[AnswerFormat, typer.Option("--format", help="table, csv or json.")] = AnswerFormat.TABLE,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     device: DeviceOption = Device.AUTO,
 ) -> None:
     """Say which class images are of."""
@@ -55,7 +48,8 @@ def predict(
     predictor = Predictor(OpenedRun(run), readout, device.value)
     with _progress(len(paths)) as seen:
         decisions = predictor.decisions(paths, top, lambda line: print(line, file=sys.stderr), seen)
-    _PRINT[format_](decisions, predictor)
+    show = _print_json if json else _print_csv if csv else _print_table
+    show(decisions, predictor)
 
 
 def export(
@@ -104,9 +98,6 @@ def _print_json(decisions: Sequence[Decision], predictor: Predictor) -> None:
     from lwmfw.using.predict import decisions_json
 
     print(json.dumps(decisions_json(decisions, predictor), indent=1, allow_nan=False))
-
-
-_PRINT = {AnswerFormat.TABLE: _print_table, AnswerFormat.CSV: _print_csv, AnswerFormat.JSON: _print_json}
 
 
 @contextmanager

@@ -24,13 +24,14 @@ def evaluate(run: Run, step: Step, train_seconds: float) -> StepResult:
     confusion, top5 = _counts(run, readouts, len(seen), images)
     rows = {name: confusion[name].view(len(seen), len(seen)).tolist() for name in readouts}
     finished, order = run.steps[: step.index], run.results.classes_order
+    tested = len(images.labels.unique()) == len(seen)
     states = {name: _state(part) for name, part in readouts.items()}
     return StepResult(
         step=step.index,
         new_classes=[order[c] for c in step.new_classes],
         seen=len(seen),
         accuracy={w: accuracy(rows[w], seen) for w in readouts},
-        accuracy_top5={w: top5[w] / len(images) if len(images) else None for w in readouts},
+        accuracy_top5={w: top5[w] / len(images) if tested else None for w in readouts},
         accuracy_by_step={w: [accuracy(rows[w], s.new_classes) for s in finished] for w in readouts},
         confusion=rows,
         parameters=parameter_count(model),
@@ -80,12 +81,14 @@ def _certificates(
     and its plain values."""
     fitted = [name for name, state in states.items() if state]
     backbone = digest(run.model.backbone.state_dict()) if fitted else ""
-    before = run.results.steps[-1].readouts if run.results.steps else {}
+    before = run.results.steps[-1].readouts if run.results.steps else None
+    alike = run.origin is None or run.origin.facts["arithmetic"] == run.arithmetic
     found = {}
     for name in fitted:
         plain = {key: value for key, value in states[name].items() if not isinstance(value, Tensor)}
-        same = name not in before or (before[name]["backbone"] == backbone and before[name]["exact"])
-        exact = readouts[name].trait("exact") and same
+        earlier = None if before is None else before.get(name, {"exact": False})
+        same = earlier is None or (earlier["exact"] and earlier["backbone"] == backbone)
+        exact = readouts[name].trait("exact") and alike and same
         found[name] = {"exact": exact, "statistics": digest(states[name]), "backbone": backbone} | plain
     return found
 

@@ -21,6 +21,7 @@ from lwmfw.model.growing import Model
 from lwmfw.record import checkpoint
 from lwmfw.record.checkpoint import Checkpoint
 from lwmfw.record.reading import RecordedRun
+from lwmfw.record.results import Results
 
 
 class OpenedRun(RecordedRun):
@@ -39,16 +40,17 @@ class OpenedRun(RecordedRun):
             CheckpointRefused: the checkpoint is damaged, or is not of this recipe.
         """
         kept = self.checkpoint(step)
-        model = self.untrained(len(self.results.classes_order[: kept.results.steps[-1].seen]))
+        model = self.untrained(kept.results)
         checkpoint.restore(kept.without_extras(), model, {})
         return model.eval()
 
-    def untrained(self, classes: int) -> Model:
-        """A model of its recipe with so many classes, as drawn."""
+    def untrained(self, results: Results) -> Model:
+        """A model of its recipe that has grown by the steps of some results, as drawn."""
         shape = self.preprocessing
         with told_in_words(self.assembly, self.path):
             model = new_model(self.assembly, shape.channels, shape.size, torch.device("cpu"))
-            model.grow(classes)
+            for step in finished_steps(results):
+                model.grow(len(step.new_classes))
         return model
 
     @cached_property

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from lwmfw.data.images import DataSet
@@ -25,6 +26,8 @@ def origin_of(table: Origin) -> Checkpoint:
         UserError: there is none, or its last checkpoint is another than the recipe names.
         CheckpointRefused: it is damaged.
     """
+    if table.made_by:
+        raise UserError(f"origin.made_by: `lwmfw {table.made_by}` has made this run, and alone can make it again")
     recorded = RecordedRun(table.run)
     if not recorded.finished:
         raise UserError(f"origin.run: {shown(table.run, 1000)} holds no finished run; name the directory of one")
@@ -107,9 +110,38 @@ def source(resolved: Resolved) -> dict[str, Any]:
     return {"data": resolved.tables()["data"], "validation": recipe.evaluation.validation, "seed": recipe.seed}
 
 
+def place(source: Mapping[str, Any]) -> str:
+    """The folder that a source was read from; empty: it has none."""
+    root = source.get("data", {}).get("root")
+    return str(Path(root).resolve()) if root else ""
+
+
 def sources_of(recorded: RecordedRun) -> list[dict[str, Any]]:
-    """Those of a run and of the runs that it goes on from, oldest first."""
-    return recorded.results.sources or [source(recorded.recipe)]
+    """Those of a run and of the runs that it goes on from, oldest first.
+
+    Each has the digests of what read-outs held after it: places can be filled anew, and what was learned cannot.
+    """
+    *earlier, last = recorded.results.sources or [source(recorded.recipe)]
+    said = recorded.results.steps[-1].readouts
+    return [*earlier, last | {"statistics": {name: each["statistics"] for name, each in said.items()}}]
+
+
+def check_readouts(resolved: Resolved, recorded: RecordedRun) -> None:
+    """See that read-outs go on with sums as they were begun.
+
+    Raises:
+        UserError: one has other options than in the run that its sums are of.
+    """
+    before = {table["as"]: table for table in recorded.tables["readouts"]}
+    for table in resolved.tables()["readouts"]:
+        earlier = before.get(table["as"], table)
+        for key in earlier.keys() | table.keys():
+            # sums are carried over or not, whatever was done before
+            if key != "transport" and earlier.get(key) != table.get(key):
+                raise UserError(
+                    f"readouts.{table['as']}.{key}: is {table.get(key)!r}, and {earlier.get(key)!r} in "
+                    f"{recorded.path}, whose sums it goes on with; set it alike, or name the read-out apart with as"
+                )
 
 
 def continued(results: Results, *, new: Sequence[str], sources: list[dict[str, Any]], **changed: Any) -> Results:

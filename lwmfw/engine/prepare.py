@@ -20,6 +20,7 @@ from lwmfw.engine.build import DeviceName, choose_device, new_model
 from lwmfw.engine.origin import (
     NO_CLASSES,
     check_alike,
+    check_readouts,
     continued,
     finished_steps,
     labels_in,
@@ -55,6 +56,8 @@ def prepare(assembly: Assembly, device_name: DeviceName = "auto") -> Run:
 
 def _prepared(assembly: Assembly, device_name: DeviceName) -> Run:
     recipe, device = assembly.resolved.recipe, choose_device(device_name)
+    if recipe.origin:
+        origin_of(recipe.origin)  # refused before anything is read
     loaded: DataSet = assembly.method("data", "load")()
     _check_promises(loaded, assembly.only("data"))
     if not loaded.class_names:
@@ -71,8 +74,9 @@ def _prepared(assembly: Assembly, device_name: DeviceName) -> Run:
 
 def _behind(assembly: Assembly, table: Origin, device: torch.device, loaded: DataSet) -> Run:
     """A run behind the steps of a finished one, on classes that it does not know."""
-    recipe, kept = assembly.resolved.recipe, origin_of(table)
+    recipe, kept, recorded = assembly.resolved.recipe, origin_of(table), RecordedRun(table.run)
     check_alike(loaded, kept)
+    check_readouts(assembly.resolved, recorded)
     known = kept.results.class_names
     new = new_labels(loaded, known, more=table.more)
     order, later = _planned(assembly, [loaded.class_names[label] for label in new]) if new else ([], [NO_CLASSES])
@@ -80,7 +84,7 @@ def _behind(assembly: Assembly, table: Origin, device: torch.device, loaded: Dat
     data = arrange(
         loaded, [*labels_in(loaded, known), *labels], recipe.evaluation.validation, recipe.seed, known=len(known)
     )
-    sources = [*sources_of(RecordedRun(table.run)), source(assembly.resolved)]
+    sources = [*sources_of(recorded), source(assembly.resolved)]
     results = continued(
         only_readouts(kept.results, list(assembly.of_kind("readout"))),
         recipe=recipe.name,

@@ -133,8 +133,11 @@ class Evaluation(Options):
 class Origin(Options):
     """The finished run that this one goes on from: its model, its classes and what its components know."""
 
-    run: Folder = Field(min_length=1, description="its directory")
+    run: Folder = Field(min_length=1, description="its directory; of an adopted run, the file of its weights")
     checkpoint: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the tensors of its last checkpoint")
+    made_by: Literal["", "adopt", "merge", "retract"] = Field(
+        "", description="the verb that alone can make the run again; empty: it goes on from there"
+    )
     more: bool = Field(
         False, description="whether images may be of classes that it knows; [scenario] has new ones alone"
     )

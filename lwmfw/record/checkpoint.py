@@ -46,10 +46,10 @@ class Checkpoint:
     facts: dict[str, Any]
 
     def with_parts_of(self, model: Model) -> Checkpoint:
-        """The same without parts of plug-ins that a model does not have."""
-        known = model.state_dict().keys()
-        parts = {name: value for name, value in self.model.items() if name in known or not name.startswith("extras.")}
-        return replace(self, model=parts)
+        """The same with the parts of plug-ins that a model has, its own where there are none here."""
+        own = {name: value for name, value in model.state_dict().items() if name.startswith("extras.")}
+        rest = {name: value for name, value in self.model.items() if name in own or not name.startswith("extras.")}
+        return replace(self, model=own | rest)
 
     def without_extras(self) -> Checkpoint:
         """The same without the parts that plug-ins put into the model."""

@@ -134,9 +134,9 @@ def average(values: Sequence[float | None]) -> float | None:
 
 
 def accuracy(confusion: Sequence[Sequence[int]], classes: range) -> float | None:
-    """Share of the images of `classes` that are assigned their own class."""
-    images = sum(sum(confusion[c]) for c in classes)
-    return sum(confusion[c][c] for c in classes) / images if images else None
+    """Share of the images of `classes` that are assigned their own class; None if one of them has no images."""
+    images = [sum(confusion[c]) for c in classes]
+    return sum(confusion[c][c] for c in classes) / sum(images) if images and all(images) else None
 
 
 def forgetting(by_step: Sequence[Sequence[float | None]]) -> float | None:

@@ -8,11 +8,12 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 from torch import Tensor, nn
 
-from lwmfw.api import record
+from lwmfw import loop
 from lwmfw.assembly.assemble import assemble
 from lwmfw.assembly.parts import Assembly
 from lwmfw.data.arrange import arrange
@@ -32,6 +33,7 @@ from lwmfw.recipe.load import Resolved, load_recipe, override
 from lwmfw.recipe.scenario import Step
 from lwmfw.record.checkpoint import Checkpoint
 from lwmfw.record.results import Results
+from lwmfw.using.keep import keep
 from lwmfw.using.weights import Head, find_head, read_weights
 
 Tell = Callable[[str], None]
@@ -68,21 +70,28 @@ def adopted(wanted: Adoption, out: Path | None, device: DeviceName, tell: Tell) 
     given = load_recipe(shipped.locate(wanted.recipe), dict(wanted.settings) | _data(wanted.data))
     with tempfile.TemporaryDirectory(prefix="lwmfw-") as folder:
         filled, width = _filled(given, tensors, Path(folder))
-    head, names = find_head(tensors, width), _names(wanted.classes)
+    head, names = find_head(tensors, filled.state_dict(), width), _names(wanted.classes)
     loaded = _loaded(given)
     names = names or loaded.class_names
+    if not names:
+        raise UserError("--classes: is missing, and there is no --data to name them; give one of them")
     if head is not None and len(head.weight) != len(names):
         tell(
             f"{wanted.weights}: left out its head, which is of {len(head.weight)} classes; there are {len(names)} names"
         )
         head = None
-    resolved = override(given, _readouts(given, wanted, bool(loaded.class_names), head is not None))
+    sha256 = hashlib.sha256(wanted.weights.read_bytes()).hexdigest()
+    origin = {"run": str(wanted.weights.resolve()), "checkpoint": sha256, "made_by": "adopt"}
+    decide = _deciding(given, wanted, bool(loaded.class_names), head is not None)
+    resolved = override(given, {"origin": origin, "readouts": decide, "training.first.epochs": 0})
     run = _run(resolved, loaded, names, device)
     weights = _of_classes(run.model, filled, head, len(names))
-    facts = {"weights": wanted.weights.name, "sha256": hashlib.sha256(wanted.weights.read_bytes()).hexdigest()}
     kept = Checkpoint(wanted.weights, weights, {}, Results(run.recipe.name, run.recipe.seed, [], [], {}), {})
-    run.first_step = FirstStep(kept, facts)
-    return record(run, out)
+    run.first_step = FirstStep(kept, {"weights": wanted.weights.name, "sha256": sha256})
+    with told_in_words(run.assembly, wanted.weights):
+        loop.train(run)
+    keep(run, resolved, out)
+    return run
 
 
 def _data(folder: Path | None) -> dict[str, object]:
@@ -138,17 +147,15 @@ def _loaded(given: Resolved) -> DataSet:
     return loaded
 
 
-def _readouts(given: Resolved, wanted: Adoption, images: bool, head: bool) -> dict[str, object]:
-    """Settings by which those read-outs decide that know the classes."""
-    parts = assemble(given).of_kind("readout").values()
-    tables = zip(given.tables()["readouts"], (part.trait("exact") for part in parts), strict=True)
-    kept = [table for table, exact in tables if (images if exact else head)]
+def _deciding(given: Resolved, wanted: Adoption, images: bool, head: bool) -> list[dict[str, Any]]:
+    """The tables of those read-outs that know the classes."""
+    kept = [table for table, exact in assemble(given).readouts() if (images if exact else head)]
     if not kept:
         raise UserError(
             f"{wanted.weights}: nothing would know the classes: the file has no head for them, and there are no "
             "images; name the classes of its head with --classes, or images with --data"
         )
-    return {"readouts": kept, "training.first.epochs": 0}
+    return kept
 
 
 def _run(resolved: Resolved, loaded: DataSet, names: Sequence[str], device: DeviceName) -> Run:

@@ -3,43 +3,42 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
-from lwmfw.engine.evaluate import evaluate
 from lwmfw.engine.going_on import save
 from lwmfw.engine.opened import OpenedRun
 from lwmfw.engine.prepare import environment
 from lwmfw.engine.run import Run
-from lwmfw.recipe.load import override
-from lwmfw.recipe.scenario import Step
+from lwmfw.recipe.load import Resolved, override
 from lwmfw.record import checkpoint
 from lwmfw.record.directory import open_directory
 
 
-def keep(run: Run, origin: OpenedRun, out: Path | None) -> Path:
-    """Write the directory of a finished run; returns its path.
+def keep(run: Run, resolved: Resolved, out: Path | None) -> None:
+    """Write the directory of a finished run; what makes a folder a run directory comes last.
 
     Args:
         run: as it is to be found there.
-        origin: the run it was made from, whose recipe it has.
+        resolved: its recipe.
         out: a new directory; None: the default one.
 
     Raises:
         UserError: the directory is in use.
     """
-    made_from = {"run": str(origin.path), "checkpoint": checkpoint.digest(origin.checkpoint().path)}
-    resolved = override(origin.recipe, {"origin": made_from})
     directory, _ = open_directory(resolved, out, "never")
     try:
-        directory.start(resolved)
-        directory.write_environment(environment(run))
         run.directory = directory
+        directory.write_environment(environment(run))
         save(run)
+        directory.start(resolved)
         directory.finish()
     finally:
         directory.close()
-    return directory.path
 
 
-def measured(run: Run, step: Step) -> None:
-    """Add the result of a step in which nothing was trained and for which there may be no test images."""
-    run.results.steps.append(evaluate(run, step, train_seconds=0.0))
+def recipe_from(origin: OpenedRun, made_by: Literal["merge", "retract"]) -> Resolved:
+    """The recipe of a run that was made from another's sums: that of the other, with the read-outs that are sums."""
+    kept = checkpoint.digest(origin.checkpoint().path)
+    made_from = {"run": str(origin.path.resolve()), "checkpoint": kept, "made_by": made_by}
+    exact = [table for table, exact in origin.assembly.readouts() if exact]
+    return override(origin.recipe, {"origin": made_from, "readouts": exact})

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from lwmfw.engine.evaluate import evaluate
 from lwmfw.engine.opened import OpenedRun
-from lwmfw.engine.origin import continued, finished_steps, sources_of
+from lwmfw.engine.origin import continued, finished_steps, only_readouts, sources_of
 from lwmfw.engine.run import Run
 from lwmfw.errors import UserError
 from lwmfw.recipe.scenario import Step
 from lwmfw.record.directory import first_difference
-from lwmfw.using.keep import measured
 from lwmfw.using.sums import check_exact, exact_parts
 
 Sources = list[dict[str, Any]]
@@ -31,33 +31,37 @@ def merged(one: OpenedRun, two: OpenedRun, base: OpenedRun | None = None) -> Run
     """
     _check_alike(one, two)
     shared = _shared(sources_of(one), sources_of(two))
-    base = base or (_base(one, shared) if shared else None)
+    if shared == sources_of(two):
+        raise UserError(f"{two.path}: has learned from nothing that {one.path} has not; there is nothing to merge")
+    base = _base(one, shared, base) if shared else None
     run, names = one.as_left(), one.class_names
     new = [name for name in two.class_names if name not in names]
     every = [*names, *new]
     sources = [*sources_of(one), *sources_of(two)[len(shared) :]]
-    results = continued(run.results, new=new, sources=sources)
-    run.steps = finished_steps(results, [Step(1, range(len(new)), range(len(new)), 1)])
-    run.results = results
+    kept = only_readouts(run.results, list(exact_parts(run)))
+    run.results = continued(kept, new=new, sources=sources)
+    run.steps = finished_steps(run.results, [Step(1, range(len(new)), range(len(new)), 1)])
     run.model.grow(len(new))
     for name, part in exact_parts(run).items():
         part.method("add")(two.checkpoint().components[name], [every.index(c) for c in two.class_names], 1)
         if base:
             part.method("add")(base.checkpoint().components[name], [every.index(c) for c in base.class_names], -1)
-    measured(run, run.steps[-1])
+    run.results.steps.append(evaluate(run, run.steps[-1], train_seconds=0.0))
     return run
 
 
 def _check_alike(one: OpenedRun, two: OpenedRun) -> None:
     for opened in (one, two):
         check_exact(opened)
-    theirs, ours = two.recipe.tables()["readouts"], one.recipe.tables()["readouts"]
-    key = first_difference({table["as"]: table for table in ours}, {table["as"]: table for table in theirs})
+        if opened.recipe.recipe.memory:
+            raise UserError(f"{opened.path}: keeps exemplars, which are not merged; name runs without [memory]")
+    ours, theirs = ({t["as"]: t for t, exact in each.assembly.readouts() if exact} for each in (one, two))
+    key = first_difference(ours, theirs)
     if key:
         raise UserError(
             f"{two.path}: its read-outs are others than those of {one.path} ({key} differs); merge like runs"
         )
-    (kept, *_), (other, *_) = (each.results.steps[-1].readouts.values() for each in (one, two))
+    kept, other = (next(iter(each.results.steps[-1].readouts.values())) for each in (one, two))
     if kept["backbone"] != other["backbone"]:
         raise UserError(f"{two.path}: has another backbone than {one.path}; merge runs that go on from one")
 
@@ -70,12 +74,16 @@ def _shared(one: Sources, two: Sources) -> Sources:
     return one[:count]
 
 
-def _base(one: OpenedRun, shared: Sources) -> OpenedRun:
-    """The run that has learned from what both have, looked for along the runs that one goes on from."""
+def _base(one: OpenedRun, shared: Sources, named: OpenedRun | None) -> OpenedRun:
+    """The run that has learned from what both have: the one that is named, or looked for where one goes on from."""
+    if named is not None:
+        if sources_of(named) != shared:
+            raise UserError(f"--base: {named.path} is not the run that both go on from; name that one")
+        return named
     current = one
     while sources_of(current) != shared:
         origin = current.recipe.recipe.origin
-        if origin is None or not OpenedRun(origin.run).finished:
+        if origin is None or origin.made_by or not OpenedRun(origin.run).finished:
             raise UserError(f"{one.path}: the run that both go on from is not there; name it with --base")
         current = OpenedRun(origin.run)
     return current

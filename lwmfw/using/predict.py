@@ -6,7 +6,6 @@ is cut square out of its middle and resized to that.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from lwmfw.data.decoding import unreadable_images
 from lwmfw.data.images import ImageFiles
+from lwmfw.data.listing import IMAGE_SUFFIXES, images_below
 from lwmfw.data.loader import Preprocessing
 from lwmfw.data.workers import kept_workers
 from lwmfw.engine.build import DeviceName
@@ -24,9 +24,6 @@ from lwmfw.engine.opened import OpenedRun
 from lwmfw.engine.telling import told_in_words
 from lwmfw.errors import UserError, did_you_mean, shown
 from lwmfw.model.growing import evaluating
-
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
-"""Of the files in a folder that are images; a file that is named is one whatever its suffix."""
 
 PART = 1024  # files at a time, which are looked through again where one of them cannot be read
 
@@ -98,7 +95,7 @@ def images_of(places: Iterable[Path]) -> list[str]:
     found = []
     for place in places:
         if place.is_dir():
-            found += _images_below(place)
+            found += _images_in(place)
         elif place.exists():
             found.append(str(place))
         else:
@@ -107,20 +104,12 @@ def images_of(places: Iterable[Path]) -> list[str]:
     return found
 
 
-def _images_below(folder: Path) -> list[str]:
-    """The images in a folder and its sub-folders by suffix; hidden ones and links to folders are left out."""
-
-    def refuse(error: OSError) -> None:
-        raise UserError(f"{error.filename}: cannot be read ({error.strerror}); make it readable or name other images")
-
-    found = []
-    for path, folders, files in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        images = (name for name in files if os.path.splitext(name)[1].lower() in SUFFIXES and name[0] != ".")
-        found += [os.path.join(path, name) for name in images]
+def _images_in(folder: Path) -> list[str]:
+    found = images_below(folder)
     if not found:
-        raise UserError(f"{folder}: has no images ({', '.join(sorted(SUFFIXES))}); name another folder, or the files")
-    return sorted(found)
+        known = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise UserError(f"{folder}: has no images ({known}); name another folder, or the files")
+    return found
 
 
 def _beside(place: Path) -> list[str]:

@@ -15,7 +15,7 @@ from lwmfw.data.arrange import arrange, together
 from lwmfw.data.images import DataSet, ImageSet
 from lwmfw.engine.build import DeviceName
 from lwmfw.engine.opened import OpenedRun
-from lwmfw.engine.origin import check_alike, labels_in, sources_of
+from lwmfw.engine.origin import check_alike, labels_in, place, sources_of
 from lwmfw.engine.run import Run
 from lwmfw.engine.telling import told_in_words
 from lwmfw.errors import UserError, shown
@@ -36,14 +36,16 @@ def check_exact(opened: OpenedRun) -> None:
     Raises:
         UserError: it has none, or the backbone has moved since the first was taken.
     """
+    if opened.exists and not opened.finished:
+        raise UserError(f"{opened.path}: has not ended; `lwmfw resume {opened.path}` goes on with it")
     said = opened.results.steps[-1].readouts
     if not said:
         raise UserError(f"{opened.path}: has no read-out from sums; name a run with one, such as ridge")
     moved = [name for name, each in said.items() if not each["exact"]]
     if moved:
         raise UserError(
-            f"{opened.path}: its backbone was trained after the sums of {moved[0]} were begun, so that they are of "
-            "features that are gone; name a run whose backbone stayed as its first step left it"
+            f"{opened.path}: the sums of {moved[0]} are not exact: the backbone was trained after they were begun, or "
+            "images are in them or out of them that nobody can tell; name a run whose read-outs are exact"
         )
 
 
@@ -62,20 +64,19 @@ def learned_images(opened: OpenedRun, data: Sequence[Path]) -> ImageSet:
         raise UserError(
             f"{opened.path}: images were taken out of it, so that no folders have what is left; verify the run before"
         )
-    if data and len(data) != len(sources):
-        places = ", ".join(str(source["data"].get("root") or source["data"]["use"]) for source in sources)
+    named = [source for source in sources if "root" in source["data"]]
+    if data and len(data) != len(named):
+        places = ", ".join(place(source) or source["data"]["use"] for source in named)
         raise UserError(
-            f"{opened.path}: has learned from {len(sources)} places, oldest first: {places}; "
+            f"{opened.path}: has learned from {len(named)} places, oldest first: {places}; "
             "name as many with --data, or none"
         )
-    moved = [source["data"] | {"root": str(place)} for source, place in zip(sources, data, strict=False)]
-    tables = moved or [source["data"] for source in sources]
-    return together(
-        [
-            arranged(opened, table, source["validation"], source["seed"]).train
-            for table, source in zip(tables, sources, strict=True)
-        ]
-    )
+    now = iter(data)
+    parts = []
+    for source in sources:
+        table = source["data"] | ({"root": str(next(now))} if data and "root" in source["data"] else {})
+        parts.append(arranged(opened, table, source["validation"], source["seed"]).train)
+    return together(parts)
 
 
 def arranged(opened: OpenedRun, table: Mapping[str, Any], validation: float = 0.0, seed: int = 0) -> DataSet:

@@ -78,21 +78,23 @@ class Head:
     bias: Tensor
 
 
-def find_head(tensors: Mapping[str, Tensor], width: int) -> Head | None:
-    """The last linear layer on features of a width, if there is one.
+def find_head(tensors: Mapping[str, Tensor], body: Mapping[str, Tensor], width: int) -> Head | None:
+    """The linear layer on features that a network without its head has no place for, if there is one.
 
     Args:
-        tensors: of a network, by name.
+        tensors: of a file, by name, which may come in any order.
+        body: of the network without a head that was filled from them, under whatever names.
         width: D.
     """
-    for name in reversed(list(tensors)):
-        weight = tensors[name].flatten(1) if tensors[name].ndim == 4 else tensors[name]
-        if name.endswith(".weight") and weight.ndim == 2 and weight.shape[1] == width:
-            bias = tensors.get(name.removesuffix("weight") + "bias")
-            fits = bias is not None and bias.shape == weight.shape[:1]
+    for name, weight in tensors.items():
+        bias = tensors.get(name.removesuffix("weight") + "bias")
+        fits = bias is not None and bias.shape == weight.shape[:1]
+        linear = weight.ndim == 2 or (weight.ndim == 4 and weight.shape[2:] == (1, 1) and fits)
+        if not name.endswith(".weight") or not linear or weight.shape[1] != width:
+            continue
+        if not any(weight.shape == part.shape and weight.equal(part) for part in body.values()):
+            rows = weight.flatten(1)
             return Head(
-                name.removesuffix(".weight"),
-                weight,
-                bias if fits and bias is not None else weight.new_zeros(len(weight)),
+                name.removesuffix(".weight"), rows, bias if fits and bias is not None else rows.new_zeros(len(rows))
             )
     return None

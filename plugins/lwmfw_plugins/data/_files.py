@@ -4,7 +4,6 @@ checked before they are believed."""
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
@@ -16,7 +15,6 @@ from lwmfw import Field, Folder, Options, UserError
 if TYPE_CHECKING:
     from lwmfw import DataSet, ImageSet
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 """Of ImageNet's training images. They are used for every set, as most pretrained backbones expect."""
 
@@ -115,24 +113,6 @@ def sub_folders(folder: Path) -> list[Path]:
         return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     except OSError as error:
         raise UserError(f"{folder}: cannot be read ({error.strerror}); set data.root to another folder") from error
-
-
-def images_below(folder: Path) -> list[str]:
-    """The images in a folder and its sub-folders by suffix, sorted; hidden ones and links to folders are left out.
-
-    Raises:
-        UserError: a folder cannot be read.
-    """
-
-    def refuse(error: OSError) -> None:
-        raise UserError(f"{error.filename}: cannot be read ({error.strerror}); make it readable or remove it")
-
-    found = []
-    for path, folders, files in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        images = (name for name in files if os.path.splitext(name)[1].lower() in SUFFIXES and name[0] != ".")
-        found += [os.path.join(path, name) for name in images]
-    return sorted(found)
 
 
 def shuffled(paths: Iterable[str], folder: Path, seed: int) -> list[str]:

@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
-from lwmfw import Component, Data, Field, hookimpl
+from lwmfw import Component, Data, Field, hookimpl, images_below
 from lwmfw_plugins.data._files import (
     FileOptions,
     Labelled,
     check_class_count,
     data_set,
     find,
-    images_below,
     shuffled,
     sub_folders,
 )

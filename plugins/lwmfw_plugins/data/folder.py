@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from lwmfw import Component, Data, Field, Folder, UserError, hookimpl
-from lwmfw_plugins.data._files import SUFFIXES, FileOptions, data_set, images_below, shuffled, sub_folders
+from lwmfw import IMAGE_SUFFIXES, Component, Data, Field, Folder, UserError, hookimpl, images_below
+from lwmfw_plugins.data._files import FileOptions, data_set, shuffled, sub_folders
 
 if TYPE_CHECKING:
     from lwmfw import DataSet
@@ -63,10 +63,10 @@ class OwnImages:
         return data_set(_labelled(train), _labelled(test), names, self.options, skipped)
 
     def _split(self, root: Path, classes: ClassFiles) -> tuple[ClassFiles, ClassFiles]:
-        """At least one test image a class, chosen by seed and file names alone."""
+        """At least one test image a class, of more than one, chosen by seed and file names alone."""
         o = self.options
         orders = [shuffled(paths, root, o.split_seed) for paths in classes]
-        counts = [max(1, round(len(paths) * o.test_share)) for paths in classes]
+        counts = [min(len(paths) - 1, max(1, round(len(paths) * o.test_share))) for paths in classes]
         held_out = [sorted(order[:count]) for order, count in zip(orders, counts, strict=True)]
         kept = [sorted(order[count:]) for order, count in zip(orders, counts, strict=True)]
         return kept, held_out
@@ -119,7 +119,7 @@ def _tested(names: list[str], train: ClassFiles, folder: Path) -> tuple[list[str
 def _images(folder: Path) -> list[str]:
     found = images_below(folder)
     if not found:
-        known = ", ".join(sorted(SUFFIXES))
+        known = ", ".join(sorted(IMAGE_SUFFIXES))
         raise UserError(f"{folder} has no images ({known}); add some or remove the folder")
     return found
 

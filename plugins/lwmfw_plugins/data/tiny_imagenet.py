@@ -9,13 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from lwmfw import Component, Data, Field, UserError, hookimpl
+from lwmfw import Component, Data, Field, UserError, hookimpl, images_below
 from lwmfw_plugins.data._files import (
     FileOptions,
     check_class_count,
     data_set,
     find,
-    images_below,
     listed_image,
     read_list,
 )

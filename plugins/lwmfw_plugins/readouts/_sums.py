@@ -101,7 +101,8 @@ class Sums:
         self.gram = self.gram + sign * more.gram
         self.moments = pad(self.moments, (0, new)).index_add(1, index, more.moments, alpha=sign)
         self.counts = pad(self.counts, (0, new)).index_add(0, index, more.counts, alpha=sign)
-        if self.grams is not None and more.grams is not None:
+        if self.grams is not None:
+            assert more.grams is not None, "of one read-out"  # noqa: S101
             self.grams = pad(self.grams, (0, 0, 0, 0, 0, new)).index_add(0, index, more.grams, alpha=sign)
 
     def _without(self, places: Sequence[int]) -> Sums:
@@ -139,10 +140,11 @@ def carried_over(sums: Sums, before: Tensor, after: Tensor) -> tuple[Sums, float
         before: B, (N, M), of the new images.
         after: A, (N, M), of the same images.
     """
-    tenth = torch.arange(len(before)) % 10 == 0
+    tenth = torch.arange(len(before)) % 10 == 9
     linear = linear_map(before[~tenth], after[~tenth], DAMPING)
-    missed = before[tenth] @ linear - after[tenth]
-    return sums.through(linear), float(missed.norm() / after[tenth].norm())
+    others = tenth if tenth.any() else ~tenth  # of fewer than ten images, those that made it
+    missed = before[others] @ linear - after[others]
+    return sums.through(linear), float(missed.norm() / after[others].norm())
 
 
 def linear_map(before: Tensor, after: Tensor, damping: float) -> Tensor:

@@ -134,3 +134,11 @@ def test_nothing_else_reads_results_or_a_resolved_recipe():
         if words & {"resolved.toml", "results.json"}:
             readers.add(path.relative_to(ROOT).as_posix())
     assert readers == {"lwmfw/record/reading.py", "lwmfw/record/directory.py"}
+
+
+@pytest.mark.parametrize("classifier", ["linear", "cosine", "proxies"])
+def test_the_model_of_a_run_of_several_steps_is_opened_whatever_its_classifier(classifier, tmp_path):
+    run = tiny_run({"classifier": {"use": classifier}, "objective": {"use": "cross_entropy"}}, tmp_path)
+    model, images = lwmfw.open_run(run.path).model, torch.rand(2, 3, 8, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(model(images).logits, run.run.model.eval()(images).logits)

@@ -34,6 +34,7 @@ def place(tmp_path_factory):
     torch.save({"model": {f"_orig_mod.{k}": v for k, v in state.items()}}, place / "compiled.pt")
     torch.save({k: v.half() if v.is_floating_point() else v for k, v in state.items()}, place / "half.pth")
     torch.save(network, place / "whole.pth")
+    torch.save({name: value for name, value in state.items() if not name.startswith("fc.")}, place / "body.pth")
     safetensors.torch.save_file(state, place / "plain.safetensors")
     (place / "names.txt").write_text("\n".join(NAMES) + "\n")
     pictures(place / "pictures", NAMES)
@@ -78,7 +79,7 @@ def test_images_fill_the_sums_and_the_run_is_extended(place, tmp_path):
     said = json.loads(adopt("--weights", place / "plain.pth", *arguments).stdout)
     assert list(said["accuracy"]) == ["ridge", "ncm", "lda", "cnn"]
     assert said["readouts"]["ridge"]["exact"]
-    assert said["by_class"][0]["test images"] == 1
+    assert said["by_class"][0]["images"] == 1
     pictures(tmp_path / "new", ["dog"])
     done = lwmfw("extend", tmp_path / "run", "--data", tmp_path / "new", "--out", tmp_path / "more")
     assert done.returncode == 0, done.stderr
@@ -135,7 +136,8 @@ def test_a_network_of_our_own_is_adopted_without_an_option_for_weights(place, tm
         (("--weights", "whole.pth", "--classes", "names.txt"), "holds more than tensors, which is not read; save "),
         (("--weights", "nowhere.pth", "--classes", "names.txt"), "nowhere.pth: cannot be read"),
         (("--weights", "names.txt", "--classes", "names.txt"), "names.txt: "),
-        (("--weights", "plain.pth"), "nothing would know the classes"),
+        (("--weights", "plain.pth"), "--classes: is missing, and there is no --data to name them; give one of them"),
+        (("--weights", "body.pth", "--classes", "names.txt"), "nothing would know the classes"),
         (("--weights", "plain.pth", "--classes", "nowhere"), "nowhere: cannot be read"),
         (("--weights", "plain.pth", "--data", "nowhere"), "cannot be read (No such file or directory)"),
         (("--weights", "plain.pth", "--classes", "names.txt", "--model", "resnet34"), "does not fit the model: lacks"),
@@ -151,13 +153,32 @@ def test_what_is_wrong_is_told_in_a_line(place, monkeypatch, arguments, message)
     assert message in done.stderr.splitlines()[-1]
 
 
-def test_the_head_is_the_last_layer_on_the_features():
+def test_the_head_is_the_linear_layer_on_features_that_the_body_has_no_place_for():
+    body = {"body.weight": torch.zeros(9, 8, 3, 3), "inner.gate": torch.full((5, 8), 2.0)}
     tensors = {
-        "body.weight": torch.zeros(8, 3, 3, 3),
-        "gate.weight": torch.zeros(5, 8),
-        "fc.weight": torch.ones(4, 8),
         "fc.bias": torch.arange(4.0),
+        "fc.weight": torch.ones(4, 8),
+        "gate.weight": torch.full((5, 8), 2.0),
+        "other.weight": torch.zeros(9, 8, 3, 3),
     }
-    head = find_head(tensors, 8)
+    head = find_head(tensors, body, 8)
     assert (head.name, head.bias.tolist()) == ("fc", [0, 1, 2, 3])
-    assert find_head(tensors, 9) is None
+    assert find_head(tensors, body, 9) is None
+    del tensors["fc.weight"]
+    assert find_head(tensors, body, 8) is None
+    tensors["fc.weight"] = torch.ones(4, 8, 1, 1)
+    assert find_head(tensors, body, 8).weight.shape == (4, 8)
+
+
+def test_an_adopted_run_is_there_when_it_is_finished_or_not_at_all(place, tmp_path):
+    place, _ = place
+    arguments = ("--weights", place / "plain.pth", "--classes", place / "names.txt", *SMALL)
+    pictures(tmp_path / "other", ["yak"])
+    done = lwmfw("adopt", *arguments, "--data", tmp_path / "other", "--out", tmp_path / "run")
+    assert done.returncode == 2
+    assert "class 'yak' is none of --classes" in done.stderr
+    assert not (tmp_path / "run").exists()
+    adopt(*arguments, "--out", tmp_path / "run")
+    done = lwmfw("run", tmp_path / "run" / "resolved.toml", "--out", tmp_path / "again")
+    assert done.returncode == 2
+    assert "`lwmfw adopt` has made this run" in done.stderr

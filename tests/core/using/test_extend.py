@@ -12,6 +12,7 @@ from helpers.pictures import noise, save
 import lwmfw as framework
 from lwmfw.engine.evaluate import digest
 from lwmfw.testing import tiny_run
+from lwmfw_plugins.data.folder import OwnImages, OwnOptions
 
 CLASSES = {"months": ("ant", "bee", "cat"), "april": ("dog",), "may": ("elk", "fox")}
 READOUTS = [{"use": "ridge"}, {"use": "ncm"}, {"use": "fecam", "covariance": "class"}, {"use": "cnn"}]
@@ -49,9 +50,16 @@ def extend(run, data, out, *options):
 
 
 def statistics(run):
-    """Digest by read-out, as results.json has it."""
+    """Digest by read-out, as results.json has it, which is that of what the checkpoint holds."""
     last = json.loads((run / "results.json").read_text())["steps"][-1]
-    return {name: said["statistics"] for name, said in last["readouts"].items()}
+    said = {name: said["statistics"] for name, said in last["readouts"].items()}
+    kept = framework.open_run(run).checkpoint().components
+    assert said == {name: digest(state) for name, state in kept.items()}
+    return said
+
+
+def counts(run):
+    return framework.open_run(run).checkpoint().components["ncm"]["counts"].tolist()
 
 
 def test_a_run_is_extended_again_and_again_without_its_old_data(place):
@@ -128,11 +136,15 @@ def test_single_images_are_retracted_and_no_more_than_there_were(place, tmp_path
         (tmp_path / "some" / "fox" / path.name).unlink()
     done = lwmfw("retract", place / "may-run", "--data", tmp_path / "some", "--out", tmp_path / "less")
     assert done.returncode == 0, done.stderr
-    counts = framework.open_run(tmp_path / "less").checkpoint().components["ncm"]["counts"]
-    assert counts.tolist() == [8, 8, 8, 8, 8, 5]
+    assert counts(tmp_path / "less") == [8, 8, 8, 8, 8, 5]
+    statistics(tmp_path / "less")
+    # nobody can tell whether these were the images
+    last = framework.open_run(tmp_path / "less").results.steps[-1]
+    assert not any(said["exact"] for said in last.readouts.values())
+    assert set(last.accuracy.values()) == {None}
     done = lwmfw("verify", tmp_path / "less")
     assert done.returncode == 2
-    assert "images were taken out of it" in done.stderr
+    assert "are not exact: " in done.stderr
 
 
 def test_known_classes_are_refused_unless_more_of_them_is_wanted(place, tmp_path):
@@ -141,25 +153,35 @@ def test_known_classes_are_refused_unless_more_of_them_is_wanted(place, tmp_path
     assert done.returncode == 2
     assert done.stderr == "data: known already: bee; leave them out, or take more images of them in with --more\n"
     extend(place / "may-run", tmp_path / "again", tmp_path / "run", "--more")
-    counts = framework.open_run(tmp_path / "run").checkpoint().components["ncm"]["counts"]
-    assert counts.tolist() == [8, 16, 8, 8, 8, 8, 8]
+    assert counts(tmp_path / "run") == [8, 16, 8, 8, 8, 8, 8]
     shutil.rmtree(tmp_path / "again" / "gnu")
     extend(place / "may-run", tmp_path / "again", tmp_path / "same", "--more")
     results = framework.open_run(tmp_path / "same").results
     assert results.class_names == ["ant", "bee", "cat", "dog", "elk", "fox"]
     assert results.steps[-1].new_classes == []
     assert lwmfw("verify", tmp_path / "same").returncode == 0
+    assert lwmfw("retract", tmp_path / "same", "--data", tmp_path / "again", "--out", tmp_path / "back").returncode == 0
+    assert statistics(tmp_path / "back") == statistics(place / "may-run")
+    done = lwmfw("extend", tmp_path / "same", "--data", tmp_path / "again", "--more", "--out", tmp_path / "twice")
+    assert done.returncode == 2
+    assert "again already; put new images into a folder of their own" in done.stderr
 
 
 def test_accuracy_is_told_by_class_on_a_folder_of_all(place, tmp_path):
     said = json.loads(extend(place / "april-run", place / "may", tmp_path / "run", "--test", place / "test", "--json"))
-    assert [row["class"] for row in said["by_class"]] == ["ant", "bee", "cat", "dog", "elk", "fox", "all"]
-    assert [row["test images"] for row in said["by_class"]] == [4] * 6 + [24]
-    assert [row[""] for row in said["by_class"]] == ["", "", "", "", "new", "new", ""]
+    assert [row["class"] for row in said["by_class"]] == ["ant", "bee", "cat", "dog", "elk", "fox"]
+    assert [row["images"] for row in said["by_class"]] == [4] * 6
+    assert [row["new"] for row in said["by_class"]] == [False] * 4 + [True] * 2
+    assert said["accuracy"] == said["accuracy_of_tested"]
     assert said["readouts"]["ridge"]["exact"]
     # every image of the folder was learned from, as none had to be held out
-    counts = framework.open_run(tmp_path / "run").checkpoint().components["ncm"]["counts"]
-    assert counts.tolist() == [8, 8, 8, 8, 10, 10]
+    assert counts(tmp_path / "run") == [8, 8, 8, 8, 10, 10]
+
+
+def test_accuracy_is_of_all_classes_or_not_told(place):
+    last = framework.open_run(place / "may-run").results.steps[-1]
+    assert set(last.accuracy.values()) == {None}
+    assert last.accuracy_by_step["ncm"][-1] is not None
 
 
 def test_training_goes_on_as_the_recipe_has_it_and_sums_are_carried_over(place, tmp_path):
@@ -171,7 +193,7 @@ def test_training_goes_on_as_the_recipe_has_it_and_sums_are_carried_over(place, 
     assert 0 < said["ridge"]["drift"] < 10
     done = lwmfw("verify", tmp_path / "run")
     assert done.returncode == 2
-    assert "its backbone was trained after the sums of ridge were begun" in done.stderr
+    assert "the sums of ridge are not exact: the backbone was trained after they were begun" in done.stderr
     done = lwmfw("extend", place / "april-run", "--data", place / "may", "--train", "--out", tmp_path / "no")
     assert done.returncode == 2
     assert "its classifier was not trained on the classes that were added" in done.stderr
@@ -211,6 +233,20 @@ def test_a_run_that_goes_on_from_another_is_resumed(place, tmp_path):
         (("extend", "base/run", "--data", "nowhere"), "cannot be read (No such file or directory)"),
         (("extend", "base/run", "--data", "april", "--more", "--train"), "leave --train or --more out"),
         (("extend", "base/run", "--data", "april", "--set", "data.size=9"), "[data]: size is 9, where the origin was"),
+        (
+            ("extend", "april-run", "--data", "months", "--more"),
+            "months already; put new images into a folder of their",
+        ),
+        (
+            ("extend", "base/run", "--data", "may", "--more", "--set", "training.epochs=1"),
+            "are taken in without training",
+        ),
+        (
+            ("extend", "base/run", "--data", "may", "--set", 'readouts=[{use="ridge",lift=9}]'),
+            "readouts.ridge.lift: is 9",
+        ),
+        (("merge", "april-run", "april-run"), "there is nothing to merge"),
+        (("retract", "base/run", "--data", "may"), "none of its classes"),
         (("verify", "nowhere"), "nowhere: no results.json; no run directory"),
         (("merge", "april-run", "nowhere"), "nowhere: no results.json; no run directory"),
         (("retract", "may-run", "--data", "months/ant"), "has no folders"),
@@ -243,3 +279,119 @@ def test_a_class_of_which_nothing_is_known_is_never_decided_for(place):
     ridge.method("restore")(taken)
     scores = ridge.method("scores")(torch.rand(7, taken["gram"].shape[0]))
     assert (scores[:, 4] == -torch.inf).all()
+
+
+def test_a_folder_that_was_filled_anew_is_another_source(place, tmp_path):
+    pictures(tmp_path / "new", ["dog"])
+    extend(place / "base" / "run", tmp_path / "new", tmp_path / "one")
+    shutil.rmtree(tmp_path / "new")
+    pictures(tmp_path / "new", ["elk", "fox"])
+    extend(place / "base" / "run", tmp_path / "new", tmp_path / "two")
+    assert lwmfw("merge", tmp_path / "one", tmp_path / "two", "--out", tmp_path / "both").returncode == 0
+    assert counts(tmp_path / "both") == [8] * 6
+    assert statistics(tmp_path / "both") == statistics(place / "may-run")
+    # what is there now is not what the first has learned from
+    done = lwmfw("retract", tmp_path / "one", "--data", tmp_path / "new", "--out", tmp_path / "less")
+    assert done.returncode == 2
+
+
+def test_the_base_of_a_merge_is_the_run_that_both_go_on_from(place, tmp_path):
+    extend(place / "base" / "run", place / "may", tmp_path / "may-alone")
+    merge = ("merge", place / "april-run", tmp_path / "may-alone", "--out", tmp_path / "merged", "--base")
+    done = lwmfw(*merge, place / "may-run")
+    assert done.returncode == 2
+    assert "may-run is not the run that both go on from; name that one" in done.stderr
+    shutil.copytree(place / "base" / "run", tmp_path / "moved")
+    assert lwmfw(*merge, tmp_path / "moved").returncode == 0
+    assert statistics(tmp_path / "merged") == statistics(place / "may-run")
+
+
+def test_a_class_in_the_middle_is_taken_out_and_never_decided_for(place, tmp_path):
+    (tmp_path / "some" / "dog").mkdir(parents=True)
+    learned = OwnImages(OwnOptions(root=str(place / "april"))).load().train.paths
+    others = sorted({str(path) for path in (place / "april" / "dog").iterdir()} - set(learned))
+    for path in [*learned[2:], *others]:
+        shutil.copy(path, tmp_path / "some" / "dog")
+    done = lwmfw("retract", place / "may-run", "--data", tmp_path / "some", "--out", tmp_path / "less")
+    assert done.returncode == 2
+    assert "ridge cannot be solved without these images (" in done.stderr
+    shutil.rmtree(tmp_path / "some" / "dog")
+    (tmp_path / "some" / "dog").mkdir()
+    for path in learned:
+        shutil.copy(path, tmp_path / "some" / "dog")
+    assert lwmfw("retract", place / "may-run", "--data", tmp_path / "some", "--out", tmp_path / "less").returncode == 0
+    assert counts(tmp_path / "less") == [8, 8, 8, 0, 8, 8]
+    statistics(tmp_path / "less")
+    done = lwmfw("predict", tmp_path / "less", place / "test", "--json", "--readout", "ncm", "--top", "6")
+    assert done.returncode == 0, done.stderr
+    assert all("dog" not in [each["class"] for each in said["classes"]] for said in json.loads(done.stdout))
+
+
+def test_a_read_out_that_begins_later_is_not_exact(place, tmp_path):
+    settings = 'readouts=[{use="ncm"},{use="lda"}]'
+    extend(place / "base" / "run", place / "april", tmp_path / "run", "--set", settings)
+    said = framework.open_run(tmp_path / "run").results.steps[-1].readouts
+    assert {name: each["exact"] for name, each in said.items()} == {"ncm": True, "lda": False}
+
+
+def test_a_single_image_is_enough_for_a_class(place, tmp_path):
+    pictures(tmp_path / "few", ["yak"])
+    pictures(tmp_path / "few", ["zebu"], count=1)
+    extend(place / "base" / "run", tmp_path / "few", tmp_path / "run")
+    assert counts(tmp_path / "run") == [8, 8, 8, 8, 1]
+    shutil.rmtree(tmp_path / "few" / "yak")
+    extend(place / "base" / "run", tmp_path / "few", tmp_path / "one", "--train")
+
+
+def test_what_a_base_held_out_for_validation_is_not_held_out_of_a_folder(place, tmp_path):
+    data = {"use": "folder", "root": str(place / "months"), "size": 8, "decode": "once"}
+    recipe = {"data": data, "scenario": {"first": 0, "increment": 0}, "readouts": READOUTS}
+    run = tiny_run(recipe | {"evaluation": {"validation": 0.3}}, tmp_path)
+    said = json.loads(extend(run.path, place / "april", tmp_path / "run2", "--test", place / "test", "--json"))
+    assert [row["images"] for row in said["by_class"]] == [4] * 4
+
+
+def test_what_other_verbs_have_made_is_not_run_again(place, tmp_path):
+    assert lwmfw("retract", place / "may-run", "--data", place / "may", "--out", tmp_path / "less").returncode == 0
+    done = lwmfw("run", tmp_path / "less" / "resolved.toml", "--out", tmp_path / "again")
+    assert done.returncode == 2
+    assert "`lwmfw retract` has made this run, and alone can make it again" in done.stderr
+    assert lwmfw("check", tmp_path / "less" / "resolved.toml").returncode == 0
+
+
+def test_a_relative_path_is_the_same_folder(place, tmp_path, monkeypatch):
+    (place / "inside").mkdir(exist_ok=True)
+    monkeypatch.chdir(place / "inside")
+    done = lwmfw("retract", "../may-run", "--data", "../may", "--out", tmp_path / "less")
+    assert done.returncode == 0, done.stderr
+    assert statistics(tmp_path / "less") == statistics(place / "april-run")
+
+
+def test_a_base_without_a_folder_is_verified_when_the_others_have_moved(place, tmp_path):
+    readouts = [{"use": "ncm"}]
+    scenario = {"first": 0, "increment": 0, "order": "given"}
+    (tmp_path / "first").mkdir()
+    run = tiny_run({"readouts": readouts, "scenario": scenario, "data": {"use": "synthetic"}}, tmp_path / "first")
+    extend(run.path, place / "april", tmp_path / "run")
+    assert lwmfw("verify", tmp_path / "run").returncode == 0
+    shutil.copytree(place / "april", tmp_path / "moved")
+    assert lwmfw("verify", tmp_path / "run", "--data", tmp_path / "moved").returncode == 0
+
+
+def test_an_unfinished_run_is_refused(place, tmp_path):
+    shutil.copytree(place / "april-run", tmp_path / "unfinished")
+    (tmp_path / "unfinished" / "DONE").unlink()
+    for arguments in (
+        ("verify", tmp_path / "unfinished"),
+        ("merge", tmp_path / "unfinished", place / "may-run"),
+        ("retract", tmp_path / "unfinished", "--data", place / "april"),
+        ("extend", tmp_path / "unfinished", "--data", place / "may"),
+    ):
+        done = lwmfw(*arguments)
+        assert done.returncode == 2
+        assert "has not ended; `lwmfw resume " in done.stderr
+
+
+def test_parts_of_plug_ins_are_made_where_the_base_has_none(place, tmp_path):
+    penalties = 'penalties=[{use="self-rotation"},{use="L_D"}]'
+    extend(place / "base" / "run", place / "april", tmp_path / "run", "--train", "--set", penalties)

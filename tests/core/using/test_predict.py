@@ -12,10 +12,10 @@ from helpers.command import lwmfw
 from helpers.pictures import make_folder, noise, save
 from PIL import Image
 
+from lwmfw.data.listing import IMAGE_SUFFIXES
 from lwmfw.testing import tiny_run
 from lwmfw.using import predict
-from lwmfw.using.predict import SUFFIXES, ranked
-from lwmfw_plugins.data import _files
+from lwmfw.using.predict import ranked
 
 DATA = {"use": "synthetic", "classes": 4, "train_per_class": 16, "test_per_class": 8, "size": 8}
 READOUTS = [{"use": name} for name in ("cnn", "lda", "ncm")]
@@ -47,7 +47,7 @@ def photographs(tmp_path_factory):
 
 
 def answers(*arguments):
-    done = lwmfw("predict", *arguments, "--format", "json")
+    done = lwmfw("predict", *arguments, "--json")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -97,13 +97,13 @@ def test_scores_that_are_no_probabilities_are_shown_without(run, photographs):
     (answer,) = answers(run.path, image, "--readout", "ncm")
     assert answer["probability_is"] is None
     assert answer["classes"][0]["probability"] is None
-    done = lwmfw("predict", run.path, image, "--readout", "ncm", "--format", "csv")
+    done = lwmfw("predict", run.path, image, "--readout", "ncm", "--csv")
     assert done.stderr == ""
     assert next(csv.DictReader(io.StringIO(done.stdout)))["probability"] == ""
 
 
 def test_csv_and_json_say_the_same(run, photographs):
-    done = lwmfw("predict", run.path, photographs, "--readout", "lda", "--top", "9", "--format", "csv")
+    done = lwmfw("predict", run.path, photographs, "--readout", "lda", "--top", "9", "--csv")
     words = "posterior of normal distributions with one covariance and equal priors"
     assert done.stderr == f"probability: {words}\n"
     rows = list(csv.DictReader(io.StringIO(done.stdout)))
@@ -134,7 +134,7 @@ def test_what_cannot_be_read_is_told_and_the_rest_decided(run, photographs, tmp_
     shutil.copytree(photographs, "mixed")
     for name in ("1.png", "more/flat.png"):
         (tmp_path / "mixed" / name).write_text("no picture")
-    done = lwmfw("predict", run.path, "mixed", "--format", "csv")
+    done = lwmfw("predict", run.path, "mixed", "--csv")
     assert done.returncode == 0
     images = [row["image"] for row in csv.DictReader(io.StringIO(done.stdout))]
     assert images == ["mixed/0.png", "mixed/2.png", "mixed/3.png", "mixed/more/tall.JPG"]
@@ -156,7 +156,7 @@ def test_what_cannot_be_read_is_told_and_the_rest_decided(run, photographs, tmp_
 def test_what_is_not_there_is_refused_in_one_line(run, photographs, tmp_path):
     shutil.copytree(photographs, "photographs")
     (tmp_path / "empty").mkdir()
-    known = ", ".join(sorted(SUFFIXES))
+    known = ", ".join(sorted(IMAGE_SUFFIXES))
     for arguments, said in {
         (run.path, "photograph"): "photograph: no such file or folder; did you mean 'photographs'?",
         (run.path, "x/y"): "x/y: no such file or folder; name an image, or a folder with images",
@@ -181,7 +181,3 @@ def test_a_run_on_images_that_no_file_can_hold_is_refused(photographs, tmp_path)
     said = lwmfw("predict", done.path, photographs)
     words = "sees images of 5 channels, and files have 1 or 3; name another run"
     assert (said.returncode, said.stderr) == (2, f"{done.path}: {words}\n")
-
-
-def test_the_suffixes_are_those_of_data_sets():
-    assert SUFFIXES == _files.SUFFIXES

@@ -60,10 +60,6 @@ def learned_images(opened: OpenedRun, data: Sequence[Path]) -> ImageSet:
         UserError: another number of places, or images that are missing or not alike.
     """
     sources = sources_of(opened)
-    if any("retracted" in source for source in sources):
-        raise UserError(
-            f"{opened.path}: images were taken out of it, so that no folders have what is left; verify the run before"
-        )
     named = [source for source in sources if "root" in source["data"]]
     if data and len(data) != len(named):
         places = ", ".join(place(source) or source["data"]["use"] for source in named)
@@ -99,11 +95,11 @@ def arranged(opened: OpenedRun, table: Mapping[str, Any], validation: float = 0.
 def summed(opened: OpenedRun, images: ImageSet, device: DeviceName) -> dict[str, State]:
     """What each read-out from sums holds of some images and no others, for the backbone of a run."""
     run = opened.as_left(device, replace(opened.checkpoint(), components={}))
-    parts, classes = exact_parts(run), range(run.model.classes)
+    parts, classes, images = exact_parts(run), range(run.model.classes), images.to(run.device)
     with run.sharing_features(), told_in_words(run.assembly, opened.path):
         for part in parts.values():
             offered = {"run": run, "step": Step(1, classes, classes, 1), "model": run.model, "old": None}
-            part.hook("after_training")(*{**offered, "data": images.to(run.device), "rng": run.rng}.values())
+            part.hook("after_training")(*{**offered, "data": images, "rng": run.rng}.values())
     return {name: part.method("state")() for name, part in parts.items()}
 
 

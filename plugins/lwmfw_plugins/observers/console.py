@@ -58,7 +58,8 @@ class ConsoleObserver:
         self.numbers, self.images, self.epoch_began = "", 0, time.perf_counter()
         self.phase = run.phases(step)[0]
         if self.live:
-            self.task = self.progress.add_task(self._where(step, 1), total=self.updates, numbers="")
+            doing = self._where(step, 1) if self.updates else f"step {step.index}/{step.total}  reading images"
+            self.task = self.progress.add_task(doing, total=self.updates or None, numbers="")
             self.progress.start()
 
     @hookimpl

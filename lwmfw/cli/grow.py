@@ -119,13 +119,14 @@ def merge(
 ) -> None:
     """Make one run of two that learned apart on one backbone: their sums are added."""
     from lwmfw.engine.opened import OpenedRun
-    from lwmfw.using.keep import keep, recipe_from
+    from lwmfw.using.keep import keep
     from lwmfw.using.merge import merged
     from lwmfw.using.outcome import outcome
 
     began, opened = time.perf_counter(), OpenedRun(one)
-    run = merged(opened, OpenedRun(two), OpenedRun(base) if base else None)
-    keep(run, recipe_from(opened, "merge"), out)
+    with interruptible():
+        run = merged(opened, OpenedRun(two), OpenedRun(base) if base else None)
+        keep(run, out, opened.checkpoint().facts["arithmetic"])
     _print_certificates(outcome(run, time.perf_counter() - began), json)
 
 
@@ -138,13 +139,14 @@ def retract(
 ) -> None:
     """Take images out of a run's sums again; the backbone stays as it is."""
     from lwmfw.engine.opened import OpenedRun
-    from lwmfw.using.keep import keep, recipe_from
+    from lwmfw.using.keep import keep
     from lwmfw.using.outcome import outcome
     from lwmfw.using.retract import retracted
 
     began, opened = time.perf_counter(), OpenedRun(run)
-    left = retracted(opened, data, device.value, _tell)
-    keep(left, recipe_from(opened, "retract"), out)
+    with interruptible():
+        left = retracted(opened, data, device.value, _tell)
+        keep(left, out, opened.checkpoint().facts["arithmetic"])
     _print_certificates(outcome(left, time.perf_counter() - began), json)
 
 

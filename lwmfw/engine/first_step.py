@@ -65,6 +65,8 @@ def first_step_of(path: Path, assembly: Assembly) -> FirstStep:
     recorded = RecordedRun(path)
     if not recorded.finished:
         raise UserError(f"{path}: holds no finished run; name the directory of one that has ended")
+    if recorded.recipe.recipe.origin:
+        raise UserError(f"{path}: has not trained its first step itself; leave --from out")
     other, balanced = assemble(recorded.recipe), False
     key = first_difference(_what_trains(other, balanced), _what_trains(assembly, balanced))
     if not key:  # the classes are the same then, so that the phases can be held against each other

@@ -18,6 +18,7 @@ from lwmfw.engine.run import Run
 from lwmfw.engine.telling import told_in_words
 from lwmfw.errors import UserError
 from lwmfw.model.growing import Model
+from lwmfw.recipe.load import Resolved
 from lwmfw.record import checkpoint
 from lwmfw.record.checkpoint import Checkpoint
 from lwmfw.record.reading import RecordedRun
@@ -58,7 +59,9 @@ class OpenedRun(RecordedRun):
         """What an image has to go through before the model sees it."""
         return preprocessing_of(self.checkpoint())
 
-    def as_left(self, device: DeviceName = "cpu", kept: Checkpoint | None = None) -> Run:
+    def as_left(
+        self, device: DeviceName = "cpu", kept: Checkpoint | None = None, recipe: Resolved | None = None
+    ) -> Run:
         """The run as its last finished step left it, without its data, which are not asked for; written nowhere.
 
         Its read-outs can be asked: `run.assembly.of_kind("readout")[name].method("scores")(features)`.
@@ -66,12 +69,13 @@ class OpenedRun(RecordedRun):
         Args:
             device: where it computes.
             kept: another checkpoint of its recipe than that of the last step.
+            recipe: another one that fits the checkpoint.
 
         Raises:
             UserError: no run there, or no checkpoint.
             CheckpointRefused: the checkpoint is damaged, or is not of this recipe.
         """
-        kept, assembly = (kept or self.checkpoint()).without_extras(), assemble(self.recipe)
+        kept, assembly = (kept or self.checkpoint()).without_extras(), assemble(recipe or self.recipe)
         with told_in_words(assembly, self.path):
             data = no_images(preprocessing_of(kept), kept.results.class_names)
             run = run_of(assembly, choose_device(device), data, finished_steps(kept.results), kept.results)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from lwmfw.data.images import DataSet
+from lwmfw.data.images import DataSet, ImageFiles, ImageSet
 from lwmfw.data.loader import Preprocessing
 from lwmfw.errors import CheckpointRefused, UserError, shown
 from lwmfw.recipe.load import Resolved
@@ -30,7 +31,9 @@ def origin_of(table: Origin) -> Checkpoint:
         raise UserError(f"origin.made_by: `lwmfw {table.made_by}` has made this run, and alone can make it again")
     recorded = RecordedRun(table.run)
     if not recorded.finished:
-        raise UserError(f"origin.run: {shown(table.run, 1000)} holds no finished run; name the directory of one")
+        raise UserError(
+            f"origin.run: {shown(table.run, 1000)} holds no finished run; put the one back that this goes on from"
+        )
     kept = recorded.checkpoint()
     if checkpoint.digest(kept.path) != table.checkpoint:
         raise UserError(f"origin.checkpoint: {kept.path} is another checkpoint than the recipe names; restore that one")
@@ -104,10 +107,31 @@ def finished_steps(results: Results, later: Sequence[Step] = ()) -> list[Step]:
     return [replace(step, total=len(steps)) for step in steps]
 
 
-def source(resolved: Resolved) -> dict[str, Any]:
-    """Which images a run has learned from: its [data], and what part of them was training images."""
+def source(resolved: Resolved, images: ImageSet | None = None, names: Sequence[str] = ()) -> dict[str, Any]:
+    """What a run has learned from: its [data], and what part of them was training images.
+
+    Args:
+        resolved: its recipe.
+        images: those that it has learned from; folders are filled anew, and what was learned is known by this.
+        names: of their classes, by label.
+    """
     recipe = resolved.recipe
-    return {"data": resolved.tables()["data"], "validation": recipe.evaluation.validation, "seed": recipe.seed}
+    told = {"data": resolved.tables()["data"], "validation": recipe.evaluation.validation, "seed": recipe.seed}
+    return told if images is None else told | {"images": fingerprint(images, names)}
+
+
+def fingerprint(images: ImageSet, names: Sequence[str]) -> str:
+    """SHA-256 of images by class name and content, whatever their order and wherever they lie."""
+    if isinstance(images, ImageFiles):
+        contents: Iterable[bytes] = (Path(str(path)).read_bytes() for path in images.paths)
+    else:
+        contents = (image.tobytes() for image in images.pixels.cpu().numpy())
+    labels = images.labels.tolist()
+    each = [
+        sha256(names[label].encode() + b"\0" + sha256(content).digest()).hexdigest()
+        for label, content in zip(labels, contents, strict=True)
+    ]
+    return sha256("".join(sorted(each)).encode()).hexdigest()
 
 
 def place(source: Mapping[str, Any]) -> str:
@@ -116,14 +140,20 @@ def place(source: Mapping[str, Any]) -> str:
     return str(Path(root).resolve()) if root else ""
 
 
+def same_source(one: Mapping[str, Any], two: Mapping[str, Any]) -> bool:
+    """Whether two have learned from the same images; of a data set that was not looked through, in the same run."""
+    return one["images"] == two.get("images") if "images" in one else one == two
+
+
 def sources_of(recorded: RecordedRun) -> list[dict[str, Any]]:
     """Those of a run and of the runs that it goes on from, oldest first.
 
-    Each has the digests of what read-outs held after it: places can be filled anew, and what was learned cannot.
+    A first run does not look its data set through; what its read-outs held at the end tells it apart.
     """
-    *earlier, last = recorded.results.sources or [source(recorded.recipe)]
+    if recorded.results.sources:
+        return recorded.results.sources
     said = recorded.results.steps[-1].readouts
-    return [*earlier, last | {"statistics": {name: each["statistics"] for name, each in said.items()}}]
+    return [source(recorded.recipe) | {"statistics": {name: each["statistics"] for name, each in said.items()}}]
 
 
 def check_readouts(resolved: Resolved, recorded: RecordedRun) -> None:

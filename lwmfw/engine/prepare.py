@@ -38,6 +38,7 @@ from lwmfw.recipe.budget import parse_budget
 from lwmfw.recipe.scenario import Orders, Step, labels_of, stated_order, steps_of, used_classes
 from lwmfw.recipe.tables import Origin, Scenario
 from lwmfw.recipe.text import placed
+from lwmfw.record.checkpoint import Checkpoint
 from lwmfw.record.reading import RecordedRun
 from lwmfw.record.results import Results
 from lwmfw.rng import generator
@@ -56,14 +57,13 @@ def prepare(assembly: Assembly, device_name: DeviceName = "auto") -> Run:
 
 def _prepared(assembly: Assembly, device_name: DeviceName) -> Run:
     recipe, device = assembly.resolved.recipe, choose_device(device_name)
-    if recipe.origin:
-        origin_of(recipe.origin)  # refused before anything is read
+    origin = origin_of(recipe.origin) if recipe.origin else None
     loaded: DataSet = assembly.method("data", "load")()
     _check_promises(loaded, assembly.only("data"))
     if not loaded.class_names:
         raise UserError("data: has no classes; set data.root to a folder of them")
-    if recipe.origin:
-        return _behind(assembly, recipe.origin, device, loaded)
+    if recipe.origin and origin:
+        return _behind(assembly, recipe.origin, origin, device, loaded)
     order, steps = _planned(assembly, loaded.class_names)
     names = [loaded.class_names[label] for label in order]
     data = arrange(loaded, order, recipe.evaluation.validation, recipe.seed)
@@ -72,9 +72,9 @@ def _prepared(assembly: Assembly, device_name: DeviceName) -> Run:
     )
 
 
-def _behind(assembly: Assembly, table: Origin, device: torch.device, loaded: DataSet) -> Run:
+def _behind(assembly: Assembly, table: Origin, kept: Checkpoint, device: torch.device, loaded: DataSet) -> Run:
     """A run behind the steps of a finished one, on classes that it does not know."""
-    recipe, kept, recorded = assembly.resolved.recipe, origin_of(table), RecordedRun(table.run)
+    recipe, recorded = assembly.resolved.recipe, RecordedRun(table.run)
     check_alike(loaded, kept)
     check_readouts(assembly.resolved, recorded)
     known = kept.results.class_names
@@ -84,12 +84,13 @@ def _behind(assembly: Assembly, table: Origin, device: torch.device, loaded: Dat
     data = arrange(
         loaded, [*labels_in(loaded, known), *labels], recipe.evaluation.validation, recipe.seed, known=len(known)
     )
-    sources = [*sources_of(recorded), source(assembly.resolved)]
+    names = [*known, *(loaded.class_names[label] for label in labels)]
+    sources = [*sources_of(recorded), source(assembly.resolved, data.train, names)]
     results = continued(
         only_readouts(kept.results, list(assembly.of_kind("readout"))),
         recipe=recipe.name,
         seed=recipe.seed,
-        new=[loaded.class_names[label] for label in labels],
+        new=names[len(known) :],
         providers=providers_of(assembly),
         sources=sources,
     )

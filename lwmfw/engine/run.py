@@ -130,7 +130,8 @@ class Run:
 
     @cached_property
     def _planned_cost(self) -> float:
-        return self.memory.cost(self.data.train) if self.memory else 0.0
+        # where a run begins, the memory is empty; behind another's steps it is not
+        return self.memory.cost(self.memory.join(self.data.train)) if self.memory else 0.0
 
     def planned_shape(self, step: Step, phase: Phase) -> EpochShape:
         """An epoch of a phase, as far as it is known before the step."""

@@ -90,7 +90,7 @@ def adopted(wanted: Adoption, out: Path | None, device: DeviceName, tell: Tell) 
     run.first_step = FirstStep(kept, {"weights": wanted.weights.name, "sha256": sha256})
     with told_in_words(run.assembly, wanted.weights):
         loop.train(run)
-    keep(run, resolved, out)
+    keep(run, out)
     return run
 
 
@@ -171,7 +171,7 @@ def _run(resolved: Resolved, loaded: DataSet, names: Sequence[str], device: Devi
     assembly: Assembly = assemble(resolved)
     recipe, classes = resolved.recipe, range(len(names))
     results = Results(recipe.name, recipe.seed, list(classes), list(names), providers_of(assembly))
-    results.sources = [source(resolved)]
+    results.sources = [source(resolved, data.train, names)]
     return run_of(assembly, choose_device(device), data, [Step(1, classes, classes, 1)], results)
 
 

@@ -48,7 +48,7 @@ def extended(opened: OpenedRun, wanted: Extension) -> Resolved:
     if wanted.more and wanted.train:
         raise UserError("--more takes images in without training; leave --train or --more out")
     root = str(wanted.data.resolve())
-    if any(root == place(each) for each in sources_of(opened)):
+    if wanted.more and any(root == place(each) for each in sources_of(opened)):
         raise UserError(
             f"--data: {opened.path} has learned from {root} already; put new images into a folder of their own"
         )
@@ -102,10 +102,11 @@ def _as_it_is(opened: OpenedRun) -> dict[str, object]:
 def _trained(opened: OpenedRun) -> dict[str, object]:
     """Settings by which training goes on as the recipe has it, and sums are carried over."""
     recipe = opened.recipe.recipe
-    if recipe.origin and (recipe.origin.made_by != "adopt") and not recipe.training.epochs:
+    made_by = recipe.origin.made_by if recipe.origin else "adopt"
+    if made_by == "merge" or (made_by != "adopt" and not recipe.training.epochs):
         raise UserError(
-            f"{opened.path}: its classifier was not trained on the classes that were added; extend {opened.path} "
-            f"without --train, or {recipe.origin.run} with it"
+            f"{opened.path}: its classifier was not trained on all of its classes; extend it without --train, or "
+            "the run that was trained last with it"
         )
     tables = [table for table, _ in opened.assembly.readouts()]
     return {"readouts": [table | ({"transport": True} if "transport" in table else {}) for table in tables]}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from lwmfw.engine.going_on import save
+from lwmfw.engine.going_on import snapshot
 from lwmfw.engine.opened import OpenedRun
 from lwmfw.engine.prepare import environment
 from lwmfw.engine.run import Run
@@ -14,22 +15,26 @@ from lwmfw.record import checkpoint
 from lwmfw.record.directory import open_directory
 
 
-def keep(run: Run, resolved: Resolved, out: Path | None) -> None:
+def keep(run: Run, out: Path | None, arithmetic: str = "") -> None:
     """Write the directory of a finished run; what makes a folder a run directory comes last.
 
     Args:
         run: as it is to be found there.
-        resolved: its recipe.
         out: a new directory; None: the default one.
+        arithmetic: by which its sums were computed; empty: by its own.
 
     Raises:
         UserError: the directory is in use.
     """
+    resolved = run.assembly.resolved
     directory, _ = open_directory(resolved, out, "never")
     try:
-        run.directory = directory
+        run.directory, run.results.complete = directory, True
+        kept = snapshot(run)
+        facts = kept.facts | ({"arithmetic": arithmetic} if arithmetic else {})
         directory.write_environment(environment(run))
-        save(run)
+        directory.write_results(run.results)
+        checkpoint.save(directory.checkpoints, replace(kept, facts=facts))
         directory.start(resolved)
         directory.finish()
     finally:

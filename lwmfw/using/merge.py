@@ -6,11 +6,12 @@ from typing import Any
 
 from lwmfw.engine.evaluate import evaluate
 from lwmfw.engine.opened import OpenedRun
-from lwmfw.engine.origin import continued, finished_steps, only_readouts, sources_of
+from lwmfw.engine.origin import continued, finished_steps, only_readouts, place, same_source, sources_of
 from lwmfw.engine.run import Run
 from lwmfw.errors import UserError
 from lwmfw.recipe.scenario import Step
 from lwmfw.record.directory import first_difference
+from lwmfw.using.keep import recipe_from
 from lwmfw.using.sums import check_exact, exact_parts
 
 Sources = list[dict[str, Any]]
@@ -31,15 +32,12 @@ def merged(one: OpenedRun, two: OpenedRun, base: OpenedRun | None = None) -> Run
     """
     _check_alike(one, two)
     shared = _shared(sources_of(one), sources_of(two))
-    if shared == sources_of(two):
-        raise UserError(f"{two.path}: has learned from nothing that {one.path} has not; there is nothing to merge")
     base = _base(one, shared, base) if shared else None
-    run, names = one.as_left(), one.class_names
+    run, names = one.as_left(recipe=recipe_from(one, "merge")), one.class_names
     new = [name for name in two.class_names if name not in names]
     every = [*names, *new]
     sources = [*sources_of(one), *sources_of(two)[len(shared) :]]
-    kept = only_readouts(run.results, list(exact_parts(run)))
-    run.results = continued(kept, new=new, sources=sources)
+    run.results = continued(only_readouts(run.results, list(exact_parts(run))), new=new, sources=sources)
     run.steps = finished_steps(run.results, [Step(1, range(len(new)), range(len(new)), 1)])
     run.model.grow(len(new))
     for name, part in exact_parts(run).items():
@@ -64,26 +62,45 @@ def _check_alike(one: OpenedRun, two: OpenedRun) -> None:
     kept, other = (next(iter(each.results.steps[-1].readouts.values())) for each in (one, two))
     if kept["backbone"] != other["backbone"]:
         raise UserError(f"{two.path}: has another backbone than {one.path}; merge runs that go on from one")
+    here, there = (each.checkpoint().facts["arithmetic"] for each in (one, two))
+    if here != there:
+        raise UserError(f"{two.path}: was computed in {there}, and {one.path} in {here}; merge runs of one arithmetic")
 
 
 def _shared(one: Sources, two: Sources) -> Sources:
-    """What both have learned from before they parted."""
+    """What both have learned from before they parted.
+
+    Raises:
+        UserError: they have learned from the same images afterwards too, or the second from nothing else.
+    """
     count = 0
-    while count < min(len(one), len(two)) and one[count] == two[count]:
+    while count < min(len(one), len(two)) and same_source(one[count], two[count]):
         count += 1
+    if count == len(two):
+        raise UserError("the second run has learned from nothing that the first has not; there is nothing to merge")
+    for source in two[count:]:
+        if any(same_source(source, other) for other in one[count:]):
+            raise UserError(
+                f"both runs have learned from {place(source) or 'the same images'} after they parted, which would "
+                "count twice; retract it from one of them first"
+            )
     return one[:count]
 
 
 def _base(one: OpenedRun, shared: Sources, named: OpenedRun | None) -> OpenedRun:
     """The run that has learned from what both have: the one that is named, or looked for where one goes on from."""
     if named is not None:
-        if sources_of(named) != shared:
+        if not _same(sources_of(named), shared):
             raise UserError(f"--base: {named.path} is not the run that both go on from; name that one")
         return named
     current = one
-    while sources_of(current) != shared:
+    while not _same(sources_of(current), shared):
         origin = current.recipe.recipe.origin
         if origin is None or origin.made_by or not OpenedRun(origin.run).finished:
             raise UserError(f"{one.path}: the run that both go on from is not there; name it with --base")
         current = OpenedRun(origin.run)
     return current
+
+
+def _same(one: Sources, two: Sources) -> bool:
+    return len(one) == len(two) and all(map(same_source, one, two))

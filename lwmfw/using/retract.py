@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,65 +15,65 @@ from lwmfw.data.images import ImageSet
 from lwmfw.engine.build import DeviceName
 from lwmfw.engine.evaluate import digest, evaluate
 from lwmfw.engine.opened import OpenedRun
-from lwmfw.engine.origin import only_readouts, place, sources_of
+from lwmfw.engine.origin import fingerprint, only_readouts, sources_of
 from lwmfw.engine.run import Run
-from lwmfw.errors import RunFailed, UserError, one_line, shown
+from lwmfw.errors import RunFailed, UserError, shown
 from lwmfw.record.results import StepResult
 from lwmfw.using.extend import folder_table
+from lwmfw.using.keep import recipe_from
 from lwmfw.using.sums import State, arranged, check_exact, exact_parts, summed
 
 
 def retracted(opened: OpenedRun, data: Path, device: DeviceName, tell: Callable[[str], None]) -> Run:
     """A run whose read-outs have never learned from images.
 
-    The folder that it was last extended by loses the part that was learned from, and what is left is held against the
-    digests of the run before: it is exact. Of any other folder every image is taken out, on trust, and the result says
-    that it is not exact.
+    Of a folder that the run was extended by, the part that was learned from is taken out, if every image is there; the
+    result is exact. Of any other folder every image is taken out, on trust, and the result says that it is not exact.
 
     Raises:
-        UserError: the run keeps exemplars or is not exact, or has learned from fewer or from other images.
+        UserError: the run keeps exemplars or is not exact, or has learned from fewer images of a class.
     """
     check_exact(opened)
     if opened.recipe.recipe.memory:
         raise UserError(f"{opened.path}: keeps exemplars, which may be among the images; name a run without [memory]")
-    *earlier, last = sources_of(opened)
-    undone = bool(earlier) and place(last) == str(data.resolve())
-    images = arranged(opened, last["data"], last["validation"], last["seed"]).train if undone else _all(opened, data)
+    sources = sources_of(opened)
+    number, images = _learned(opened, sources, data)
     tell(f"{opened.path}: computing the features of {len(images)} images")
-    kept, taken = opened.checkpoint().components, summed(opened, images, device)
-    _check_counts(opened, kept, taken)
-    run = opened.as_left()
-    for name, part in exact_parts(run).items():
+    left = [source for place, source in enumerate(sources) if place != number]
+    left += [{"retracted": str(data.resolve())}] if number is None else []
+    return _shortened(opened, _less(opened, summed(opened, images, device), data), left, exact=number is not None)
+
+
+def _learned(opened: OpenedRun, sources: Sequence[Mapping[str, Any]], data: Path) -> tuple[int | None, ImageSet]:
+    """Which source a folder is, and the images that were learned from; none: all images of the folder."""
+    loaded: dict[str, ImageSet] = {}
+    for number, source in enumerate(sources):
+        if "images" not in source:
+            continue
+        table = source["data"] | {"root": str(data.resolve())}
+        table |= {"test": table["root"]} if table.get("test") else {}
+        key = json.dumps([table, source["validation"], source["seed"]])
+        if key not in loaded:
+            loaded[key] = arranged(opened, table, source["validation"], source["seed"]).train
+        if fingerprint(loaded[key], opened.class_names) == source["images"]:
+            return number, loaded[key]
+    # a folder that is its own test set is learned from whole
+    return None, arranged(opened, folder_table(opened.checkpoint(), data, test=data)).train
+
+
+def _less(opened: OpenedRun, taken: Mapping[str, State], data: Path) -> dict[str, State]:
+    """What read-outs hold without what was taken."""
+    _check_counts(opened, opened.checkpoint().components, taken)
+    left: dict[str, State] = {}
+    for name, part in exact_parts(opened.as_left()).items():
         try:
             part.method("add")(taken[name], range(len(opened.class_names)), -1)
         except RunFailed as error:  # what is left is no sum over images
             raise UserError(
-                f"{data}: {name} cannot be solved without these images ({one_line(error)}); name images that it has "
-                "learned from, all of them"
+                f"{data}: {name} cannot be solved without these images; name images that it has learned from, and all"
             ) from error
-    left = _shortened(
-        opened, _states(run), earlier if undone else [*earlier, last, {"retracted": str(data.resolve())}], exact=undone
-    )
-    before = earlier[-1]["statistics"] if undone else {}
-    if any(before.get(name, found) != found for name, found in _digests(left).items()):
-        raise UserError(
-            f"{data}: holds other images than {opened.path} has learned from, so that they cannot be taken out "
-            "exactly; put back what was there"
-        )
+        left[name] = part.method("state")()
     return left
-
-
-def _states(run: Run) -> dict[str, State]:
-    return {name: part.method("state")() for name, part in exact_parts(run).items()}
-
-
-def _digests(run: Run) -> dict[str, str]:
-    return {name: digest(state) for name, state in _states(run).items()}
-
-
-def _all(opened: OpenedRun, data: Path) -> ImageSet:
-    """Every image of a folder, in class order: it is its own test set, so that none is held out."""
-    return arranged(opened, folder_table(opened.checkpoint(), data, test=data)).train
 
 
 def _check_counts(opened: OpenedRun, kept: Mapping[str, State], taken: Mapping[str, State]) -> None:
@@ -98,16 +99,18 @@ def _shortened(opened: OpenedRun, states: Mapping[str, State], sources: list[dic
     results = replace(results, steps=steps, classes_order=order, class_names=names, sources=sources)
     kept, shorter = opened.checkpoint(), opened.untrained(results).state_dict()
     rows = {name: kept.model[name][tuple(map(slice, value.shape))] for name, value in shorter.items()}
-    run = opened.as_left(kept=replace(kept, model=rows, results=results, components={}))
+    kept = replace(kept, model=rows, results=results, components={})
+    run = opened.as_left(kept=kept, recipe=recipe_from(opened, "retract"))
     places = [label if label < seen else None for label in range(len(there))]
     for name, part in exact_parts(run).items():
         part.method("add")(states[name], places, 1)
-    if _digests(run) != {name: each["statistics"] for name, each in steps[-1].readouts.items()}:
-        *run.results.steps, last = run.results.steps
-        again = evaluate(run, run.steps[-1], last.train_seconds)
-        for said in again.readouts.values():
-            said["exact"] = said["exact"] and exact
-        run.results.steps.append(again)
+    held = {name: digest(part.method("state")()) for name, part in exact_parts(run).items()}
+    *run.results.steps, last = run.results.steps
+    if held != {name: each["statistics"] for name, each in last.readouts.items()}:
+        last = evaluate(run, run.steps[-1], last.train_seconds)
+    for said in last.readouts.values():
+        said["exact"] = said["exact"] and exact
+    run.results.steps.append(last)
     return run
 
 

@@ -44,8 +44,8 @@ def check_exact(opened: OpenedRun) -> None:
     moved = [name for name, each in said.items() if not each["exact"]]
     if moved:
         raise UserError(
-            f"{opened.path}: the sums of {moved[0]} are not exact: the backbone was trained after they were begun, or "
-            "images are in them or out of them that nobody can tell; name a run whose read-outs are exact"
+            f"{opened.path}: the sums of {moved[0]} are not exact: the backbone was trained after they were begun, "
+            "they lack the first classes, or images were taken out on trust; name a run whose read-outs are exact"
         )
 
 

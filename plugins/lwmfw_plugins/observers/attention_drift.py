@@ -60,6 +60,8 @@ class AttentionDrift:
     def after_step(self, run: Run, step: Step, model: Model, result: StepResult, name: str) -> None:
         """Measure, and keep the maps."""
         indices = self._indices(run)
+        if run.known_steps or not len(indices):  # the images of the first step are not there any more, or never were
+            return
         images = run.data.test.select(indices)
         self.maps.append(look(run, model, images))
         labels = images.labels.cpu()
@@ -76,6 +78,9 @@ class AttentionDrift:
         if not (self.options.picture and run.directory and self.maps):
             return
         import torch
+
+        if run.known_steps or not len(self._indices(run)):
+            return
 
         from lwmfw_plugins._pictures import attention_sheet
 

@@ -196,7 +196,7 @@ def test_training_goes_on_as_the_recipe_has_it_and_sums_are_carried_over(place, 
     assert "the sums of ridge are not exact: the backbone was trained after they were begun" in done.stderr
     done = lwmfw("extend", place / "april-run", "--data", place / "may", "--train", "--out", tmp_path / "no")
     assert done.returncode == 2
-    assert "its classifier was not trained on the classes that were added" in done.stderr
+    assert "its classifier was not trained on all of its classes; extend it without --train" in done.stderr
 
 
 def test_a_run_of_the_classifier_alone_says_what_can_be_done(place, tmp_path):
@@ -293,6 +293,81 @@ def test_a_folder_that_was_filled_anew_is_another_source(place, tmp_path):
     # what is there now is not what the first has learned from
     done = lwmfw("retract", tmp_path / "one", "--data", tmp_path / "new", "--out", tmp_path / "less")
     assert done.returncode == 2
+    # each month in one folder
+    extend(tmp_path / "one", tmp_path / "new", tmp_path / "three")
+    assert statistics(tmp_path / "three") == statistics(place / "may-run")
+
+
+def test_what_both_have_learned_after_they_parted_is_not_counted_twice(place, tmp_path):
+    extend(place / "base" / "run", place / "may", tmp_path / "may-alone")
+    assert lwmfw("merge", place / "april-run", tmp_path / "may-alone", "--out", tmp_path / "both").returncode == 0
+    pictures(tmp_path / "june", ["gnu"])
+    extend(tmp_path / "may-alone", tmp_path / "june", tmp_path / "june-run")
+    done = lwmfw("merge", tmp_path / "june-run", tmp_path / "both", "--out", tmp_path / "wrong")
+    assert done.returncode == 2
+    assert "may after they parted, which would count twice; retract it from one of them first" in done.stderr
+    # any folder is retracted exactly, wherever it stands, and of a merge too
+    done = lwmfw("retract", tmp_path / "both", "--data", place / "may", "--out", tmp_path / "april-only")
+    assert done.returncode == 0, done.stderr
+    assert counts(tmp_path / "april-only") == [8, 8, 8, 8]
+    assert lwmfw("merge", tmp_path / "june-run", tmp_path / "april-only", "--out", tmp_path / "all").returncode == 0
+    assert lwmfw("verify", tmp_path / "all").returncode == 0
+    assert counts(tmp_path / "all") == [8] * 7
+
+
+def test_a_folder_from_the_middle_is_retracted_exactly_wherever_it_lies_now(place, tmp_path):
+    shutil.copytree(place / "april", tmp_path / "moved")
+    done = lwmfw("retract", place / "may-run", "--data", tmp_path / "moved", "--out", tmp_path / "less")
+    assert done.returncode == 0, done.stderr
+    assert counts(tmp_path / "less") == [8, 8, 8, 0, 8, 8]
+    assert all(said["exact"] for said in framework.open_run(tmp_path / "less").results.steps[-1].readouts.values())
+    statistics(tmp_path / "less")
+    assert lwmfw("verify", tmp_path / "less").returncode == 0
+
+
+def test_first_runs_with_a_classifier_are_merged_and_retracted_by_their_sums(place, tmp_path):
+    base = place / "base" / "run"
+    done = lwmfw("merge", base, place / "april-run", "--out", tmp_path / "both", "--json")
+    assert done.returncode == 0, done.stderr
+    assert list(json.loads(done.stdout)["accuracy"]) == ["ridge", "ncm", "fecam"]
+    assert statistics(tmp_path / "both") == statistics(place / "april-run")
+    (tmp_path / "some" / "cat").mkdir(parents=True)
+    learned = OwnImages(OwnOptions(root=str(place / "months"))).load().train.paths
+    shutil.copy(next(path for path in learned if "cat" in path), tmp_path / "some" / "cat")
+    assert lwmfw("retract", base, "--data", tmp_path / "some", "--out", tmp_path / "less").returncode == 0
+    assert counts(tmp_path / "less") == [8, 8, 7]
+    statistics(tmp_path / "less")
+    assert lwmfw("compare", tmp_path / "less", tmp_path / "both").returncode == 0
+
+
+def test_a_run_with_exemplars_and_an_observer_of_pictures_is_extended(place, tmp_path):
+    data = {"use": "folder", "root": str(place / "months"), "size": 16, "decode": "each epoch"}
+    recipe = {
+        "data": data,
+        "scenario": {"first": 0, "increment": 0, "order": "given"},
+        "readouts": [{"use": "ncm"}, {"use": "nme"}],
+        "objective": {"use": "cross_entropy", "over": "seen"},
+        "memory": {"budget": "8 per class", "select": {"use": "herding"}, "codec": {"use": "jpeg"}},
+        "observers": [{"use": "attention-drift"}],
+    }
+    run = tiny_run(recipe, tmp_path)
+    extend(run.path, place / "april", tmp_path / "more")
+    assert counts(tmp_path / "more") == [8, 8, 8, 8]
+    extend(run.path, place / "april", tmp_path / "trained", "--train", "--test", place / "test")
+    assert set(framework.open_run(tmp_path / "trained").results.last_accuracy) == {"ncm", "nme"}
+    for verb in (("merge", run.path, tmp_path / "more"), ("retract", run.path, "--data", place / "april")):
+        done = lwmfw(*verb)
+        assert done.returncode == 2
+        assert "keeps exemplars" in done.stderr
+
+
+def test_an_adopted_or_extended_run_has_no_first_step_to_share(place, tmp_path):
+    run = place / "april-run"
+    text = (run / "resolved.toml").read_text()
+    (tmp_path / "other.toml").write_text(text[: text.index("[origin]")] + text[text.index("[data]") :])
+    done = lwmfw("run", tmp_path / "other.toml", "--from", run)
+    assert done.returncode == 2
+    assert "has not trained its first step itself; leave --from out" in done.stderr
 
 
 def test_the_base_of_a_merge_is_the_run_that_both_go_on_from(place, tmp_path):
@@ -314,7 +389,7 @@ def test_a_class_in_the_middle_is_taken_out_and_never_decided_for(place, tmp_pat
         shutil.copy(path, tmp_path / "some" / "dog")
     done = lwmfw("retract", place / "may-run", "--data", tmp_path / "some", "--out", tmp_path / "less")
     assert done.returncode == 2
-    assert "ridge cannot be solved without these images (" in done.stderr
+    assert "ridge cannot be solved without these images; name images that it has learned from" in done.stderr
     shutil.rmtree(tmp_path / "some" / "dog")
     (tmp_path / "some" / "dog").mkdir()
     for path in learned:

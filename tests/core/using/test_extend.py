@@ -1,4 +1,4 @@
-"""Adding classes to a run that has ended, proving what that was worth, and taking them away, by the command line."""
+"""Adding classes to a run that has ended, and proving what that was worth, by the command line."""
 
 import json
 import shutil
@@ -7,59 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.command import lwmfw
-from helpers.pictures import noise, save
+from helpers.months import CLASSES, READOUTS, counts, extend, pictures, statistics
 
 import lwmfw as framework
-from lwmfw.engine.evaluate import digest
 from lwmfw.testing import tiny_run
-from lwmfw_plugins.data.folder import OwnImages, OwnOptions
-
-CLASSES = {"months": ("ant", "bee", "cat"), "april": ("dog",), "may": ("elk", "fox")}
-READOUTS = [{"use": "ridge"}, {"use": "ncm"}, {"use": "fecam", "covariance": "class"}, {"use": "cnn"}]
-
-
-def pictures(folder, names, count=10, first=0):
-    for name in names:
-        for n in range(first, first + count):
-            save(noise(20 + n, 24, 100 * ord(name[0]) + n), folder / name / f"{n}.png")
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """Folders of pictures, and a run of the first classes with read-outs from sums."""
-    place = tmp_path_factory.mktemp("shop")
-    for folder, names in CLASSES.items():
-        pictures(place / folder, names)
-    pictures(place / "test", sum(CLASSES.values(), ()), count=4, first=10)
-    data = {"use": "folder", "root": str(place / "months"), "size": 8, "decode": "once"}
-    scenario = {"first": 0, "increment": 0, "order": "given"}
-    (place / "base").mkdir()
-    tiny_run(
-        {"data": data, "scenario": scenario, "readouts": READOUTS, "penalties": [{"use": "L_D"}, {"use": "L_AD"}]},
-        place / "base",
-    )
-    extend(place / "base" / "run", place / "april", place / "april-run")
-    extend(place / "april-run", place / "may", place / "may-run")
-    return place
-
-
-def extend(run, data, out, *options):
-    done = lwmfw("extend", run, "--data", data, "--out", out, *options)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def statistics(run):
-    """Digest by read-out, as results.json has it, which is that of what the checkpoint holds."""
-    last = json.loads((run / "results.json").read_text())["steps"][-1]
-    said = {name: said["statistics"] for name, said in last["readouts"].items()}
-    kept = framework.open_run(run).checkpoint().components
-    assert said == {name: digest(state) for name, state in kept.items()}
-    return said
-
-
-def counts(run):
-    return framework.open_run(run).checkpoint().components["ncm"]["counts"].tolist()
 
 
 def test_a_run_is_extended_again_and_again_without_its_old_data(place):
@@ -100,51 +51,6 @@ def test_verify_computes_anew_over_all_images(place, tmp_path):
     assert done.returncode == 1
     assert "it has learned from 48 images, these are 46" in done.stderr
     assert [said["equal"] for said in json.loads(done.stdout)] == [False] * 3
-
-
-def test_two_who_learned_apart_are_merged_to_the_bit(place, tmp_path):
-    extend(place / "base" / "run", place / "may", tmp_path / "may-alone")
-    done = lwmfw("merge", place / "april-run", tmp_path / "may-alone", "--out", tmp_path / "merged")
-    assert done.returncode == 0, done.stderr
-    assert statistics(tmp_path / "merged") == statistics(place / "may-run")
-    assert lwmfw("verify", tmp_path / "merged").returncode == 0
-    extended = json.loads((tmp_path / "merged" / "results.json").read_text())
-    assert extended["class_names"] == ["ant", "bee", "cat", "dog", "elk", "fox"]
-    pictures(tmp_path / "june", ["gnu"])
-    extend(tmp_path / "merged", tmp_path / "june", tmp_path / "june-run")  # a run like any other
-
-
-def test_retract_undoes_extend_to_the_bit(place, tmp_path):
-    done = lwmfw("retract", place / "may-run", "--data", place / "may", "--out", tmp_path / "less")
-    assert done.returncode == 0, done.stderr
-    assert statistics(tmp_path / "less") == statistics(place / "april-run")
-    less, before = (framework.open_run(path) for path in (tmp_path / "less", place / "april-run"))
-    assert less.class_names == before.class_names == ["ant", "bee", "cat", "dog"]
-    assert digest(less.model.backbone.state_dict()) == digest(before.model.backbone.state_dict())
-    assert lwmfw("verify", tmp_path / "less").returncode == 0
-
-
-def test_single_images_are_retracted_and_no_more_than_there_were(place, tmp_path):
-    learned = sorted(path for path in (place / "may" / "fox").iterdir())
-    (tmp_path / "some" / "fox").mkdir(parents=True)
-    for path in learned:
-        shutil.copy(path, tmp_path / "some" / "fox")
-    done = lwmfw("retract", place / "may-run", "--data", tmp_path / "some", "--out", tmp_path / "less")
-    assert done.returncode == 2
-    assert "has learned from 8 images of fox, and 10 are to be taken out" in done.stderr
-    for path in learned[3:]:
-        (tmp_path / "some" / "fox" / path.name).unlink()
-    done = lwmfw("retract", place / "may-run", "--data", tmp_path / "some", "--out", tmp_path / "less")
-    assert done.returncode == 0, done.stderr
-    assert counts(tmp_path / "less") == [8, 8, 8, 8, 8, 5]
-    statistics(tmp_path / "less")
-    # nobody can tell whether these were the images
-    last = framework.open_run(tmp_path / "less").results.steps[-1]
-    assert not any(said["exact"] for said in last.readouts.values())
-    assert set(last.accuracy.values()) == {None}
-    done = lwmfw("verify", tmp_path / "less")
-    assert done.returncode == 2
-    assert "are not exact: " in done.stderr
 
 
 def test_known_classes_are_refused_unless_more_of_them_is_wanted(place, tmp_path):
@@ -261,16 +167,6 @@ def test_what_is_wrong_is_told_in_a_line(place, monkeypatch, arguments, message)
     assert done.stderr.count("\n") == 1
 
 
-def test_runs_of_other_backbones_are_not_merged(place, tmp_path):
-    data = {"use": "folder", "root": str(place / "months"), "size": 8, "decode": "once"}
-    other = tiny_run(
-        {"data": data, "seed": 2, "scenario": {"first": 0, "increment": 0}, "readouts": READOUTS}, tmp_path
-    )
-    done = lwmfw("merge", place / "base" / "run", other.path)
-    assert done.returncode == 2
-    assert "has another backbone than" in done.stderr
-
-
 def test_a_class_of_which_nothing_is_known_is_never_decided_for(place):
     run = framework.open_run(place / "may-run").as_left()
     ridge = run.assembly.of_kind("readout")["ridge"]
@@ -279,65 +175,6 @@ def test_a_class_of_which_nothing_is_known_is_never_decided_for(place):
     ridge.method("restore")(taken)
     scores = ridge.method("scores")(torch.rand(7, taken["gram"].shape[0]))
     assert (scores[:, 4] == -torch.inf).all()
-
-
-def test_a_folder_that_was_filled_anew_is_another_source(place, tmp_path):
-    pictures(tmp_path / "new", ["dog"])
-    extend(place / "base" / "run", tmp_path / "new", tmp_path / "one")
-    shutil.rmtree(tmp_path / "new")
-    pictures(tmp_path / "new", ["elk", "fox"])
-    extend(place / "base" / "run", tmp_path / "new", tmp_path / "two")
-    assert lwmfw("merge", tmp_path / "one", tmp_path / "two", "--out", tmp_path / "both").returncode == 0
-    assert counts(tmp_path / "both") == [8] * 6
-    assert statistics(tmp_path / "both") == statistics(place / "may-run")
-    # what is there now is not what the first has learned from
-    done = lwmfw("retract", tmp_path / "one", "--data", tmp_path / "new", "--out", tmp_path / "less")
-    assert done.returncode == 2
-    # each month in one folder
-    extend(tmp_path / "one", tmp_path / "new", tmp_path / "three")
-    assert statistics(tmp_path / "three") == statistics(place / "may-run")
-
-
-def test_what_both_have_learned_after_they_parted_is_not_counted_twice(place, tmp_path):
-    extend(place / "base" / "run", place / "may", tmp_path / "may-alone")
-    assert lwmfw("merge", place / "april-run", tmp_path / "may-alone", "--out", tmp_path / "both").returncode == 0
-    pictures(tmp_path / "june", ["gnu"])
-    extend(tmp_path / "may-alone", tmp_path / "june", tmp_path / "june-run")
-    done = lwmfw("merge", tmp_path / "june-run", tmp_path / "both", "--out", tmp_path / "wrong")
-    assert done.returncode == 2
-    assert "may after they parted, which would count twice; retract it from one of them first" in done.stderr
-    # any folder is retracted exactly, wherever it stands, and of a merge too
-    done = lwmfw("retract", tmp_path / "both", "--data", place / "may", "--out", tmp_path / "april-only")
-    assert done.returncode == 0, done.stderr
-    assert counts(tmp_path / "april-only") == [8, 8, 8, 8]
-    assert lwmfw("merge", tmp_path / "june-run", tmp_path / "april-only", "--out", tmp_path / "all").returncode == 0
-    assert lwmfw("verify", tmp_path / "all").returncode == 0
-    assert counts(tmp_path / "all") == [8] * 7
-
-
-def test_a_folder_from_the_middle_is_retracted_exactly_wherever_it_lies_now(place, tmp_path):
-    shutil.copytree(place / "april", tmp_path / "moved")
-    done = lwmfw("retract", place / "may-run", "--data", tmp_path / "moved", "--out", tmp_path / "less")
-    assert done.returncode == 0, done.stderr
-    assert counts(tmp_path / "less") == [8, 8, 8, 0, 8, 8]
-    assert all(said["exact"] for said in framework.open_run(tmp_path / "less").results.steps[-1].readouts.values())
-    statistics(tmp_path / "less")
-    assert lwmfw("verify", tmp_path / "less").returncode == 0
-
-
-def test_first_runs_with_a_classifier_are_merged_and_retracted_by_their_sums(place, tmp_path):
-    base = place / "base" / "run"
-    done = lwmfw("merge", base, place / "april-run", "--out", tmp_path / "both", "--json")
-    assert done.returncode == 0, done.stderr
-    assert list(json.loads(done.stdout)["accuracy"]) == ["ridge", "ncm", "fecam"]
-    assert statistics(tmp_path / "both") == statistics(place / "april-run")
-    (tmp_path / "some" / "cat").mkdir(parents=True)
-    learned = OwnImages(OwnOptions(root=str(place / "months"))).load().train.paths
-    shutil.copy(next(path for path in learned if "cat" in path), tmp_path / "some" / "cat")
-    assert lwmfw("retract", base, "--data", tmp_path / "some", "--out", tmp_path / "less").returncode == 0
-    assert counts(tmp_path / "less") == [8, 8, 7]
-    statistics(tmp_path / "less")
-    assert lwmfw("compare", tmp_path / "less", tmp_path / "both").returncode == 0
 
 
 def test_a_run_with_exemplars_and_an_observer_of_pictures_is_extended(place, tmp_path):
@@ -370,38 +207,6 @@ def test_an_adopted_or_extended_run_has_no_first_step_to_share(place, tmp_path):
     assert "has not trained its first step itself; leave --from out" in done.stderr
 
 
-def test_the_base_of_a_merge_is_the_run_that_both_go_on_from(place, tmp_path):
-    extend(place / "base" / "run", place / "may", tmp_path / "may-alone")
-    merge = ("merge", place / "april-run", tmp_path / "may-alone", "--out", tmp_path / "merged", "--base")
-    done = lwmfw(*merge, place / "may-run")
-    assert done.returncode == 2
-    assert "may-run is not the run that both go on from; name that one" in done.stderr
-    shutil.copytree(place / "base" / "run", tmp_path / "moved")
-    assert lwmfw(*merge, tmp_path / "moved").returncode == 0
-    assert statistics(tmp_path / "merged") == statistics(place / "may-run")
-
-
-def test_a_class_in_the_middle_is_taken_out_and_never_decided_for(place, tmp_path):
-    (tmp_path / "some" / "dog").mkdir(parents=True)
-    learned = OwnImages(OwnOptions(root=str(place / "april"))).load().train.paths
-    others = sorted({str(path) for path in (place / "april" / "dog").iterdir()} - set(learned))
-    for path in [*learned[2:], *others]:
-        shutil.copy(path, tmp_path / "some" / "dog")
-    done = lwmfw("retract", place / "may-run", "--data", tmp_path / "some", "--out", tmp_path / "less")
-    assert done.returncode == 2
-    assert "ridge cannot be solved without these images; name images that it has learned from" in done.stderr
-    shutil.rmtree(tmp_path / "some" / "dog")
-    (tmp_path / "some" / "dog").mkdir()
-    for path in learned:
-        shutil.copy(path, tmp_path / "some" / "dog")
-    assert lwmfw("retract", place / "may-run", "--data", tmp_path / "some", "--out", tmp_path / "less").returncode == 0
-    assert counts(tmp_path / "less") == [8, 8, 8, 0, 8, 8]
-    statistics(tmp_path / "less")
-    done = lwmfw("predict", tmp_path / "less", place / "test", "--json", "--readout", "ncm", "--top", "6")
-    assert done.returncode == 0, done.stderr
-    assert all("dog" not in [each["class"] for each in said["classes"]] for said in json.loads(done.stdout))
-
-
 def test_a_read_out_that_begins_later_is_not_exact(place, tmp_path):
     settings = 'readouts=[{use="ncm"},{use="lda"}]'
     extend(place / "base" / "run", place / "april", tmp_path / "run", "--set", settings)
@@ -424,22 +229,6 @@ def test_what_a_base_held_out_for_validation_is_not_held_out_of_a_folder(place, 
     run = tiny_run(recipe | {"evaluation": {"validation": 0.3}}, tmp_path)
     said = json.loads(extend(run.path, place / "april", tmp_path / "run2", "--test", place / "test", "--json"))
     assert [row["images"] for row in said["by_class"]] == [4] * 4
-
-
-def test_what_other_verbs_have_made_is_not_run_again(place, tmp_path):
-    assert lwmfw("retract", place / "may-run", "--data", place / "may", "--out", tmp_path / "less").returncode == 0
-    done = lwmfw("run", tmp_path / "less" / "resolved.toml", "--out", tmp_path / "again")
-    assert done.returncode == 2
-    assert "`lwmfw retract` has made this run, and alone can make it again" in done.stderr
-    assert lwmfw("check", tmp_path / "less" / "resolved.toml").returncode == 0
-
-
-def test_a_relative_path_is_the_same_folder(place, tmp_path, monkeypatch):
-    (place / "inside").mkdir(exist_ok=True)
-    monkeypatch.chdir(place / "inside")
-    done = lwmfw("retract", "../may-run", "--data", "../may", "--out", tmp_path / "less")
-    assert done.returncode == 0, done.stderr
-    assert statistics(tmp_path / "less") == statistics(place / "april-run")
 
 
 def test_a_base_without_a_folder_is_verified_when_the_others_have_moved(place, tmp_path):

@@ -15,8 +15,6 @@ from lwmfw.cli.table import print_table
 from lwmfw.errors import RunFailed
 
 NewRun = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Directory of the run that is made.")]
-
-
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

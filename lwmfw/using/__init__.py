@@ -1,1 +1,1 @@
-"""What is done with a run that has ended: adopted, extended, verified, merged, asked and exported."""
+"""What is done with a run that has ended: adopted, extended, verified, merged, retracted from, asked and exported."""

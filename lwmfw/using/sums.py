@@ -108,7 +108,7 @@ def difference(kept: State, found: State) -> float:
     largest = 0.0
     for name, value in kept.items():
         if isinstance(value, Tensor):
-            other = found[name]
+            other, unit = found[name], value.abs().max().clamp(min=1)
             alike = value.shape == other.shape
-            largest = max(largest, float((value - other).abs().max() / value.abs().max()) if alike else float("inf"))
+            largest = max(largest, float((value - other).abs().max() / unit) if alike else float("inf"))
     return largest

@@ -29,7 +29,7 @@ class ConsoleObserver:
         self.updates = self.updates_left = self.images = 0
         self.seconds_per_update = 0.0
         self.epoch_began = 0.0
-        self.numbers = ""
+        self.numbers, self.begun = "", False
 
     @hookimpl
     def before_run(self, run: Run) -> None:
@@ -49,10 +49,11 @@ class ConsoleObserver:
     def before_step(self, run: Run, step: Step) -> None:
         """Start the step's progress."""
         finished = len(run.results.steps)
-        if finished and not self.updates:
+        if finished and not self.begun:
             origin = run.recipe.origin
             begun = origin and finished == run.known_steps
             self._print(f"goes on from {origin.run}" if origin and begun else f"resumed after step {finished}")
+        self.begun = True
         self.updates = run.updates(step)
         self.updates_left = sum(run.updates(later) for later in run.remaining_steps)
         self.numbers, self.images, self.epoch_began = "", 0, time.perf_counter()

@@ -259,3 +259,13 @@ def test_an_unfinished_run_is_refused(place, tmp_path):
 def test_parts_of_plug_ins_are_made_where_the_base_has_none(place, tmp_path):
     penalties = 'penalties=[{use="self-rotation"},{use="L_D"}]'
     extend(place / "base" / "run", place / "april", tmp_path / "run", "--train", "--set", penalties)
+
+
+def test_what_happens_is_told_once(place, tmp_path):
+    base = place / "base" / "run"
+    settings = ("--set", "observers=[{use='console'}]", "--set", "scenario.first=1", "--set", "scenario.increment=1")
+    done = lwmfw("extend", base, "--data", place / "may", "--out", tmp_path / "run", *settings)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("goes on from") == 1
+    assert "resumed" not in done.stderr
+    assert done.stderr.count(", exact") == 6

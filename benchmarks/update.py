@@ -1,11 +1,11 @@
 """What one update of a method costs beside its floor: the best plain loop for its network, and a bare old forward.
 
-    python benchmarks/update.py [--method lwm|ucir|podnet] [--precision fp32|bf16] [--pairs 50] [--threads N]
+    python benchmarks/update.py [--method lwm|efc|ucir|podnet] [--precision fp32|bf16] [--pairs 50] [--threads N]
 
-Images of 3x32x32, batch 128; LwM with two classes a step, UCIR and PODNet with 50 and then 10. The two sides alternate
-in one process and only the ratio of each pair counts, because the machine's speed drifts. The method's side takes its
-terms from the loop's `compute_terms`; what both sides would share (batches, schedule, hooks, the sums of terms for the
-log) is left out, and on both sides all rows of the classifier learn.
+Images of 3x32x32, batch 128; LwM and EFC (its penalty, with a matrix of ours) with two classes a step, UCIR and PODNet
+with 50 and then 10. The two sides alternate in one process and only the ratio of each pair counts, because the machine's
+speed drifts. The method's side takes its terms from the loop's `compute_terms`; what both sides would share (batches,
+schedule, hooks, the sums of terms for the log) is left out, and on both sides all rows of the classifier learn.
 
 The floor has nothing of lwmfw but weights and a batch. It trains a network of plain layers with cross-entropy, or with
 PODNet's published loss, and asks a copy of it in evaluation mode for its logits, as it is: BatchNorm not folded. It is
@@ -51,6 +51,13 @@ METHODS = {
         "data": {"use": "synthetic", "classes": 4, "train_per_class": 64, "test_per_class": 1, "size": 32},
         "backbone": {"use": "resnet32", "width": 16},
         "penalties": [{"use": "L_D"}, {"use": "L_AD"}],
+        "training": {"batch_size": 128},
+    },
+    "efc": {
+        "data": {"use": "synthetic", "classes": 4, "train_per_class": 64, "test_per_class": 1, "size": 32},
+        "backbone": {"use": "resnet32", "width": 16},
+        "objective": {"use": "cross_entropy"},
+        "penalties": [{"use": "efc"}],
         "training": {"batch_size": 128},
     },
     "ucir": FIFTY_AND_TEN
@@ -153,10 +160,11 @@ class Floor:
     """
 
     def __init__(self, method: str, run: Run, images: Tensor, labels: Tensor) -> None:
-        relu, head = {"lwm": (True, nn.Linear), "ucir": (True, PlainCosine), "podnet": (False, PlainProxies)}[method]
+        kinds = {"ucir": (True, PlainCosine), "podnet": (False, PlainProxies)}
+        relu, head = kinds.get(method, (True, nn.Linear))
         self.loss = published_nca if method == "podnet" else cross_entropy
         self.images, self.labels, self.bf16 = images, labels, run.model.bf16
-        self.body = PlainNetwork(relu=relu, final_relu=method == "lwm")
+        self.body = PlainNetwork(relu=relu, final_relu=method in ("lwm", "efc"))
         self.head = head(64, run.model.classes)
         self.load(run.model)
         self.body.to(memory_format=torch.channels_last)
@@ -207,6 +215,8 @@ def prepared(method: str, precision: str) -> Run:
         path = tiny_recipe(METHODS[method], Path(folder))
         run = prepare(assemble(load_recipe(path, {"training.precision": precision})), "cpu")
     run.model.grow(len(run.steps[0].new_classes))
+    if method == "efc":  # which takes it from a trained step
+        run.assembly.only("penalty").method("restore")({"matrix": torch.eye(64)})
     return run
 
 
@@ -219,7 +229,7 @@ def both_sides(method: str, precision: str) -> tuple[Callable[[], None], Callabl
     images = run.data.train.of_classes(step.new_classes)
     batches = run.loader.training_batches(images, EpochShape(len(images), 0, 128), torch.Generator().manual_seed(0))
     batch, phase = next(batches), run.phases(step)[0]
-    optimizer = build_optimizer(phase, run.model, (), run.position)
+    optimizer = build_optimizer(phase, run.model, (), run.assembly)
 
     def update() -> None:
         terms = compute_terms(run, step, phase, batch, old)

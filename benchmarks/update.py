@@ -3,7 +3,7 @@
     python benchmarks/update.py [--method lwm|efc|ucir|podnet] [--precision fp32|bf16] [--pairs 50] [--threads N]
 
 Images of 3x32x32, batch 128; LwM and EFC (its penalty, with a matrix of ours) with two classes a step, UCIR and PODNet
-with 50 and then 10. The two sides alternate in one process and only the ratio of each pair counts, because the machine's
+with 50 and then 10. The two sides alternate in one process and only the ratio of each pair counts, as the machine's
 speed drifts. The method's side takes its terms from the loop's `compute_terms`; what both sides would share (batches,
 schedule, hooks, the sums of terms for the log) is left out, and on both sides all rows of the classifier learn.
 

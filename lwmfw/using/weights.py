@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError  # what torch raises; nothing is unpickled here
 from typing import Any
 
 import safetensors.torch
@@ -31,7 +31,7 @@ def read_weights(file: Path) -> tuple[dict[str, Tensor], list[str]]:
             content: Any = safetensors.torch.load_file(file)
         else:
             content = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except UnpicklingError as error:
         raise UserError(
             f"{file}: holds more than tensors, which is not read; save model.state_dict() with torch.save, or better "
             "with safetensors.torch.save_file"

@@ -259,6 +259,8 @@ def test_an_unfinished_run_is_refused(place, tmp_path):
 def test_parts_of_plug_ins_are_made_where_the_base_has_none(place, tmp_path):
     penalties = 'penalties=[{use="self-rotation"},{use="L_D"}]'
     extend(place / "base" / "run", place / "april", tmp_path / "run", "--train", "--set", penalties)
+    parts = framework.open_run(tmp_path / "run").checkpoint().model
+    assert "extras.self-rotation.weight" in parts
 
 
 def test_what_happens_is_told_once(place, tmp_path):

@@ -8,6 +8,7 @@ from lwmfw.components import Classifier as Classifier
 from lwmfw.components import Codec as Codec
 from lwmfw.components import Component as Component
 from lwmfw.components import Data as Data
+from lwmfw.components import DataChoice as DataChoice
 from lwmfw.components import ExtraPhase as ExtraPhase
 from lwmfw.components import File as File
 from lwmfw.components import Folder as Folder

@@ -40,6 +40,22 @@ class Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
+class Choice(BaseModel):
+    """A table that names one component; the rest of its keys are the component's options."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+
+    use: str = Field(min_length=1, max_length=200, description="name of the component, or provider/name")
+
+    def rest(self) -> dict[str, Any]:
+        """The component's own options, not yet validated."""
+        return dict(self.__pydantic_extra__ or {})
+
+
+class DataChoice(Choice):
+    """An option that names a data set besides the recipe's own, as [data] does; `run.load_data` loads it."""
+
+
 class ObjectiveOptions(Options):
     """Options every objective has; the loop applies them, the objective only computes its loss."""
 

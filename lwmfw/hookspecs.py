@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 if TYPE_CHECKING:
-    from torch import Generator, Tensor
+    from torch import Generator, Tensor, nn
 
     from lwmfw.components import Component
     from lwmfw.data.images import Batch, ImageSet
@@ -59,6 +59,27 @@ def before_run(run: Run, rng: Generator) -> None:
 
 
 @hookspec(firstresult=True)
+def grow_model(step: Step, model: Model, rng: Generator) -> nn.Module | None:
+    """A step begins; the classifier grows next. A network that grows does so here.
+
+    Called in every step, and again where a run is resumed, opened or extended: for every finished step in order, with
+    nothing trained in between, before the weights are read. A network whose shape says more than the step's number
+    takes it from the state it is given (`torch.nn.Module.register_load_state_dict_pre_hook`).
+
+    Afterwards the backbone is asked for its form anew. Where it has another number of features, the classifier is
+    resized: let the component need "resize". Torch's global generator is a function of seed and step here.
+
+    Args:
+        step: the step that begins.
+        model: as the last step left it.
+
+    Returns:
+        None, whether `model.backbone` has grown in place or stays; or a module that takes its place.
+    """
+    raise AssertionError("a specification, never called")
+
+
+@hookspec(firstresult=True)
 def choose_data(run: Run, step: Step, data: ImageSet, rng: Generator) -> ImageSet | None:
     """Choose the training images of a step, before `before_step`. The first answer that is not None counts.
 
@@ -68,8 +89,8 @@ def choose_data(run: Run, step: Step, data: ImageSet, rng: Generator) -> ImageSe
         data: what it would be trained on: exemplars, then the images of its new classes, sorted by class.
 
     Returns:
-        All of the exemplars and part of the new images, in their order; or None for all of them. What is left out is
-        gone: it is no candidate for the memory either.
+        Part of them, in their order; or None for all of them. A new image that is left out is gone: it is no candidate
+        for the memory either. An exemplar that is left out is not trained on in this step, and stays in the memory.
     """
     raise AssertionError("a specification, never called")
 
@@ -109,7 +130,8 @@ def plan_phases(step: Step, main: Phase) -> list[Phase] | None:
 def group_parameters(step: Step, phase: Phase, model: Model, rng: Generator) -> list[dict[str, Any]] | None:
     """A phase begins; its optimiser is built next, from what requires gradients then.
 
-    Whether a parameter requires gradients can be changed here for this phase: afterwards it is as it was before.
+    Whether a parameter requires gradients can be changed here for this phase: afterwards it is as it was before. A
+    growing network may change its shape here too; whoever does it calls `model.reshaped()`.
 
     Args:
         step: the current step.

@@ -2,7 +2,7 @@
 
 hook before_run                                   (then, when resumed, the checkpoint is read)
 for each step - Step(index, new classes, seen classes):
-    the classifier grows -> hook choose_data -> hook before_step
+    hook grow_model -> the classifier grows -> hook choose_data -> hook before_step
     phases: main, then those of hook plan_phases; each: hook group_parameters, optimiser, schedule
         per batch: old = old_model(x) if a component needs it; new = model(x)
                    terms = {objective} + hook compute_penalty (in the first step of those alone that say acts_first)
@@ -24,9 +24,10 @@ from torch import Tensor
 
 from lwmfw.data.images import Batch, ImageSet
 from lwmfw.data.loader import EpochShape
+from lwmfw.engine.build import grow
 from lwmfw.engine.evaluate import evaluate
 from lwmfw.engine.going_on import go_on, old_model, save, take_first_step
-from lwmfw.engine.optimizer import build_optimizer, build_schedule
+from lwmfw.engine.optimizer import Answers, build_optimizer, build_schedule
 from lwmfw.engine.run import Run
 from lwmfw.engine.terms import TermMeans, backward, check_gradient, merge_terms
 from lwmfw.memory.exemplars import balanced, choose_data, keep_exemplars
@@ -64,9 +65,8 @@ def learn(run: Run, step: Step, old: Model | None) -> Model | None:
     position.step, position.phase, position.epoch, position.batch = step.index, "", 0, 0
     started = time.perf_counter()
     seed_global(run.recipe.seed, step.index)
-    run.model.grow(len(step.new_classes))
-    run.model.to(run.device)
-    images = choose_data(run, step)
+    grow(run.assembly, run.model, step)
+    images, candidates = choose_data(run, step)
     with run.sharing_features():
         hook.before_step(run=run, step=step, model=run.model, data=images, rng=run.rng)
     taken = run.first_step if step.index == 1 else None
@@ -75,12 +75,12 @@ def learn(run: Run, step: Step, old: Model | None) -> Model | None:
     else:
         for phase in run.phases(step):
             position.phase, position.epoch = phase.name, 0
-            train_phase(run, step, phase, balanced(run, step, images) if phase.balanced else images, old)
+            train_phase(run, step, phase, balanced(run, step, candidates) if phase.balanced else images, old)
         position.epoch = 0
     run.rng.renew()  # whatever was drawn in training, which another run may have done
     with run.sharing_features():
         hook.after_training(run=run, step=step, model=run.model, old=old, data=images, rng=run.rng)
-    keep_exemplars(run, step, images)
+    keep_exemplars(run, step, candidates)
     result = evaluate(run, step, train_seconds=taken.train_seconds if taken else time.perf_counter() - started)
     run.results.steps.append(result)
     old = old_model(run)
@@ -93,9 +93,20 @@ def train_phase(run: Run, step: Step, phase: Phase, images: ImageSet, old: Model
     """Train on the images of a step for the epochs of a phase."""
     if not phase.epochs:
         return
-    hook, position, model = run.assembly.hook, run.assembly.position, run.model
+    hook, model = run.assembly.hook, run.model
     trainable = {p: p.requires_grad for p in model.parameters()}
     groups = hook.group_parameters(step=step, phase=phase, model=model, rng=run.rng)
+    if not phase.optional or any(p.requires_grad for p in model.parameters()):
+        train_epochs(run, step, phase, images, old, groups)
+    for parameter, required in trainable.items():
+        parameter.requires_grad_(required)
+    model.batchnorm = "train"
+    model.train()
+
+
+def train_epochs(run: Run, step: Step, phase: Phase, images: ImageSet, old: Model | None, groups: Answers) -> None:
+    """The epochs of a phase that has begun, its parameters in groups."""
+    hook, position, model = run.assembly.hook, run.assembly.position, run.model
     optimizer = build_optimizer(phase, model, groups, run.assembly)
     held = int((images.labels < step.new_classes.start).sum())
     shape = EpochShape(len(images), held, phase.batch_size, 0.0 if phase.balanced else run.replay)
@@ -123,10 +134,6 @@ def train_phase(run: Run, step: Step, phase: Phase, images: ImageSet, old: Model
             run.directory.log_epoch(row | {"images_per_s": round(shape.shown / seconds, 1)})
         position.batch = 0
         hook.after_epoch(run=run, step=step, epoch=epoch, means=on_host, rng=run.rng)
-    for parameter, required in trainable.items():
-        parameter.requires_grad_(required)
-    model.batchnorm = "train"
-    model.train()
 
 
 def compute_terms(run: Run, step: Step, phase: Phase, batch: Batch, old_model: Model | None) -> dict[str, Tensor]:
@@ -134,7 +141,7 @@ def compute_terms(run: Run, step: Step, phase: Phase, batch: Batch, old_model: M
     # the old model first: what its forward pass allocates is free again when the new one's graph needs it
     old = old_outputs(run, old_model, batch) if old_model and phase.penalties else None
     new = new_outputs(run, batch)
-    terms = objective_term(run, step, batch, new)
+    terms = objective_term(run, step, phase, batch, new)
     if phase.penalties:
         ask = run.assembly.hook.compute_penalty if step.index > 1 else run.assembly.first_penalty
         penalties = ask(step=step, batch=batch, new=new, old=old, model=run.model, rng=run.rng)
@@ -143,11 +150,14 @@ def compute_terms(run: Run, step: Step, phase: Phase, batch: Batch, old_model: M
     return terms
 
 
-def objective_term(run: Run, step: Step, batch: Batch, new: Outputs) -> dict[str, Tensor]:
+def objective_term(run: Run, step: Step, phase: Phase, batch: Batch, new: Outputs) -> dict[str, Tensor]:
     """The classification loss L_C over the new or over all seen classes."""
     objective = run.objective
     first = step.new_classes.start if objective.over == "new" else 0
-    return {objective.name: objective.weight * objective.loss(new.logits[:, first:], batch.labels - first)}
+    logits = new.logits[:, first:]
+    if phase.temperature != 1:
+        logits = logits / phase.temperature
+    return {objective.name: objective.weight * objective.loss(logits, batch.labels - first)}
 
 
 def new_outputs(run: Run, batch: Batch) -> Outputs:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +33,13 @@ def nothing(answer: object, offered: Offered) -> str:
     return "" if answer is None else f"returned {told(answer)}; a moment returns nothing"
 
 
+def grown(answer: Any, offered: Offered) -> str:
+    """Of grow_model: None, or a network."""
+    return "" if answer is None else network(answer)
+
+
 def chosen_data(answer: Any, offered: Offered) -> str:
-    """Of choose_data: None, or all exemplars and part of the new images, in their order and as they are."""
+    """Of choose_data: None, or part of the images in their order and as they are, new ones among them."""
     data, memory = offered["data"], offered["run"].memory
     if answer is None:
         return ""
@@ -42,18 +48,11 @@ def chosen_data(answer: Any, offered: Offered) -> str:
     wrong = images_fault(answer, data.labels.device)
     if wrong:
         return f"returned images whose {wrong}"
-    held = len(memory.exemplars) if memory else 0
-    chosen, there = _identities(answer), _identities(data)
-    if chosen[:held] != there[:held]:
-        return "left out exemplars or changed their order; leave out new images only"
-    if len(chosen) == held:
-        return "left out every new image; leave some"
-    rest = iter(there)
-    if not all(image in rest for image in chosen):  # each is looked for behind the one before
-        return (
-            "returned images that are not the step's, twice or in another order; leave out new images, and nothing else"
-        )
-    return ""
+    rest = iter(_identities(data))
+    if not all(image in rest for image in _identities(answer)):  # each is looked for behind the one before
+        return "returned images that are not the step's, twice or in another order; leave some out, and nothing else"
+    first_new = offered["step"].new_classes.start if memory else 0
+    return "" if (answer.labels >= first_new).any() else "left out every new image; leave some"
 
 
 def _identities(images: Any) -> list[Any]:
@@ -79,14 +78,20 @@ def phases(answer: Any, offered: Offered) -> str:
         if [other.name for other in answer].count(phase.name) > 1:
             return f"plans two phases named '{name}'; name them apart"
         values = dict(vars(phase))
-        own = {key: values.pop(key) for key in ("name", "balanced", "penalties")}
-        flags = [key for key in ("balanced", "penalties") if not isinstance(own[key], bool)]
+        own = {key: values.pop(key) for key in ("name", "balanced", "penalties", "temperature", "optional")}
+        flags = [key for key in ("balanced", "penalties", "optional") if not isinstance(own[key], bool)]
         if flags:
             return f"plans phase '{name}' with {flags[0]} = {quoted(own[flags[0]])}; give true or false"
         wrong = _setting_fault(values)
+        if not wrong and not _positive(own["temperature"]):
+            wrong = f"temperature = {quoted(own['temperature'])}; give a number above 0"
         if wrong:
             return f"plans phase '{name}' with {wrong}"
     return ""
+
+
+def _positive(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
 
 
 def parameter_groups(answer: Any, offered: Offered) -> str:
@@ -305,6 +310,7 @@ def _listed(answer: Mapping[Any, Any]) -> str:
 
 
 HOOKS: dict[str, Callable[[Any, Offered], str]] = {
+    "grow_model": grown,
     "choose_data": chosen_data,
     "plan_phases": phases,
     "group_parameters": parameter_groups,

@@ -17,9 +17,10 @@ from lwmfw.assembly.calls import Adapter, Attached, Position, Randomness
 from lwmfw.assembly.contract import check_hooks, read_traits, unmet_needs
 from lwmfw.assembly.fit import unfit_memory, unfit_objective, unfit_origin, unfit_steps
 from lwmfw.assembly.parts import Assembly
-from lwmfw.components import Component, Options
+from lwmfw.components import Component, DataChoice, Options
 from lwmfw.errors import FOREIGN, UserError, describe
 from lwmfw.recipe.load import Chosen, Resolved
+from lwmfw.recipe.options import read_options
 
 
 def assemble(resolved: Resolved) -> Assembly:
@@ -74,6 +75,18 @@ def _attached(resolved: Resolved, position: Position) -> dict[str, Attached]:
 def _free_name(chosen: Chosen, taken: Collection[str]) -> str:
     """The recipe's name of a component; with its kind where another kind has a component of that name."""
     return f"{chosen.component.kind}.{chosen.name}" if chosen.name in taken else chosen.name
+
+
+def other_data(choice: DataChoice, assembly: Assembly) -> Attached:
+    """A data set that an option of a component names, as [data] would be attached.
+
+    Raises:
+        UserError: it cannot be built.
+    """
+    component = assembly.resolved.catalogue.find("data", choice.use)
+    chosen = Chosen(component.name, component, read_options(component, choice.rest()), ())
+    built = build(component, chosen.options)
+    return Attached(built.instance, chosen.name, chosen, built.traits, built.hooks, assembly.position)
 
 
 class Built(NamedTuple):

@@ -15,9 +15,12 @@ from lwmfw.hookspecs import RUN_HOOKS, SPECS, own
 
 OFFERS = {
     "backbone": frozenset({"features", "maps", "raw_maps", "pooled"}),
-    "classifier": frozenset({"similarities"}),
+    "classifier": frozenset({"similarities", "rows", "resize"}),
 }
-"""Kind -> what its component can offer; a component can need these, "old", "old_graph" and "memory"."""
+"""Kind -> what its component can offer; a component can need these, "old", "old_graph" and "memory".
+
+A backbone offers "features" whose number is the same in every step: they can be compared and summed up.
+"""
 NEEDS = frozenset({"old", "old_graph", "memory"}).union(*OFFERS.values())
 
 

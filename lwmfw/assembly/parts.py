@@ -48,6 +48,11 @@ class Assembly:
         """Whether the old model has to run."""
         return self.needs_old_graph or any("old" in part.trait("needs") for part in self.components.values())
 
+    @cached_property
+    def grows(self) -> bool:
+        """Whether the network may grow with the steps."""
+        return any("grow_model" in part.hooks for part in self.components.values())
+
     def only(self, kind: str) -> Attached:
         """The component of a kind of which a recipe has exactly one."""
         return next(part for part in self.components.values() if part.record.kind == kind)

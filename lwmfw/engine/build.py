@@ -13,6 +13,7 @@ from lwmfw.assembly.parts import Assembly
 from lwmfw.errors import UserError, WrongAnswer, describe, one_line
 from lwmfw.model.growing import Model, build_model, check_state
 from lwmfw.model.outputs import Form, checked_features
+from lwmfw.recipe.scenario import Step
 from lwmfw.rng import derive_seed
 
 DeviceName = Literal["auto", "cpu", "cuda"]
@@ -29,7 +30,25 @@ def new_model(assembly: Assembly, channels: int, size: int, device: torch.device
     check_state(Model(backbone, classifier))
     precision = recipe.training.precision
     bf16 = precision == "bf16" or (precision == "auto" and computes_bf16(device))
-    return build_model(backbone, classifier, device, bf16=bf16, form=form)
+    return build_model(backbone, classifier, device, bf16=bf16, form=form, image=(channels, size, size))
+
+
+def grow(assembly: Assembly, model: Model, step: Step) -> None:
+    """Have a model take in the classes of a step: its network by the hook grow_model, then its classifier."""
+    device = model.device
+    if assembly.grows:
+        replacement: nn.Module | None = assembly.hook.grow_model(step=step, model=model, rng=assembly.rng)
+        if replacement is not None:
+            model.backbone = replacement
+        width = model.width
+        model.reshaped(device)
+        if model.width != width and "features" in assembly.only("backbone").trait("offers"):
+            what = (
+                f"offers 'features', and has {model.width} of them after {width}; offer them where all steps have alike"
+            )
+            raise WrongAnswer("backbone", what)
+    model.grow(len(step.new_classes))
+    model.to(device)
 
 
 def _probe(backbone: nn.Module, channels: int, size: int, part: Attached) -> Form:
@@ -68,9 +87,9 @@ def _check_offers(assembly: Assembly, form: Form, classifier: nn.Module) -> None
     for offer in ("maps", "raw_maps", "pooled"):
         if offer in offered and not getattr(form, offer):
             raise WrongAnswer("backbone", f"offers '{offer}', but forward returned none; return them or offer less")
-    similar = callable(getattr(classifier, "similarities", None))
-    if "similarities" in assembly.only("classifier").trait("offers") and not similar:
-        raise WrongAnswer("classifier", "offers 'similarities', but has no such method; define it or offer less")
+    for method in sorted({"similarities", "resize"} & assembly.only("classifier").trait("offers")):
+        if not callable(getattr(classifier, method, None)):
+            raise WrongAnswer("classifier", f"offers '{method}', but has no such method; define it or offer less")
 
 
 def choose_device(name: DeviceName) -> torch.device:

@@ -21,7 +21,7 @@ def evaluate(run: Run, step: Step, train_seconds: float) -> StepResult:
     """The result of a step: accuracies and confusion by read-out, and cost."""
     seen, model, readouts = step.seen_classes, run.model, run.assembly.of_kind("readout")
     images = run.data.test.of_classes(seen)
-    confusion, top5 = _counts(run, readouts, len(seen), images)
+    confusion, top5, aware = _counts(run, step, readouts, images)
     rows = {name: confusion[name].view(len(seen), len(seen)).tolist() for name in readouts}
     finished, order = run.steps[: step.index], run.results.classes_order
     tested = len(images.labels.unique()) == len(seen)
@@ -32,6 +32,7 @@ def evaluate(run: Run, step: Step, train_seconds: float) -> StepResult:
         seen=len(seen),
         accuracy={w: accuracy(rows[w], seen) for w in readouts},
         accuracy_top5={w: top5[w] / len(images) if tested else None for w in readouts},
+        accuracy_task_aware={w: aware[w] / len(images) if tested else None for w in readouts},
         accuracy_by_step={w: [accuracy(rows[w], s.new_classes) for s in finished] for w in readouts},
         confusion=rows,
         parameters=parameter_count(model),
@@ -45,15 +46,19 @@ def evaluate(run: Run, step: Step, train_seconds: float) -> StepResult:
 
 
 def _counts(
-    run: Run, readouts: Mapping[str, Attached], seen: int, images: ImageSet
-) -> tuple[dict[str, Tensor], dict[str, int]]:
-    """Confusion (seen * seen,) and right answers among the best five, by read-out."""
-    scores = {name: part.method("scores") for name, part in readouts.items()}
+    run: Run, step: Step, readouts: Mapping[str, Attached], images: ImageSet
+) -> tuple[dict[str, Tensor], dict[str, int], dict[str, int]]:
+    """Confusion (seen * seen,), right answers among the best five, and right answers where the choice is among the
+    classes of the image's own step, by read-out."""
+    seen, scores = len(step.seen_classes), {name: part.method("scores") for name, part in readouts.items()}
     confusion = {w: torch.zeros(seen**2, dtype=torch.int64, device=run.device) for w in readouts}
-    top5 = {w: torch.zeros((), dtype=torch.int64, device=run.device) for w in readouts}
+    top5, aware = ({w: torch.zeros((), dtype=torch.int64, device=run.device) for w in readouts} for _ in range(2))
+    steps = run.steps[: step.index]
+    step_of = torch.tensor([s.index for s in steps for _ in s.new_classes], device=run.device)
     with evaluating(run.model):
         for batch, labels in run.loader.evaluation_batches(images) if len(images) else ():
             features = run.model(batch).features
+            elsewhere = step_of[labels][:, None] != step_of
             for name, part in readouts.items():
                 found = scores[name](features)
                 if found.shape[1] != seen:
@@ -62,7 +67,9 @@ def _counts(
                 best = found.topk(min(5, seen)).indices
                 confusion[name] += torch.bincount(labels * seen + best[:, 0], minlength=seen**2)
                 top5[name] += (best == labels[:, None]).sum()
-    return confusion, {name: int(count) for name, count in top5.items()}
+                aware[name] += (found.masked_fill(elsewhere, -torch.inf).argmax(1) == labels).sum()
+    right, told = ({name: int(count) for name, count in counts.items()} for counts in (top5, aware))
+    return confusion, right, told
 
 
 def _state(part: Attached) -> dict[str, Any]:

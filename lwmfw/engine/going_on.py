@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from lwmfw.data.loader import Preprocessing
+from lwmfw.engine.build import grow
 from lwmfw.engine.first_step import FirstStep
 from lwmfw.engine.run import Run
 from lwmfw.errors import CheckpointRefused, UserError
@@ -51,8 +52,7 @@ def restore(run: Run, kept: Checkpoint) -> None:
     """Put a run where a checkpoint left it."""
     run.results = kept.results
     for step in run.steps[: len(kept.results.steps)]:
-        run.model.grow(len(step.new_classes))
-    run.model.to(run.device)
+        grow(run.assembly, run.model, step)
     checkpoint.restore(kept, run.model, stateful(run))
 
 

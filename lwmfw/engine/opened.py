@@ -10,7 +10,7 @@ from lwmfw.assembly.assemble import assemble
 from lwmfw.assembly.parts import Assembly
 from lwmfw.data.images import DataSet, ImageFiles, Images, ImageSet
 from lwmfw.data.loader import Preprocessing
-from lwmfw.engine.build import DeviceName, choose_device, new_model
+from lwmfw.engine.build import DeviceName, choose_device, grow, new_model
 from lwmfw.engine.going_on import check_arithmetic, restore
 from lwmfw.engine.origin import finished_steps, preprocessing_of
 from lwmfw.engine.prepare import new_memory, prepare, run_of
@@ -51,7 +51,7 @@ class OpenedRun(RecordedRun):
         with told_in_words(self.assembly, self.path):
             model = new_model(self.assembly, shape.channels, shape.size, torch.device("cpu"))
             for step in finished_steps(results):
-                model.grow(len(step.new_classes))
+                grow(self.assembly, model, step)
         return model
 
     @cached_property

@@ -16,11 +16,11 @@ from lwmfw.recipe.phase import Phase
 
 Groups = Sequence[Mapping[str, Any]]
 """Parameters that have settings of their own, as torch's optimisers take them."""
+Answers = Sequence[tuple[Attached, Groups]]
+"""Components, and the groups of parameters that each wants apart."""
 
 
-def build_optimizer(
-    phase: Phase, model: nn.Module, answers: Sequence[tuple[Attached, Groups]], assembly: Assembly
-) -> Optimizer:
+def build_optimizer(phase: Phase, model: nn.Module, answers: Answers, assembly: Assembly) -> Optimizer:
     """The optimiser of everything that requires gradients.
 
     Args:

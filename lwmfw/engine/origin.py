@@ -199,6 +199,7 @@ def only_readouts(results: Results, names: Sequence[str]) -> Results:
             step,
             accuracy={name: step.accuracy.get(name) for name in names},
             accuracy_top5={name: step.accuracy_top5.get(name) for name in names},
+            accuracy_task_aware={name: step.accuracy_task_aware.get(name) for name in names},
             accuracy_by_step={name: step.accuracy_by_step.get(name, [None] * number) for name in names},
             confusion=of(step.confusion),
             readout_bytes=of(step.readout_bytes),

@@ -11,11 +11,13 @@ from typing import Any, Literal
 import torch
 from torch import Generator, Tensor
 
+from lwmfw.assembly.assemble import other_data
 from lwmfw.assembly.calls import Position, Randomness
 from lwmfw.assembly.parts import Assembly
+from lwmfw.components import DataChoice
 from lwmfw.data.images import DataSet, ImageSet
 from lwmfw.data.loader import EpochShape, Loader
-from lwmfw.engine.build import new_model
+from lwmfw.engine.build import grow, new_model
 from lwmfw.engine.first_step import FirstStep
 from lwmfw.memory.store import Memory
 from lwmfw.model.features import features_of
@@ -40,7 +42,7 @@ class ObjectiveTerm:
 
 FOR_PLUGINS = (
     *("recipe", "steps", "data", "loader", "model", "device", "results", "memory", "directory", "known_steps"),
-    *("position", "remaining_steps", "phases", "quota", "updates", "features", "fresh_model"),
+    *("position", "remaining_steps", "phases", "quota", "updates", "features", "fresh_model", "load_data"),
 )
 """What a plug-in may ask of a run; other members can change without a word."""
 
@@ -170,11 +172,22 @@ class Run:
         finally:
             self._seen = None
 
+    def load_data(self, choice: DataChoice) -> DataSet:
+        """A data set that an option of a component names: as it is loaded, on the CPU, labels as it has them.
+
+        Raises:
+            UserError: it is missing.
+        """
+        data: DataSet = other_data(choice, self.assembly).method("load")()
+        return data
+
     def fresh_model(self, rng: Generator) -> Model:
         """An untrained model with as many classes as the run's; torch's global generator is left alone."""
         images, devices = self.data.train, [self.device] if self.device.type == "cuda" else []
         draw = int(torch.randint(1, 2**62, (), generator=rng))
         with torch.random.fork_rng(devices=devices):
             model = new_model(self.assembly, images.channels, images.size, self.device, draw)
-            model.grow(self.model.classes)
-        return model.to(self.device)
+            for step in self.steps:
+                if step.seen_classes.stop <= self.model.classes:
+                    grow(self.assembly, model, step)
+        return model

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+import torch
 from pluggy import HookCaller
 
 from lwmfw.data.images import ImageSet
@@ -14,13 +15,26 @@ if TYPE_CHECKING:
     from lwmfw.engine.run import Run
 
 
-def choose_data(run: Run, step: Step) -> ImageSet:
-    """The exemplars and new images that a step is trained on; the first one on new data has more of known classes."""
+class StepImages(NamedTuple):
+    """The images that a step is trained on, exemplars first, and the candidates for the memory after it."""
+
+    training: ImageSet
+    candidates: ImageSet
+
+
+def choose_data(run: Run, step: Step) -> StepImages:
+    """The exemplars and new images of a step; the first one on new data has more of known classes."""
     begins = 0 if step.index == run.known_steps + 1 else step.new_classes.start
     new = run.data.train.of_classes(range(begins, step.new_classes.stop))
     data = run.memory.join(new) if run.memory else new
     chosen: ImageSet | None = run.assembly.hook.choose_data(run=run, step=step, data=data, rng=run.rng)
-    return data if chosen is None else chosen
+    if chosen is None:
+        return StepImages(data, data)
+    shown = int((chosen.labels < step.new_classes.start).sum())
+    if run.memory is None or shown == len(run.memory.exemplars):
+        return StepImages(chosen, chosen)
+    there = torch.arange(shown, len(chosen), device=chosen.labels.device)
+    return StepImages(chosen, run.memory.join(chosen.select(there)))
 
 
 def balanced(run: Run, step: Step, images: ImageSet) -> ImageSet:

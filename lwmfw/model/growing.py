@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import cast
 
 import torch
@@ -26,11 +26,18 @@ class Model(nn.Module):
         classes: rows of the classifier.
         bf16: whether the backbone computes in bfloat16.
         form: what the backbone's answers have in common; None: they may be of any.
+        image: shape of an image (C, H, W); None where there is no form.
         batchnorm: what BatchNorm is in training mode, as training.batchnorm of a recipe; "train" outside the phases.
     """
 
     def __init__(
-        self, backbone: nn.Module, classifier: nn.Module, *, bf16: bool = False, form: Form | None = None
+        self,
+        backbone: nn.Module,
+        classifier: nn.Module,
+        *,
+        bf16: bool = False,
+        form: Form | None = None,
+        image: tuple[int, int, int] | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -39,12 +46,18 @@ class Model(nn.Module):
         self.classes = 0
         self.bf16 = bf16
         self.form = form
+        self.image = image
         self.batchnorm = "train"
 
     @property
     def width(self) -> int:
         """How many features the backbone offers."""
         return self.form.width if self.form else 0
+
+    @property
+    def device(self) -> torch.device:
+        """Where its parameters are."""
+        return next((p.device for p in self.parameters()), torch.device("cpu"))
 
     @property
     def stages(self) -> int:
@@ -86,6 +99,49 @@ class Model(nn.Module):
                 self.classifier.grow(classes)  # type: ignore[operator]
             self.classes += classes
 
+    def reshaped(self, device: torch.device | None = None) -> None:
+        """Take in that the backbone has changed its shape: it is asked for its form, the classifier is resized to it.
+
+        Args:
+            device: where the model belongs; None: where it is.
+
+        Raises:
+            WrongAnswer: the backbone does not answer as its kind has to, or the classifier cannot be resized.
+        """
+        _in_channels_last(self.to(device or self.device))
+        if self.form is None or self.image is None:
+            return
+        image, before = torch.zeros(1, *self.image, device=self.device), self.form
+        with evaluating(self.backbone), _answering("backbone", "forward"):
+            self.form = Form.of(checked_features(self.backbone(image), image))
+        if self.form.width == before.width:
+            return
+        if not callable(getattr(self.classifier, "resize", None)):
+            what = f"has {self.form.width} features after {before.width}, to which the classifier cannot be resized"
+            raise WrongAnswer("backbone", f'{what}; let it need "resize"')
+        with _answering("classifier", "resize"):
+            self.classifier.resize(self.form.width)  # type: ignore[operator]
+            self.to(self.device)
+
+    def take_state(self, state: Mapping[str, Tensor]) -> tuple[list[str], list[str]]:
+        """Read a state, of a model that has grown by as many classes.
+
+        A backbone that has other shapes than the state is given the chance to take them on first.
+
+        Returns:
+            The names that are missing, and those that have no place.
+
+        Raises:
+            RuntimeError: parts are of another shape.
+        """
+        body = {n.removeprefix("backbone."): v for n, v in state.items() if n.startswith("backbone.")}
+        own = {name: value.shape for name, value in self.backbone.state_dict().items()}
+        if any(own.get(name, value.shape) != value.shape for name, value in body.items()):
+            self.backbone.load_state_dict(body, strict=False)
+            self.reshaped()
+        missing, unexpected = self.load_state_dict(state, strict=False)
+        return missing, unexpected
+
 
 @contextlib.contextmanager
 def _answering(kind: str, method: str) -> Iterator[None]:
@@ -100,10 +156,16 @@ def _answering(kind: str, method: str) -> Iterator[None]:
 
 
 def build_model(
-    backbone: nn.Module, classifier: nn.Module, device: torch.device, *, bf16: bool, form: Form | None = None
+    backbone: nn.Module,
+    classifier: nn.Module,
+    device: torch.device,
+    *,
+    bf16: bool,
+    form: Form | None = None,
+    image: tuple[int, int, int] | None = None,
 ) -> Model:
     """A model without classes on its device, in the memory format that convolutions are fastest in."""
-    return _in_channels_last(Model(backbone, classifier, bf16=bf16, form=form).to(device))
+    return _in_channels_last(Model(backbone, classifier, bf16=bf16, form=form, image=image).to(device))
 
 
 def _in_channels_last(model: Model) -> Model:

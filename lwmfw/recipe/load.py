@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from lwmfw.components import KINDS, Component, Options
+from lwmfw.components import KINDS, Choice, Component, DataChoice, Options
 from lwmfw.errors import UserError, shown
 from lwmfw.recipe.catalogue import Catalogue, discover
 from lwmfw.recipe.messages import dotted, render
 from lwmfw.recipe.options import as_written, read_options
 from lwmfw.recipe.settings import LISTED, apply, name_of
-from lwmfw.recipe.tables import Choice, Recipe, StepSettings
+from lwmfw.recipe.tables import Recipe, StepSettings
 from lwmfw.recipe.text import Keys, Source, read_source
 
 
@@ -148,24 +148,35 @@ def _check_components(recipe: Recipe, source: Source, catalogue: Catalogue) -> R
     chosen: list[Chosen] = []
     for kind, keys, choice in _choices(recipe):
         try:
-            component = catalogue.find(kind, choice.use)
-        except UserError as error:
-            errors.append(f"{source.place((*keys, 'use'))}: {dotted(keys)}.use: {error}")
-            continue
-        try:
-            options = read_options(component, choice.rest())
+            found = _choose(kind, keys, choice, source, catalogue)
+            named = {key: value for key, value in found.options if isinstance(value, DataChoice)}
+            for key, other in named.items():
+                data = _choose("data", (*keys, key), other, source, catalogue)
+                named[key] = DataChoice(use=other.use, **as_written(data.options))
+            chosen.append(replace(found, options=found.options.model_copy(update=named)) if named else found)
         except UserError as error:
             errors.append(str(error))
-            continue
-        except ValidationError as error:
-            who = f" ({component.name}, from {component.provider})"
-            errors += render(source, keys, who, error, component.options)
-            continue
-        name = getattr(choice, "as_", None) or component.name
-        chosen.append(Chosen(name, component, options, keys))
     if errors:
         raise UserError("\n".join(errors))
     return Resolved(recipe, chosen, source, catalogue)
+
+
+def _choose(kind: str, keys: Keys, choice: Choice, source: Source, catalogue: Catalogue) -> Chosen:
+    """The component that a table at some place names.
+
+    Raises:
+        UserError: there is none of that name, or its options are wrong.
+    """
+    try:
+        component = catalogue.find(kind, choice.use)
+    except UserError as error:
+        raise UserError(f"{source.place((*keys, 'use'))}: {dotted(keys)}.use: {error}") from error
+    try:
+        options = read_options(component, choice.rest())
+    except ValidationError as error:
+        who = f" ({component.name}, from {component.provider})"
+        raise UserError("\n".join(render(source, keys, who, error, component.options))) from error
+    return Chosen(getattr(choice, "as_", None) or component.name, component, options, keys)
 
 
 def _choices(recipe: Recipe) -> Iterator[tuple[str, Keys, Choice]]:

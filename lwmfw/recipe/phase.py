@@ -15,6 +15,8 @@ class Phase:
     Attributes:
         balanced: whether it shows as many images of new classes as the memory will keep, beside the exemplars.
         penalties: whether the penalties' terms are part of its loss.
+        temperature: above 0, what logits are divided by before the classification loss.
+        optional: whether it is passed over, rather than refused, where nothing of the model requires a gradient.
     """
 
     name: str
@@ -30,6 +32,8 @@ class Phase:
     batchnorm: str
     balanced: bool = False
     penalties: bool = True
+    temperature: float = 1.0
+    optional: bool = False
 
     @property
     def main(self) -> bool:

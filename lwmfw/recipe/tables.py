@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from lwmfw.components import Folder, Options
+from lwmfw.components import Choice, Folder, Options
 from lwmfw.recipe.budget import parse_budget
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=100)]
@@ -14,18 +14,6 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 StepSize = Annotated[int, Field(ge=1, le=1_000_000)]
-
-
-class Choice(BaseModel):
-    """A table that names one component; the rest of its keys are the component's options."""
-
-    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
-
-    use: str = Field(min_length=1, max_length=200, description="name of the component, or provider/name")
-
-    def rest(self) -> dict[str, Any]:
-        """The component's own options, not yet validated."""
-        return dict(self.__pydantic_extra__ or {})
 
 
 class ListedChoice(Choice):

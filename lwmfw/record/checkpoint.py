@@ -155,7 +155,7 @@ def restore(checkpoint: Checkpoint, model: Model, components: Mapping[str, Any])
         CheckpointRefused: the model has other parts than the checkpoint.
     """
     try:
-        missing, unexpected = model.load_state_dict(checkpoint.model, strict=False)
+        missing, unexpected = model.take_state(checkpoint.model)
     except RuntimeError as error:  # parts of another shape
         raise CheckpointRefused(f"{checkpoint.path}: does not fit the recipe: {one_line(error)}") from error
     if missing or unexpected:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import mean, stdev
 
 from lwmfw.errors import UserError
@@ -11,39 +11,65 @@ from lwmfw.record.results import Results, told
 
 
 def result_rows(results: Results) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the table a run ends with: accuracy per step and the measures over all of them."""
-    header = ["accuracy", *(f"step {step.step}" for step in results.steps), "average", "last", "forgetting"]
+    """Header and rows of the table a run ends with: the measures over all steps, then the accuracy of each step."""
+    header = ["accuracy", *_MEASURES, *(f"step {step.step}" for step in results.steps)]
     rows = []
     for who in results.last_accuracy:
-        measures = [results.average_incremental_accuracy[who], results.last_accuracy[who], results.forgetting[who]]
-        rows.append([who, *map(told, [*(step.accuracy[who] for step in results.steps), *measures])])
+        measures = [measure(results)[who] for measure in _MEASURES.values()]
+        rows.append([who, *map(told, [*measures, *(step.accuracy[who] for step in results.steps)])])
     return header, rows
 
 
 def comparison_rows(runs: Sequence[RecordedRun]) -> tuple[list[str], list[list[str]]]:
     """Header and rows of a comparison: a row per recipe, variant and classifier, mean and deviation over seeds.
 
-    Runs of one recipe with different settings are variants; their rows name the settings in which they differ. A step's
-    column averages the runs that have finished it.
+    Runs of one recipe with different settings are variants; their rows name the settings in which they differ. Behind
+    the measures of accuracy stands what the last step leaves (bytes of the exemplars; parameters of the model; bytes of
+    model, exemplars and the read-out's state together) and the seconds that all steps were trained. A step's column
+    averages the runs that have finished it.
 
     Raises:
         UserError: two runs have the same recipe, settings and seed.
     """
     longest = max((len(run.results.steps) for run in runs), default=0)
-    header = ["recipe", "classifier", "seeds", *(f"step {n}" for n in range(1, longest + 1))]
-    header += ["average", "last", "forgetting"]
+    header = ["recipe", "classifier", "seeds", *_MEASURES, *_COSTS, *(f"step {n}" for n in range(1, longest + 1))]
     rows = []
     for label, group in _variants(runs).items():
         same = [run.results for run in group]
         for who in dict.fromkeys(who for results in same for who in results.last_accuracy):
-            row = [label, who, str(len(same))]
-            for index in range(longest):
-                row.append(_spread([r.steps[index].accuracy[who] for r in same if index < len(r.steps)]))
-            row.append(_spread([r.average_incremental_accuracy[who] for r in same]))
-            row.append(_spread([r.last_accuracy[who] for r in same]))
-            row.append(_spread([r.forgetting[who] for r in same]))
-            rows.append(row)
+            measures = [_spread([measure(r)[who] for r in same]) for measure in _MEASURES.values()]
+            costs = [cost([r for r in same if r.steps], who) for cost in _COSTS.values()]
+            reached = ([r.steps[index] for r in same if index < len(r.steps)] for index in range(longest))
+            steps = [_spread([step.accuracy[who] for step in finished]) for finished in reached]
+            rows.append([label, who, str(len(same)), *measures, *costs, *steps])
     return header, rows
+
+
+def _memory(runs: Sequence[Results], who: str) -> str:
+    return f"{mean(r.steps[-1].memory_bytes for r in runs) / 1000:.1f} kB"
+
+
+def _parameters(runs: Sequence[Results], who: str) -> str:
+    return f"{mean(r.steps[-1].parameters for r in runs):.0f}"
+
+
+def _total(runs: Sequence[Results], who: str) -> str:
+    last = [r.steps[-1] for r in runs]
+    sizes = [step.model_bytes + step.memory_bytes + step.readout_bytes.get(who, 0) for step in last]
+    return f"{mean(sizes) / 1000:.1f} kB"
+
+
+def _seconds(runs: Sequence[Results], who: str) -> str:
+    return f"{mean(sum(step.train_seconds for step in r.steps) for r in runs):.0f}"
+
+
+_MEASURES: dict[str, Callable[[Results], dict[str, float | None]]] = {
+    "average": lambda results: results.average_incremental_accuracy,
+    "last": lambda results: results.last_accuracy,
+    "forgetting": lambda results: results.forgetting,
+    "task-aware": lambda results: results.task_aware_accuracy,
+}
+_COSTS = {"memory": _memory, "parameters": _parameters, "total": _total, "seconds": _seconds}
 
 
 def _variants(runs: Sequence[RecordedRun]) -> dict[str, list[RecordedRun]]:

@@ -3,6 +3,8 @@
 average incremental accuracy: mean over steps, step 1 included, of the top-1 accuracy on all seen classes.
 forgetting: mean over the steps before the last of (best accuracy on that step's classes at any step before the last,
 minus their accuracy at the end); None with a single step.
+task-aware accuracy: top-1 accuracy on all seen classes where the choice is among the classes of the image's own step,
+as for a method that is told the step; over all steps, that of the last one.
 What could not be measured, as there are no test images of a class, is None and left out of means.
 first-step forgetting: the fall of the accuracy on the first step's classes from that step to the last (Mnemonics,
 Liu et al., CVPR 2020); None with a single step.
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 _OPTIONAL = ("first_step", "sources")
+_MEASURES = (
+    *("average_incremental_accuracy", "last_accuracy", "forgetting", "first_step_forgetting"),
+    "task_aware_accuracy",
+)
 _KNOWN = {"extra": "forbid"}
 """How pydantic reads results: keys of another format are refused."""
 
@@ -46,6 +52,7 @@ class StepResult:
     exemplars: int
     memory_bytes: int
     train_seconds: float
+    accuracy_task_aware: dict[str, float | None] = field(default_factory=dict)
     readout_bytes: dict[str, int] = field(default_factory=dict)
     readouts: dict[str, dict[str, Any]] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
@@ -88,6 +95,11 @@ class Results:
         return {who: forgetting([s.accuracy_by_step[who] for s in self.steps]) for who in self._classifiers()}
 
     @property
+    def task_aware_accuracy(self) -> dict[str, float | None]:
+        """Of the last step, per classifier."""
+        return {who: self.steps[-1].accuracy_task_aware.get(who) for who in self._classifiers()}
+
+    @property
     def first_step_forgetting(self) -> dict[str, float | None]:
         """Likewise."""
         names = self._classifiers()
@@ -101,8 +113,7 @@ class Results:
         names = ["schema", "recipe", "seed", "classes_order", "class_names", "complete", "providers"]
         names += [name for name in _OPTIONAL if getattr(self, name)]
         plain = asdict(self)
-        measures = ("average_incremental_accuracy", "last_accuracy", "forgetting", "first_step_forgetting")
-        return {name: plain[name] for name in (*names, "steps")} | {name: getattr(self, name) for name in measures}
+        return {name: plain[name] for name in (*names, "steps")} | {name: getattr(self, name) for name in _MEASURES}
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Results:

@@ -19,7 +19,7 @@ from lwmfw.assembly.parts import Assembly
 from lwmfw.data.arrange import arrange
 from lwmfw.data.images import DataSet
 from lwmfw.data.loader import Preprocessing
-from lwmfw.engine.build import DeviceName, choose_device, new_model
+from lwmfw.engine.build import DeviceName, choose_device, grow, new_model
 from lwmfw.engine.first_step import FirstStep
 from lwmfw.engine.opened import no_images
 from lwmfw.engine.origin import labels_in, source
@@ -27,7 +27,6 @@ from lwmfw.engine.prepare import providers_of, run_of
 from lwmfw.engine.run import Run
 from lwmfw.engine.telling import told_in_words
 from lwmfw.errors import UserError, shown
-from lwmfw.model.growing import Model
 from lwmfw.recipe import shipped
 from lwmfw.recipe.load import Resolved, load_recipe, override
 from lwmfw.recipe.scenario import Step
@@ -85,7 +84,7 @@ def adopted(wanted: Adoption, out: Path | None, device: DeviceName, tell: Tell) 
     decide = _deciding(given, wanted, bool(loaded.class_names), head is not None)
     resolved = override(given, {"origin": origin, "readouts": decide, "training.first.epochs": 0})
     run = _run(resolved, loaded, names, device)
-    weights = _of_classes(run.model, filled, head, len(names))
+    weights = _of_classes(run, filled, head)
     kept = Checkpoint(wanted.weights, weights, {}, Results(run.recipe.name, run.recipe.seed, [], [], {}), {})
     run.first_step = FirstStep(kept, {"weights": wanted.weights.name, "sha256": sha256})
     with told_in_words(run.assembly, wanted.weights):
@@ -175,10 +174,10 @@ def _run(resolved: Resolved, loaded: DataSet, names: Sequence[str], device: Devi
     return run_of(assembly, choose_device(device), data, [Step(1, classes, classes, 1)], results)
 
 
-def _of_classes(model: Model, backbone: nn.Module, head: Head | None, classes: int) -> dict[str, Tensor]:
-    """The state of a model whose backbone and, if there is one, head are filled."""
-    whole = copy.deepcopy(model).cpu()
-    whole.grow(classes)
+def _of_classes(run: Run, backbone: nn.Module, head: Head | None) -> dict[str, Tensor]:
+    """The state of a run's model whose backbone and, if there is one, head are filled."""
+    whole = copy.deepcopy(run.model).cpu()
+    grow(run.assembly, whole, run.steps[0])
     whole.backbone.load_state_dict(backbone.state_dict())
     if head is not None:
         own = whole.classifier.state_dict()

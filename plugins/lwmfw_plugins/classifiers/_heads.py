@@ -59,9 +59,47 @@ class LinearHead(nn.Module):
         new = self.bias.new_empty(classes).uniform_(-bound, bound)
         self.bias = nn.Parameter(torch.cat([self.bias.detach(), new]))
 
+    def resize(self, features: int) -> None:
+        """Take so many features: columns of the first ones stay, those of new ones are drawn, the others go."""
+        kept = self.weight.detach()[:, :features]
+        bound = 1 / math.sqrt(max(features, 1))
+        columns = kept.new_empty(len(kept), features - kept.shape[1]).uniform_(-bound, bound)
+        self.weight = nn.Parameter(torch.cat([kept, columns], 1))
+
     def forward(self, features: Tensor) -> Tensor:
         """(B, D) -> (B, N)."""
         return linear(features, self.weight, self.bias)
+
+
+class StepHeads(nn.Module):
+    """For every growth, that is for every step, a linear head over the features there were when it came.
+
+    Features that come later are none of an older head's, so that its logits stay what they are while those features do.
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.features = features
+        self.heads = nn.ModuleList()
+
+    def resize(self, features: int) -> None:
+        """Take so many features: heads that come later will see them."""
+        self.features = features
+
+    def grow(self, classes: int) -> None:
+        """Add a head."""
+        head = LinearHead(self.features)
+        head.grow(classes)
+        self.heads.append(head)
+
+    def freeze_old(self) -> None:
+        """Take all heads but the newest out of training."""
+        for old in list(self.heads)[:-1]:
+            old.requires_grad_(False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, D) -> (B, N)."""
+        return torch.cat([head(features[:, : head.weight.shape[1]]) for head in self.heads], 1)  # type: ignore[union-attr, index]
 
 
 class DirectionHead(nn.Module, ABC):

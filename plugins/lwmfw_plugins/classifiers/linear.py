@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 class Linear:
     """A weight vector and a bias per class."""
 
+    offers = frozenset({"rows", "resize"})
+
     def __init__(self, options: Options) -> None:
         pass
 

@@ -31,6 +31,7 @@ class FromSums(ABC):
     """
 
     exact = True
+    needs = frozenset({"features"})
     apart = False  # whether the grams of classes are kept apart
     spares_first_step = True  # features are looked at before a step is trained, and left as they are
 
@@ -41,17 +42,17 @@ class FromSums(ABC):
         self.before: Tensor | None = None
 
     @hookimpl
-    def before_step(self, run: Run, data: ImageSet) -> None:
+    def before_step(self, run: Run, step: Step, data: ImageSet) -> None:
         """Look at the new images as the last step left the backbone: the sums are of such features."""
         if self.transport and self.sums:
-            self.before = new_features(run, data)
+            self.before = new_features(run, step, data)
 
     @hookimpl
     def after_training(self, run: Run, step: Step, data: ImageSet) -> None:
         """Carry the sums over if the backbone has moved, take the new images in, and solve anew."""
         from lwmfw_plugins.readouts._sums import Sums, carried_over
 
-        features = new_features(run, data)
+        features = new_features(run, step, data)
         h, before = self.hidden(features), self.before
         self.before = None
         if before is not None and self.sums and not before.equal(features):
@@ -120,7 +121,7 @@ class FromSums(ABC):
             self.solve(self.sums)
 
 
-def new_features(run: Run, data: ImageSet) -> Tensor:
+def new_features(run: Run, step: Step, data: ImageSet) -> Tensor:
     """The features of a step's images that are no exemplars, which come first, (N, D)."""
-    held = len(run.memory.exemplars) if run.memory else 0
+    held = int((data.labels < step.new_classes.start).sum()) if run.memory else 0
     return run.features(data)[held:]

@@ -35,6 +35,7 @@ def stretched(step, main, **values):
 
 
 WRONG = {
+    "grow_model": [lambda model, **_: model.backbone.state_dict(), lambda step, **_: step],
     "choose_data": [
         lambda data, **_: data.labels,
         lambda data, **_: Images(data.pixels.float(), data.labels),
@@ -59,6 +60,10 @@ WRONG = {
         lambda step, main: stretched(step, main) * 2,
         lambda step, main: stretched(step, main, balanced="yes"),
         lambda step, main: stretched(step, main, penalties=None),
+        lambda step, main: stretched(step, main, optional=1),
+        lambda step, main: stretched(step, main, temperature=0.0),
+        lambda step, main: stretched(step, main, temperature=float("nan")),
+        lambda step, main: stretched(step, main, temperature="hot"),
     ],
     "group_parameters": [
         lambda model, **_: list(model.parameters()),

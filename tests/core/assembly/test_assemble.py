@@ -160,6 +160,7 @@ def test_an_exception_in_any_hook_names_file_hook_and_place(hook, tmp_path):
         tiny_run(recipe, tmp_path)
     place = {
         "before_run": "before the first step",
+        "grow_model": "in step 1",
         "before_step": "in step 1",
         "compute_penalty": "in step 2, epoch 1, batch 1",
         "after_update": "in step 1, epoch 1, batch 1",

@@ -152,13 +152,13 @@ def swapped(data):
 
 
 CHOICES = {
-    "exemplars swapped": (swapped, "left out exemplars or changed their order"),
-    "other pixels": (lambda d: Images(d.pixels ^ 1, d.labels), "left out exemplars or changed their order"),
+    "exemplars swapped": (swapped, "not the step's, twice or in another order"),
+    "other pixels": (lambda d: Images(d.pixels ^ 1, d.labels), "not the step's"),
     "new ones changed": (lambda d: Images(torch.cat([d.pixels[:4], d.pixels[4:] ^ 1]), d.labels), "not the step's"),
     "twice": (lambda d: d.select(torch.tensor([*range(len(d)), len(d) - 1])), "not the step's, twice"),
     "none new": (lambda d: d.select(torch.arange(4)), "left out every new image; leave some"),
-    "grey": (lambda d: Images(d.pixels[:, :1], d.labels), "left out exemplars"),
-    "cropped": (lambda d: Images(d.pixels[:, :, 1:, 1:], d.labels), "left out exemplars"),
+    "grey": (lambda d: Images(d.pixels[:, :1], d.labels), "not the step's"),
+    "cropped": (lambda d: Images(d.pixels[:, :, 1:, 1:], d.labels), "not the step's"),
 }
 
 
@@ -172,6 +172,24 @@ def test_chosen_data_are_exemplars_and_new_images_as_they_are(case, tmp_path):
 
 def test_some_new_images_can_be_left_out(tmp_path):
     assert told("penalty", choosing(lambda d: d.select(torch.arange(len(d) - 2))), tmp_path) == ""
+
+
+def test_an_exemplar_that_is_left_out_is_not_trained_on_and_stays_in_the_memory(tmp_path):
+    trained, held = [], []
+
+    class Leaving(Stranger):
+        @hookimpl
+        def choose_data(self, step, data):
+            return data.select(torch.arange(1, len(data) - 1)) if step.index == 2 else None
+
+        @hookimpl
+        def after_step(self, run, step, data):
+            trained.append(len(data))
+            held.append(run.memory.images())
+
+    assert told("penalty", Leaving, tmp_path) == ""
+    assert trained == [8, 4 + 8 - 2]
+    assert torch.equal(held[1].pixels[:4], held[0].pixels)
 
 
 def adding(change):

@@ -198,13 +198,13 @@ def test_only_penalties_that_say_so_have_terms_in_the_first_step(tmp_path):
 
 def test_each_hook_is_called_in_exactly_one_place():
     core = Path(lwmfw.__file__).parent
-    callers = ("loop.py", "memory/exemplars.py", "engine/run.py", "assembly/parts.py")
+    callers = ("loop.py", "memory/exemplars.py", "engine/build.py", "engine/run.py", "assembly/parts.py")
     called = [
         node.attr
         for path in callers
         for node in ast.walk(ast.parse((core / path).read_text()))
         if isinstance(node, ast.Attribute)
-        if ast.unparse(node.value) in ("hook", "run.assembly.hook", "self.assembly.hook", "self.hook")
+        if ast.unparse(node.value) in ("hook", "run.assembly.hook", "self.assembly.hook", "self.hook", "assembly.hook")
     ]
     assert [called.count(hook) for hook in RUN_HOOKS] == [1] * len(RUN_HOOKS)
 
@@ -271,12 +271,13 @@ def test_results_json_holds_what_the_contract_lists(tmp_path):
     assert list(results) == [
         "schema", "recipe", "seed", "classes_order", "class_names", "complete", "providers", "steps",
         "average_incremental_accuracy", "last_accuracy", "forgetting", "first_step_forgetting",
+        "task_aware_accuracy",
     ]  # fmt: skip
     first, last = results["steps"]
     assert list(last) == [
         "step", "new_classes", "seen", "accuracy", "accuracy_top5", "accuracy_by_step", "confusion", "parameters",
-        "model_bytes", "exemplars", "memory_bytes", "train_seconds", "readout_bytes", "readouts",
-        "extra",
+        "model_bytes", "exemplars", "memory_bytes", "train_seconds", "accuracy_task_aware", "readout_bytes",
+        "readouts", "extra",
     ]  # fmt: skip
     assert results["complete"] is True
     assert results["classes_order"] == first["new_classes"] + last["new_classes"]

@@ -193,6 +193,10 @@ def test_one_run_twice_is_no_second_seed():
         comparison_rows(named(results_of([[0.5]]), results_of([[0.5]])))
 
 
+MEASURED = ["recipe", "classifier", "seeds", "average", "last", "forgetting", "task-aware"]
+COSTS = ["memory", "parameters", "total", "seconds"]
+
+
 def test_a_comparison_averages_over_seeds():
     runs = [
         results_of([[0.8], [0.4, 0.6]], seed=1),  # average (0.8 + 0.5) / 2 = 0.65, last 0.5, forgetting 0.4
@@ -200,11 +204,26 @@ def test_a_comparison_averages_over_seeds():
         results_of([[0.5], [0.5, 0.5]], recipe="other", complete=False),
     ]
     header, rows = comparison_rows(named(*runs))
-    assert header == ["recipe", "classifier", "seeds", "step 1", "step 2", "average", "last", "forgetting"]
-    # the deviation of two values is their distance over the root of 2: 0.2, 0.1, 0.05, 0.1, 0.2
-    spread = ["0.700 ± 0.141", "0.550 ± 0.071", "0.625 ± 0.035", "0.550 ± 0.071", "0.300 ± 0.141"]
-    assert rows[0] == ["lwm", "cnn", "2", *spread]
-    assert rows[1] == ["other (unfinished)", "cnn", "1", "0.500", "0.500", "0.500", "0.500", "0.000"]
+    assert header == [*MEASURED, *COSTS, "step 1", "step 2"]
+    # the deviation of two values is their distance over the root of 2: 0.05, 0.1, 0.2, 0.2, 0.1
+    measures, steps = ["0.625 ± 0.035", "0.550 ± 0.071", "0.300 ± 0.141", ""], ["0.700 ± 0.141", "0.550 ± 0.071"]
+    assert [*rows[0][:7], *rows[0][11:]] == ["lwm", "cnn", "2", *measures, *steps]
+    assert rows[1][:7] == ["other (unfinished)", "cnn", "1", "0.500", "0.500", "0.000", ""]
+
+
+def test_a_comparison_says_what_each_costs_at_the_end():
+    runs = [results_of([[0.8], [0.4, 0.6]], seed=seed) for seed in (1, 2)]
+    for run, seconds in zip(runs, (1.5, 2.5), strict=True):
+        for step in run.steps:
+            step.train_seconds, step.readout_bytes, step.memory_bytes = seconds, {"cnn": 500}, 2000
+            step.accuracy_task_aware = {"cnn": 0.9}
+        run.steps[-1].parameters, run.steps[-1].model_bytes = 1000, 4000
+    header, (row,) = comparison_rows(named(*runs))
+    told = dict(zip(header, row, strict=True))
+    assert {name: told[name] for name in COSTS} == {
+        "memory": "2.0 kB", "parameters": "1000", "total": "6.5 kB", "seconds": "4",
+    }  # fmt: skip
+    assert told["task-aware"] == "0.900 ± 0.000"
 
 
 def test_a_comparison_has_a_row_for_each_classifier():
@@ -214,15 +233,15 @@ def test_a_comparison_has_a_row_for_each_classifier():
 
 def test_a_comparison_without_forgetting_leaves_its_place_empty():
     _, rows = comparison_rows(named(results_of([[0.5]])))
-    assert rows == [["lwm", "cnn", "1", "0.500", "0.500", "0.500", ""]]
-    assert comparison_rows([]) == (["recipe", "classifier", "seeds", "average", "last", "forgetting"], [])
+    assert rows[0][:6] == ["lwm", "cnn", "1", "0.500", "0.500", ""]
+    assert comparison_rows([]) == ([*MEASURED, *COSTS], [])
 
 
 def test_the_table_of_a_run_has_its_steps_and_measures():
     header, rows = result_rows(results_of(THREE))
-    assert header == ["accuracy", "step 1", "step 2", "step 3", "average", "last", "forgetting"]
-    assert rows == [["cnn", "0.900", "0.700", "0.700", "0.767", "0.700", "0.250"]]
-    assert result_rows(results_of([[0.9]]))[1] == [["cnn", "0.900", "0.900", "0.900", ""]]
+    assert header == ["accuracy", "average", "last", "forgetting", "task-aware", "step 1", "step 2", "step 3"]
+    assert rows == [["cnn", "0.767", "0.700", "0.250", "", "0.900", "0.700", "0.700"]]
+    assert result_rows(results_of([[0.9]]))[1] == [["cnn", "0.900", "0.900", "", "", "0.900"]]
 
 
 # terms

@@ -131,7 +131,8 @@ def group_parameters(step: Step, phase: Phase, model: Model, rng: Generator) -> 
     """A phase begins; its optimiser is built next, from what requires gradients then.
 
     Whether a parameter requires gradients can be changed here for this phase: afterwards it is as it was before. A
-    growing network may change its shape here too; whoever does it calls `model.reshaped()`.
+    growing network may change its shape here too; whoever does it calls `model.reshaped()`. Parameters that it makes
+    anew learn afterwards.
 
     Args:
         step: the current step.

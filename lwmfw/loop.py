@@ -98,8 +98,8 @@ def train_phase(run: Run, step: Step, phase: Phase, images: ImageSet, old: Model
     groups = hook.group_parameters(step=step, phase=phase, model=model, rng=run.rng)
     if not phase.optional or any(p.requires_grad for p in model.parameters()):
         train_epochs(run, step, phase, images, old, groups)
-    for parameter, required in trainable.items():
-        parameter.requires_grad_(required)
+    for parameter in model.parameters():  # one that a network has made anew in the phase learns
+        parameter.requires_grad_(trainable.get(parameter, True))
     model.batchnorm = "train"
     model.train()
 

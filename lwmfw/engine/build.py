@@ -11,8 +11,8 @@ from torch import nn
 from lwmfw.assembly.calls import Attached
 from lwmfw.assembly.parts import Assembly
 from lwmfw.errors import UserError, WrongAnswer, describe, one_line
-from lwmfw.model.growing import Model, build_model, check_state
-from lwmfw.model.outputs import Form, checked_features
+from lwmfw.model.growing import Model, build_model, check_state, probed
+from lwmfw.model.outputs import Form
 from lwmfw.recipe.scenario import Step
 from lwmfw.rng import derive_seed
 
@@ -59,11 +59,9 @@ def _probe(backbone: nn.Module, channels: int, size: int, part: Attached) -> For
         WrongAnswer: it does not answer as a backbone has to.
         RunFailed: it fails otherwise.
     """
-    training, who = backbone.training, f"{part.provider}: {part.name}"
-    images = torch.zeros(1, channels, size, size)
+    who = f"{part.provider}: {part.name}"
     try:
-        with torch.no_grad():
-            body = checked_features(backbone.eval()(images), images)
+        return probed(backbone, torch.zeros(1, channels, size, size))
     except (RuntimeError, ValueError, AssertionError) as error:
         raise UserError(
             f"{who} cannot take images of {channels}x{size}x{size} ({one_line(error)}); "
@@ -73,8 +71,6 @@ def _probe(backbone: nn.Module, channels: int, size: int, part: Attached) -> For
         raise
     except (Exception, SystemExit) as error:
         raise part.failure(f"{who} raised {describe(error)} from forward") from error
-    backbone.train(training)
-    return Form.of(body)
 
 
 def _check_offers(assembly: Assembly, form: Form, classifier: nn.Module) -> None:

@@ -111,9 +111,9 @@ class Model(nn.Module):
         _in_channels_last(self.to(device or self.device))
         if self.form is None or self.image is None:
             return
-        image, before = torch.zeros(1, *self.image, device=self.device), self.form
-        with evaluating(self.backbone), _answering("backbone", "forward"):
-            self.form = Form.of(checked_features(self.backbone(image), image))
+        before = self.form
+        with _answering("backbone", "forward"):
+            self.form = probed(self.backbone, torch.zeros(1, *self.image, device=self.device))
         if self.form.width == before.width:
             return
         if not callable(getattr(self.classifier, "resize", None)):
@@ -260,6 +260,17 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             yield
     finally:
         model.train(training)
+
+
+def probed(backbone: nn.Module, images: Tensor) -> Form:
+    """What the answers of a backbone have in common, found by asking it once in evaluation mode.
+
+    Raises:
+        WrongAnswer: it does not answer as a backbone has to.
+        Exception: of any kind, as the backbone does.
+    """
+    with evaluating(backbone):
+        return Form.of(checked_features(backbone(images), images))
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ from lwmfw.testing.checks import (
     check_selector,
 )
 from lwmfw.testing.examination import check
+from lwmfw.testing.growth import check_growth
 from lwmfw.testing.tiny import TINY, Pair, TinyRun, outputs_pair, penalty_terms, tiny_recipe, tiny_run
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "check_classifier",
     "check_codec",
     "check_data",
+    "check_growth",
     "check_objective",
     "check_observer",
     "check_options",

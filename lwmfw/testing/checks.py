@@ -134,8 +134,15 @@ def check_classifier(component: Any) -> None:
     assert after.shape == (5, 5), "grow adds classes"
     _equal(after[:, :3], before, "old classes keep their logits when new ones come")
     assert all(p.requires_grad for p in head.parameters()), "rows are trainable after growing"
-    if "similarities" in trait(component, "offers"):
+    offers = trait(component, "offers")
+    if "similarities" in offers:
         assert head.similarities(features).shape == (5, 5), "similarities are (B, classes)"
+    if "rows" in offers:
+        _equal(features @ head.weight.T + head.bias, after, "logits are W f + b, with rows W and b")
+    if "resize" in offers:
+        head.resize(8)
+        head.grow(1)
+        assert head(torch.randn(5, 8)).shape == (5, 6), "a resized head takes as many features"
 
 
 def check_objective(component: Any) -> None:

@@ -12,6 +12,7 @@ from lwmfw.assembly.contract import unknown_need
 from lwmfw.components import Component, Options
 from lwmfw.errors import LwmfwError
 from lwmfw.testing import checks
+from lwmfw.testing.growth import check_growth
 from lwmfw.testing.tiny import provided
 
 
@@ -38,7 +39,7 @@ def check(record: Component, given: Mapping[str, Any] | None = None, /, **option
 
 
 def _examine(record: Component, options: Options, given: Mapping[str, Any]) -> None:
-    instance, traits, _ = build(record, options)
+    instance, traits, hooks = build(record, options)
     unknown = [fault for need in sorted(traits["needs"]) if (fault := unknown_need(need))]
     assert not unknown, f"{record.provider}: {record.name} needs {unknown[0]}"
     if record.kind == "penalty":
@@ -49,3 +50,5 @@ def _examine(record: Component, options: Options, given: Mapping[str, Any]) -> N
     else:
         of_its_kind: Callable[..., None] = getattr(checks, f"check_{record.kind}")
         of_its_kind(instance, **given)
+    if "grow_model" in hooks and record.kind == "backbone":
+        check_growth(instance, **given)

@@ -146,16 +146,21 @@ class _Body(nn.Module):
         return Features(second.mean((2, 3)), [first, second], [raw_first, raw_second], second)
 
 
-class _Head(nn.Module):
-    """A linear classifier for 6 features that grows."""
+class Head(nn.Module):
+    """A linear classifier that grows and is resized."""
 
-    def __init__(self) -> None:
+    def __init__(self, features: int = 6) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(0, 6))
+        self.weight = nn.Parameter(torch.empty(0, features))
 
     def grow(self, classes: int) -> None:
-        new = torch.randn(classes, 6, dtype=self.weight.dtype)
+        new = torch.randn(classes, self.weight.shape[1], dtype=self.weight.dtype)
         self.weight = nn.Parameter(torch.cat([self.weight.detach(), new]))
+
+    def resize(self, features: int) -> None:
+        kept = self.weight.detach()[:, :features]
+        new = torch.randn(len(kept), features - kept.shape[1], dtype=kept.dtype)
+        self.weight = nn.Parameter(torch.cat([kept, new], 1))
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         return features @ self.weight.T
@@ -197,7 +202,7 @@ def outputs_pair(seed: int = 0, *, head: nn.Module | None = None, equal: bool = 
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = build_model(_Body(), head or _Head(), torch.device("cpu"), bf16=False)
+        model = build_model(_Body(), head or Head(), torch.device("cpu"), bf16=False)
         model.grow(2)
         model.double()
         for module in model.modules():

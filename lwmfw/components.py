@@ -162,7 +162,10 @@ TRAITS = {
             "what the softmax of its scores is; empty: its scores are no probabilities",
         ),
         Trait("spares_first_step", (), *_FLAG, "its hooks change nothing of the first step's training"),
-        Trait("acts_first", ("penalty",), *_FLAG, "its terms count in the first step too, where there is no old model"),
+        Trait(
+            *("acts_first", ("backbone", "penalty"), *_FLAG),
+            "its terms count in the first step too, where there is no old model",
+        ),
         Trait("state", (), "method", callable, None, "returns what checkpoints keep: tensors and plain values by name"),
         Trait("restore", (), "method", callable, None, "takes back what `state` returned"),
     )

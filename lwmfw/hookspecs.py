@@ -184,6 +184,8 @@ def after_update(step: Step, batch: Batch, model: Model, rng: Generator) -> None
 def after_epoch(run: Run, step: Step, epoch: int, means: Mapping[str, float], rng: Generator) -> None:
     """An epoch has ended.
 
+    After a phase's last one a growing network may change its shape; whoever does it calls `run.model.reshaped()`.
+
     Args:
         run: the run; `run.position.phase` is the phase's name.
         step: the current step.

@@ -2,7 +2,8 @@
 
 After a step's main phase new classes have had ten times the images of old ones. EEIL (Castro et al., ECCV 2018), UCIR's
 "class-balance fine-tuning" and PODNet's published code end a step with some epochs on exemplars, those of the new
-classes included. PODNet: the classifier alone, penalties on; UCIR: everything, cross-entropy alone.
+classes included. PODNet: the classifier alone, penalties on; UCIR: everything, cross-entropy alone; DER (Yan et al.,
+CVPR 2021, section 3.4): the classifier alone and drawn anew, cross-entropy alone at a temperature.
 """
 
 from __future__ import annotations
@@ -14,7 +15,19 @@ from typing import TYPE_CHECKING, Literal
 from lwmfw import Component, ExtraPhase, Field, Options, hookimpl
 
 if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
     from lwmfw import Model, Phase, Step
+
+
+def draw_anew(weight: Tensor, bias: Tensor, rng: Generator) -> None:
+    """Draw the rows of a classifier, (N, D) and (N,), as torch draws those of a linear layer."""
+    import torch
+
+    bound = weight.shape[1] ** -0.5
+    with torch.no_grad():
+        for part in (weight, bias):
+            part.copy_(torch.empty(part.shape).uniform_(-bound, bound, generator=rng))
 
 
 class BalancedOptions(Options):
@@ -25,6 +38,10 @@ class BalancedOptions(Options):
     schedule: Literal["cosine", "steps", "constant"] = Field("constant", description="as training.schedule")
     trains: Literal["classifier", "all"] = Field("classifier", description="what learns")
     penalties: bool = Field(True, description="whether the penalties' terms stay part of the loss")
+    fresh: bool = Field(False, description="whether the classifier is drawn anew first, rows of old classes too (DER)")
+    temperature: float = Field(
+        1.0, gt=0, le=1000, description="what logits are divided by in the classification loss; DER on CIFAR-100: 5"
+    )
 
 
 class Balanced:
@@ -35,6 +52,8 @@ class Balanced:
 
     def __init__(self, options: BalancedOptions) -> None:
         self.options = options
+        if options.fresh:
+            self.needs |= {"rows"}
 
     @hookimpl
     def plan_phases(self, step: Step, main: Phase, name: str) -> list[Phase] | None:
@@ -44,15 +63,19 @@ class Balanced:
         changed = {
             "name": name,
             "balanced": True,
-            **self.options.model_dump(include={"epochs", "lr", "schedule", "penalties"}),
+            **self.options.model_dump(include={"epochs", "lr", "schedule", "penalties", "temperature"}),
         }
         return [replace(main, **changed)]
 
     @hookimpl
-    def group_parameters(self, phase: Phase, model: Model, name: str) -> None:
-        """Keep the backbone as it is."""
-        if phase.name == name and self.options.trains == "classifier":
+    def group_parameters(self, phase: Phase, model: Model, name: str, rng: Generator) -> None:
+        """Keep the backbone as it is, and draw the classifier anew."""
+        if phase.name != name:
+            return
+        if self.options.trains == "classifier":
             model.backbone.requires_grad_(False)
+        if self.options.fresh:
+            draw_anew(model.classifier.weight, model.classifier.bias, rng)  # type: ignore[arg-type]
 
 
 @hookimpl

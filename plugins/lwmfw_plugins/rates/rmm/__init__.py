@@ -1,0 +1,128 @@
+"""rmm: exemplars in the place of new images, as a policy says (RMM, Liu et al., NeurIPS 2021).
+
+Two actions for each step t from the second one on. Level 1: the share m_t of the step's n_t new images is given up for
+exemplars,
+
+    exemplars  M_t = M + m_t n_t        new images  (1 - m_t) n_t
+
+so that the step is trained on M + n_t images at most, as it would be without. M is the recipe's budget: here it bounds
+exemplars and a step's new images together, and the exemplars alone exceed it, which memory_bytes in results.json shows.
+Level 2: a class whose loss is below the median has (1 + c_t) times an even quota, one whose loss is above it (1 - c_t).
+
+Loss and median are as PyCIL codes them: the loss is the mean cross-entropy of a class's images. Choices of ours: all
+classes are weighed, where PyCIL weighs a step's new ones alone; one number m_t both adds exemplars and takes new
+images, where PyCIL reads the second from the next place of its list; what is given up is drawn without repetition,
+where PyCIL draws what stays with it; rounding keeps the total, and one image and one exemplar of each class. Where
+nothing comes any more, the budget is shared out evenly. README.md says where policies come from.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Literal, Self
+
+from pydantic import model_validator
+
+from lwmfw import Component, Field, Options, Rate, hookimpl
+from lwmfw_plugins.rates.rmm._policy import (
+    POLICIES,
+    Policy,
+    action,
+    class_losses,
+    class_weights,
+    given_up,
+    left_after,
+    shared_out,
+)
+
+if TYPE_CHECKING:
+    from torch import Generator
+
+    from lwmfw import Budget, ImageSet, Model, Run, Step
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class RmmOptions(Options):
+    """Options of rmm."""
+
+    policy: Literal["icarl", "foster", "listed"] = Field(
+        "icarl",
+        description="icarl, foster: PyCIL's lists for CIFAR-100, 50 + 5 x 10, with that method; listed: the two below",
+    )
+    give_up: list[Share] = Field(
+        [],
+        max_length=100_000,
+        description="m: share of the new images of step 2, 3, ... given up for exemplars; the last one holds on",
+    )
+    favour: list[Share] = Field(
+        [],
+        max_length=100_000,
+        description="c: share of an even quota that moves from classes of high to classes of low loss, among exemplars "
+        "for step 2, 3, ...; the last one holds on; empty: none moves",
+    )
+
+    @model_validator(mode="after")
+    def _lists_are_listed(self) -> Self:
+        if self.policy == "listed" and not self.give_up:
+            raise ValueError('input should have give_up beside policy = "listed"; list the shares of step 2, 3, ...')
+        if self.policy != "listed" and (self.give_up or self.favour):
+            raise ValueError(f'input should have no lists beside policy = "{self.policy}"; set policy = "listed"')
+        return self
+
+
+class Rmm:
+    """Exemplars in the place of new images, more of classes that are known well (RMM): a step's images are no more."""
+
+    grows = True
+    spares_first_step = True
+
+    def __init__(self, options: RmmOptions) -> None:
+        listed = Policy(options.give_up, options.favour or [0.0])
+        self.policy = POLICIES.get(options.policy, listed)
+        self.losses: tuple[int, list[float]] | None = None
+
+    @hookimpl
+    def before_memory(self, run: Run, step: Step, model: Model, candidates: ImageSet) -> None:
+        """The loss of each class, by which its exemplars for the coming step are weighed."""
+        from lwmfw import evaluating
+
+        if action(self.policy.favour, step.index + 1) and step.index < len(run.steps):
+            features = run.features(candidates)
+            with evaluating(model):
+                self.losses = step.index, class_losses(model.classifier(features), candidates.labels)
+
+    @hookimpl
+    def allocate_memory(self, run: Run, step: Step, budget: Budget, classes: range, cost: float) -> dict[int, int]:
+        """The exemplars for the coming step: M and what it gives up, evenly until losses are known."""
+        total = budget.total(len(classes), cost)
+        if total is None:
+            return dict.fromkeys(classes, sys.maxsize)
+        weights, share = [1.0] * len(classes), action(self.policy.give_up, step.index + 1)
+        for coming in run.steps[step.index : step.index + 1]:
+            counts = (len(run.data.train.of_classes(range(label, label + 1))) for label in coming.new_classes)
+            total += sum(given_up(count, share) for count in counts)
+        if self.losses and self.losses[0] == step.index:
+            weights = class_weights(self.losses[1], action(self.policy.favour, step.index + 1))
+        return dict(zip(classes, shared_out(total, weights), strict=True))
+
+    @hookimpl
+    def choose_data(self, run: Run, step: Step, data: ImageSet, rng: Generator) -> ImageSet | None:
+        """The exemplars, and of every new class the images that are not given up."""
+        share = action(self.policy.give_up, step.index)
+        if not share or run.memory is None or run.memory.budget.kind == "all":
+            return None
+        left = left_after(data.labels.cpu(), step.new_classes, share, rng)
+        return data.select(left.to(data.labels.device))
+
+    @hookimpl
+    def after_step(self) -> None:
+        """Forget the losses: what is planned next is planned as in a run that is resumed here."""
+        self.losses = None
+
+
+@hookimpl
+def register_components() -> Iterator[Component]:
+    """The component of this file."""
+    yield Rate("rmm", Rmm, RmmOptions)

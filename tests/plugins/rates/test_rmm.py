@@ -1,0 +1,369 @@
+"""rmm: shares and quotas against what they are to be, runs that keep their number of images, the search of a policy."""
+
+import json
+import math
+import sys
+import tomllib
+from itertools import product
+from statistics import median
+
+import pytest
+import torch
+from helpers.runs import THREE_STEPS, interrupted
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lwmfw import Observer, UserError, evaluating, hookimpl
+from lwmfw.testing import tiny_recipe, tiny_run
+from lwmfw_plugins.rates.rmm._policy import (
+    POLICIES,
+    action,
+    class_losses,
+    class_weights,
+    given_up,
+    left_after,
+    shared_out,
+)
+from lwmfw_plugins.rates.rmm._search import MOST, best_of, climb, moved, policy_of
+from lwmfw_plugins.rates.rmm._trials import rate_line, rate_table, task_of
+
+SHARES = st.floats(0, 1, exclude_max=True)
+OWN = {"use": "rmm", "policy": "listed", "give_up": [0.5, 0.25], "favour": [0.4]}
+
+
+def recipe(rate=OWN, budget="12 exemplars"):
+    memory = {"budget": budget, "select": {"use": "herding"}, "rate": rate}
+    return THREE_STEPS | {"objective": {"use": "cross_entropy", "over": "seen"}, "memory": memory}
+
+
+# arithmetic
+
+
+def test_the_shipped_lists_are_those_of_pycil():
+    assert POLICIES["icarl"] == ([0.8, 0.8, 0.6, 0.6, 0.6, 0.6], [0, 0, 0.1, 0.1, 0.1, 0])
+    assert POLICIES["foster"] == ([0.3, 0.3, 0.3, 0.4, 0.4, 0.4], [0, 0, 0.1, 0.1, 0.1, 0])
+
+
+def test_the_first_step_has_no_action_and_the_last_one_holds_on():
+    assert [action([0.5, 0.2], step) for step in (1, 2, 3, 4)] == [0.0, 0.5, 0.2, 0.2]
+
+
+@given(images=st.integers(0, 10_000), share=SHARES)
+def test_an_image_stays_whatever_is_given_up(images, share):
+    count = given_up(images, share)
+    assert 0 <= count <= max(0, images - 1)
+    assert count in (images - 1, 0) or abs(count - share * images) <= 0.5
+
+
+@given(counts=st.lists(st.integers(1, 20), min_size=3, max_size=6), share=SHARES, seed=st.integers(0, 1000))
+def test_what_is_given_up_is_drawn_from_new_classes_without_repetition(counts, share, seed):
+    labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    new = range(2, len(counts))
+    left = left_after(labels, new, share, torch.Generator().manual_seed(seed))
+    assert left.tolist() == sorted(set(left.tolist()))
+    expected = [n - given_up(n, share) if label in new else n for label, n in enumerate(counts)]
+    assert labels[left].bincount().tolist() == expected
+
+
+def test_other_draws_leave_other_images():
+    labels = torch.zeros(50, dtype=torch.int64)
+    first, again, other = (
+        left_after(labels, range(1), 0.5, torch.Generator().manual_seed(seed)).tolist() for seed in (0, 0, 1)
+    )
+    assert first == again != other
+
+
+@given(total=st.integers(0, 3000), losses=st.lists(st.floats(0, 9), min_size=1, max_size=30), favour=SHARES)
+def test_quotas_add_up_to_the_total_and_are_the_shares_to_within_rounding(total, losses, favour):
+    weights = class_weights(losses, favour)
+    quotas = shared_out(total, weights)
+    assert sum(quotas) == total
+    each = int(total >= len(weights))
+    for quota, weight in zip(quotas, weights, strict=True):
+        assert quota >= each
+        assert abs(quota - each - (total - each * len(weights)) * weight / sum(weights)) < 1 + 1e-9
+
+
+@given(losses=st.lists(st.floats(0, 9) | st.just(math.nan), min_size=1, max_size=12), favour=SHARES)
+def test_classes_below_the_median_loss_are_favoured(losses, favour):
+    known = [loss for loss in losses if loss == loss]
+    for loss, weight in zip(losses, class_weights(losses, favour), strict=True):
+        if loss != loss or loss == median(known):
+            assert weight == 1
+        else:
+            assert weight == (1 + favour if loss < median(known) else 1 - favour)
+
+
+def test_quotas_of_an_example_by_hand():
+    # 500 for five classes, one each: 495 in shares of 1.1, 0.9, 1, 1.1, 0.9
+    assert shared_out(500, class_weights([0.1, 0.9, 0.5, 0.2, 0.8], 0.1)) == [110, 90, 100, 110, 90]
+    assert shared_out(7, [1.0, 1.0, 1.0]) == [3, 2, 2]
+    assert shared_out(2, [1.0, 1.5, 0.5]) == [1, 1, 0]
+
+
+def test_a_class_has_the_mean_cross_entropy_of_its_images():
+    logits, labels = torch.randn(7, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([2, 0, 0, 3, 2, 2, 0])
+    found = class_losses(logits, labels)
+    for label in (0, 2, 3):
+        rows = [row for row, of in zip(logits.double().tolist(), labels.tolist(), strict=True) if of == label]
+        expected = [math.log(sum(map(math.exp, row))) - row[label] for row in rows]
+        assert found[label] == pytest.approx(sum(expected) / len(expected), abs=1e-6)
+    assert math.isnan(found[1])
+
+
+# runs
+
+
+class Watch:
+    """Notes which images a step is trained on, each class's loss before exemplars are selected, and what is kept."""
+
+    seen: dict[int, list[int]]
+
+    def __init__(self, options):
+        Watch.seen, Watch.losses, Watch.kept, Watch.planned = {}, {}, {}, {}
+
+    @hookimpl
+    def before_step(self, run, step, data):
+        Watch.seen[step.index] = data.labels.bincount().tolist()
+        Watch.planned[step.index] = [[*run.quota(s, cost=192.0).values()] for s in run.steps]
+
+    @hookimpl
+    def before_memory(self, run, step, model, candidates):
+        with evaluating(model):
+            logits = model.classifier(run.features(candidates))
+        Watch.losses[step.index] = class_losses(logits, candidates.labels)
+
+    @hookimpl
+    def after_step(self, run, step):
+        Watch.kept[step.index] = run.memory.labels.bincount().tolist()
+
+
+def watched(rate, folder, budget="12 exemplars"):
+    components = [Observer("watch", Watch)]
+    return tiny_run(recipe(rate, budget) | {"observers": [{"use": "watch"}]}, folder, components=components)
+
+
+def test_exemplars_and_new_images_are_as_many_as_without(tmp_path):
+    result = watched(OWN | {"favour": [0.0]}, tmp_path)
+    # 12 and half of 32, 12 and a quarter of 32, 12 as nothing comes
+    assert [step.exemplars for step in result.results.steps] == [28, 20, 12]
+    assert Watch.seen == {1: [16, 16], 2: [14, 14, 8, 8], 3: [5, 5, 5, 5, 12, 12]}
+    assert [sum(Watch.seen[step]) for step in (2, 3)] == [12 + 32] * 2
+
+
+def test_classes_that_are_known_well_have_more_exemplars(tmp_path):
+    watched(OWN | {"give_up": [0.25]}, tmp_path)
+    for step, total in ((1, 20), (2, 20)):
+        weights = class_weights(Watch.losses[step], 0.4)
+        quotas = shared_out(total, weights)
+        held = [*(Watch.kept[step - 1] if step > 1 else []), 16, 16]  # a class has no more than there is of it
+        assert Watch.kept[step] == [min(quota, there) for quota, there in zip(quotas, held, strict=False)]
+    low, high = sorted(range(2), key=Watch.losses[1].__getitem__)
+    assert Watch.kept[1][low] > Watch.kept[1][high]
+    assert Watch.planned == {step: [[10] * 2, [5] * 4, [2] * 6] for step in (1, 2, 3)}  # a plan knows no losses
+    assert Watch.kept[3] == [min(2, there) for there in [*Watch.kept[2], 12, 12]]
+
+
+@pytest.mark.parametrize(("budget", "exemplars"), [("2 per class", [20, 16, 12]), ("all", [32, 64, 96])])
+def test_budgets_of_another_kind(budget, exemplars, tmp_path):
+    result = watched(OWN | {"favour": [0.0]}, tmp_path, budget)
+    assert [step.exemplars for step in result.results.steps] == exemplars
+    assert sum(Watch.seen[2]) == (4 + 32 if budget != "all" else 64)
+
+
+def test_a_budget_in_bytes_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"memory\.rate: rmm keeps more than the budget says, and a budget in bytes"):
+        tiny_run(recipe(budget="6 kB"), tmp_path)
+
+
+def test_it_resumes_to_the_same_bits(tmp_path):
+    for name in ("whole", "halves"):
+        (tmp_path / name).mkdir()
+    whole = tiny_run(recipe() | {"observers": []}, tmp_path / "whole")
+    halves = interrupted(tmp_path / "halves", recipe(), 2)
+    for one, other in zip(whole.results.steps, halves.results.steps, strict=True):
+        assert (one.confusion, one.exemplars, one.memory_bytes) == (
+            other.confusion,
+            other.exemplars,
+            other.memory_bytes,
+        )
+    assert whole.run.memory.exemplars == halves.run.memory.exemplars
+    for one, other in zip(whole.run.model.parameters(), halves.run.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"policy": "listed"},
+            "input should have give_up beside policy = \"listed\", got {'policy': 'listed'}; "
+            "list the shares of step 2, 3, ...",
+        ),
+        (
+            {"give_up": [0.5]},
+            'input should have no lists beside policy = "icarl", got {\'give_up\': [0.5]}; set policy = "listed"',
+        ),
+        (
+            {"policy": "foster", "favour": [0.1]},
+            "input should have no lists beside policy = \"foster\", got {'policy': 'foster', 'favour': [0.1]}; "
+            'set policy = "listed"',
+        ),
+    ],
+)
+def test_what_contradicts_itself_is_refused(options, message, tmp_path):
+    with pytest.raises(UserError) as error:
+        tiny_run(recipe({"use": "rmm"} | options), tmp_path)
+    assert str(error.value).endswith(f": memory.rate (rmm, from lwmfw 0.1.0): {message}")
+    assert "\n" not in str(error.value)
+
+
+# the search
+
+
+def hill(top):
+    """A reward that is largest at a policy, and the list of those it was asked of."""
+    asked = []
+
+    def reward(tenths):
+        asked.append(tenths)
+        return -float(sum((t - best) ** 2 for t, best in zip(tenths, top, strict=True)))
+
+    return reward, asked
+
+
+@given(top=st.tuples(*[st.integers(0, most) for most in MOST for _ in range(2)]))
+def test_a_hill_is_climbed_to_its_top(top):
+    reward, asked = hill(top)
+    tried = climb(reward, 2, 10_000)
+    assert best_of(tried) == top
+    assert asked == list(tried)
+    assert len(asked) == len(set(asked)) < 150  # of 3600
+    assert all(0 <= t <= most for tenths in asked for t, most in zip(tenths, (9, 9, 5, 5), strict=True))
+
+
+@pytest.mark.parametrize("trials", [1, 2, 7])
+def test_no_more_is_tried_than_may_be_and_the_best_of_it_is_the_answer(trials):
+    reward, asked = hill((6, 6, 1, 0))
+    tried = climb(reward, 2, trials)
+    assert len(asked) == trials
+    assert tried[best_of(tried)] == max(tried.values())
+    assert asked[0] == (0, 0, 0, 0)  # the rate even comes first
+    assert asked[1:3] == [(3, 3, 0, 0), (6, 6, 0, 0)][: trials - 1]
+
+
+def test_where_nothing_matters_nothing_is_given_up():
+    tried = climb(lambda tenths: 0.5, 1, 10_000)
+    assert best_of(tried) == (0, 0)
+    assert {moved((0, 0), range(i, i + 1), by) for i, by in product((0, 1), (1, 3))} <= tried.keys()
+
+
+def test_the_line_to_paste_is_a_rate():
+    policy = policy_of((3, 6, 0, 1))
+    assert policy == ([0.3, 0.6], [0.0, 0.1])
+    line = 'rate = { use = "rmm", policy = "listed", give_up = [0.3, 0.6], favour = [0.0, 0.1] }'
+    assert rate_line(policy) == line
+    assert tomllib.loads(line) == {"rate": rate_table(policy)}
+
+
+def tables(first=50, increment=10, **changed):
+    return {
+        "scenario": {"first": first, "increment": increment},
+        "training": {"epochs": 160},
+        "evaluation": {"validation": 0.0},
+        "readouts": [{"use": "cnn", "as": "cnn"}, {"use": "nme", "as": "nme"}],
+        "memory": {},
+    } | changed
+
+
+@pytest.mark.parametrize(
+    ("first", "increment", "classes"),
+    [
+        (50, 10, [25, 5, 50]),
+        (50, 5, [25, 2, 49]),  # what is left over is left out
+        (50, 1, [25, 1, 50]),
+        (4, 2, [2, 1, 4]),
+        (2, 2, [1, 1, 2]),
+        (3, 20, [2, 1, 3]),
+        (10, [4, 1], [5, 2, 9]),
+    ],
+)
+def test_a_task_is_the_first_step_in_steps(first, increment, classes):
+    task = task_of(tables(first, increment))
+    keys = ("scenario.first", "scenario.increment", "scenario.classes")
+    assert [task.settings[key] for key in keys] == classes
+    assert task.steps == (classes[2] - classes[0]) / classes[1]
+
+
+def test_a_task_holds_images_out_and_is_shorter():
+    task = task_of(tables())
+    assert (task.settings["training.epochs"], task.settings["evaluation.validation"], task.readout) == (40, 0.1, "cnn")
+    task = task_of(tables(evaluation={"validation": 0.2}), epochs=3, readout="nme")
+    assert (task.settings["training.epochs"], task.settings["evaluation.validation"], task.readout) == (3, 0.2, "nme")
+
+
+@pytest.mark.parametrize(
+    ("changed", "options", "message"),
+    [
+        ({"first": 1}, {}, "scenario.first: 1 classes cannot be learned in steps; set it to 2 or more"),
+        (
+            {"increment": 0},
+            {},
+            "scenario.increment: no step comes after the first, so nothing is given up; say how many",
+        ),
+        ({}, {"readout": "nmf"}, "--readout nmf: no such read-out in the recipe; did you mean 'nme'?"),
+        ({}, {"readout": "x"}, "--readout x: no such read-out in the recipe; choose of cnn, nme"),
+    ],
+)
+def test_a_recipe_that_makes_no_task_is_refused(changed, options, message):
+    with pytest.raises(UserError) as error:
+        task_of(tables(**changed), **options)
+    assert str(error.value) == message
+
+
+def test_a_recipe_without_memory_is_refused():
+    without = tables()
+    del without["memory"]
+    with pytest.raises(UserError, match=r"^memory: there is none, so nothing to share out; add \[memory\]$"):
+        task_of(without)
+
+
+def command(monkeypatch, *arguments):
+    """Run the search in this process; returns its exit code."""
+    from lwmfw_plugins.rates.rmm.__main__ import main
+
+    monkeypatch.setattr(sys, "argv", ["rmm", *map(str, arguments)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    return end.value.code or 0
+
+
+def test_a_folder_in_use_is_refused_in_a_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "note").write_text("")
+    assert command(monkeypatch, tiny_recipe(recipe(), tmp_path), "--out", tmp_path) == 2
+    assert capsys.readouterr() == ("", f"{tmp_path}: not empty; choose another --out\n")
+
+
+@pytest.mark.slow
+def test_the_search_from_end_to_end(tmp_path, monkeypatch, capsys):
+    overrides = recipe(rate={"use": "even"}) | {"scenario": {"first": 4, "increment": 2}}
+    out = tmp_path / "found"
+    path = tiny_recipe(overrides, tmp_path)
+    arguments = (path, "--trials", 3, "--out", out, "--device", "cpu", "--set", "evaluation.validation=0.25")
+    assert command(monkeypatch, *arguments) == 0
+    line, said = capsys.readouterr()
+    first, *trials = said.splitlines()
+    assert first == f"search of tiny, seed 1: 2 classes, then 2 steps of 1, 3 trials at most, recorded in {out}"
+    assert [trial.split("  cnn ")[0] for trial in trials[:2]] == [
+        "trial 1    give_up 0.0 0.0  favour 0.0 0.0",
+        "trial 2    give_up 0.3 0.3  favour 0.0 0.0",
+    ]
+    recorded = json.loads((out / "policy.json").read_text())
+    assert len(recorded["trials"]) == len(trials) == 3
+    best = max(recorded["trials"], key=lambda trial: trial["reward"])
+    assert recorded["rate"] == {"use": "rmm", "policy": "listed"} | {key: best[key] for key in ("give_up", "favour")}
+    assert line == rate_line(policy_of((*(round(10 * t) for t in (*best["give_up"], *best["favour"])),))) + "\n"
+    for number in ("01", "02", "03"):
+        results = json.loads((out / "trials" / number / "results.json").read_text())
+        assert results["average_incremental_accuracy"]["cnn"] == recorded["trials"][int(number) - 1]["reward"]
+        assert ("first_step" in results) == (number != "01")

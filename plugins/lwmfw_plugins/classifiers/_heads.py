@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -81,6 +82,7 @@ class StepHeads(nn.Module):
         super().__init__()
         self.features = features
         self.heads = nn.ModuleList()
+        self.register_load_state_dict_pre_hook(_take_widths)  # type: ignore[no-untyped-call]
 
     def resize(self, features: int) -> None:
         """Take so many features: heads that come later will see them."""
@@ -99,7 +101,16 @@ class StepHeads(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, D) -> (B, N)."""
-        return torch.cat([head(features[:, : head.weight.shape[1]]) for head in self.heads], 1)  # type: ignore[union-attr, index]
+        # of a part of wider rows torch would multiply in another order, and round otherwise than before they grew
+        return torch.cat([head(features[:, : head.weight.shape[1]].contiguous()) for head in self.heads], 1)  # type: ignore[index]
+
+
+def _take_widths(module: StepHeads, state: Mapping[str, Tensor], prefix: str, *_: object) -> None:
+    """Have each head see as many features as in a state that is about to be read."""
+    for number, head in enumerate(module.heads):
+        weight = state.get(f"{prefix}heads.{number}.weight")
+        if weight is not None and weight.shape[1] != head.weight.shape[1]:  # type: ignore[index]
+            head.resize(weight.shape[1])  # type: ignore[operator]
 
 
 class DirectionHead(nn.Module, ABC):

@@ -35,7 +35,7 @@ class StepHeads:
     @hookimpl
     def before_step(self, model: Model) -> None:
         """Let the newest head alone learn."""
-        model.classifier.freeze_old()
+        model.classifier.freeze_old()  # type: ignore[operator]
 
 
 @hookimpl

@@ -30,6 +30,7 @@ PENALTIES = [
     ("margin-ranking", {}), *(("POD", {"mode": m}) for m in ("spatial", "width", "height", "channels", "gap", "pixel")),
 ]  # fmt: skip
 BACKBONES = [
+    ("pnn", {}),
     ("resnet20", {}), ("resnet20", {"final_relu": False}), ("resnet32", {"final_relu": False}), ("podnet32", {}),
     ("thesis32", {"final_relu": False}), ("resnet18", {"final_relu": False}),
     ("resnet18", {"final_relu": False, "stem": "large"}), ("resnet20-cbam", {"final_relu": False}),

@@ -15,7 +15,7 @@ from lwmfw.hookspecs import RUN_HOOKS, SPECS, own
 
 OFFERS = {
     "backbone": frozenset({"features", "maps", "raw_maps", "pooled"}),
-    "classifier": frozenset({"similarities", "rows", "resize"}),
+    "classifier": frozenset({"similarities", "rows", "resize", "heads"}),
 }
 """Kind -> what its component can offer; a component can need these, "old", "old_graph" and "memory".
 

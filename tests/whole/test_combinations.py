@@ -22,11 +22,15 @@ def names(kind):
 def combination(seed):
     """A recipe of parts drawn from the catalogue."""
     draw = random.Random(seed)
-    backbone = draw.choice(names("backbone"))
+    backbone, penalties = draw.choice(names("backbone")), draw.sample(names("penalty"), draw.randint(1, 3))
+    budget = draw.choice(["12 exemplars", "3 per class", "5 kB", "all"])
+    growing = [rate for rate in names("rate") if rate != "even"]
+    # half of what is drawn could not be, if heads and rates were drawn as the rest is
+    heads = ["step-heads"] if backbone == "den" else ["linear"]
     memory = {
-        "budget": draw.choice(["12 exemplars", "3 per class", "5 kB", "all"]),
+        "budget": budget,
         "select": {"use": draw.choice(names("selector"))},
-        "rate": {"use": draw.choice(names("rate"))},
+        "rate": {"use": draw.choice(["even"] if budget == "5 kB" and draw.random() < 0.8 else ["even", *growing])},
         "codec": {"use": draw.choice(names("codec"))},
         "replay": draw.choice([0.0, 0.25]),
         "refine": [{"use": name, "iterations": 2, "queries": 8} for name in names("refiner") if draw.random() < 0.3],
@@ -35,9 +39,9 @@ def combination(seed):
         "seed": seed,
         "data": {"size": 16, "train_per_class": 10, "test_per_class": 4, "channels": draw.choice([1, 3])},
         "backbone": {"use": backbone} | ({} if backbone in WIDE else {"width": 4}),
-        "classifier": {"use": draw.choice(names("classifier"))},
+        "classifier": {"use": draw.choice(heads if draw.random() < 0.6 else names("classifier"))},
         "objective": {"use": draw.choice(names("objective")), "over": draw.choice(["new", "seen", "seen"])},
-        "penalties": [{"use": name} for name in draw.sample(names("penalty"), draw.randint(1, 3))],
+        "penalties": [{"use": name} for name in penalties],
         "training": {"epochs": 1, "batch_size": 10, "lr": 0.01, "precision": draw.choice(["fp32", "bf16"])},
     }
     if draw.random() < 0.8:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class StepHeads:
     """A weight vector and a bias per class, over the features of its own step and those before it."""
 
-    offers = frozenset({"resize"})
+    offers = frozenset({"heads", "resize"})
 
     def __init__(self, options: Options) -> None:
         pass

@@ -200,7 +200,7 @@ def test_an_opened_run_and_copies_compute_the_same(tmp_path):
 
 
 def test_it_wants_a_head_for_every_step():
-    wanted = 'den: classifier: every step needs a head of its own; set classifier.use = "step-heads"$'
+    wanted = "den needs 'heads', but the classifier linear offers resize, rows; choose another classifier"
     with pytest.raises(UserError, match=wanted):
         tiny_run(recipe() | {"classifier": {"use": "linear"}})
 

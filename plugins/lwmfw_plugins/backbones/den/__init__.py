@@ -13,12 +13,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
-from lwmfw import Backbone, Component, Field, Options, UserError, hookimpl
+from lwmfw import Backbone, Component, Field, Options, hookimpl
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor, nn
 
-    from lwmfw import Model, Phase, Run, Step, StepResult
+    from lwmfw import Model, Phase, Step, StepResult
     from lwmfw_plugins.backbones.den._network import ExpandableNetwork
     from lwmfw_plugins.classifiers._heads import LinearHead, StepHeads
 
@@ -72,7 +72,7 @@ class DenOptions(Options):
 class Den:
     """A convolutional network that grows by as many units as a step needs (DEN, Yoon et al., ICLR 2018)."""
 
-    needs = frozenset({"resize"})
+    needs = frozenset({"heads", "resize"})
     offers = frozenset({"pooled"})
 
     def __init__(self, options: DenOptions) -> None:
@@ -89,12 +89,6 @@ class Den:
         from lwmfw_plugins.backbones.den._network import ExpandableNetwork
 
         return ExpandableNetwork(channels, [self.options.width * 2**layer for layer in range(self.options.layers)])
-
-    @hookimpl
-    def before_run(self, run: Run) -> None:
-        """Refuse a head that is not of one step."""
-        if not hasattr(run.model.classifier, "heads"):
-            raise UserError('classifier: every step needs a head of its own; set classifier.use = "step-heads"')
 
     @hookimpl
     def grow_model(self, step: Step, model: Model) -> None:

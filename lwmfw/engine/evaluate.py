@@ -84,8 +84,8 @@ def _bytes(state: Mapping[str, Any]) -> int:
 def _certificates(
     run: Run, readouts: Mapping[str, Attached], states: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, dict[str, Any]]:
-    """Of read-outs with a state: digests of it and of the backbone, whether it is what learning all at once would give,
-    and its plain values."""
+    """Of read-outs with a state: of one that is a sum, whether it is what learning all at once would give; digests of it
+    and of the backbone, and its plain values."""
     fitted = [name for name, state in states.items() if state]
     backbone = digest(run.model.backbone.state_dict()) if fitted else ""
     before = run.results.steps[-1].readouts if run.results.steps else None
@@ -93,10 +93,12 @@ def _certificates(
     found = {}
     for name in fitted:
         plain = {key: value for key, value in states[name].items() if not isinstance(value, Tensor)}
-        earlier = None if before is None else before.get(name, {"exact": False})
-        same = earlier is None or (earlier["exact"] and earlier["backbone"] == backbone)
-        exact = readouts[name].trait("exact") and alike and same
-        found[name] = {"exact": exact, "statistics": digest(states[name]), "backbone": backbone} | plain
+        said: dict[str, Any] = {"statistics": digest(states[name]), "backbone": backbone}
+        if readouts[name].trait("exact"):
+            earlier = None if before is None else before.get(name, {"exact": False})
+            same = earlier is None or (earlier["exact"] and earlier["backbone"] == backbone)
+            said = {"exact": alike and same} | said
+        found[name] = said | plain
     return found
 
 

@@ -57,11 +57,13 @@ def _measure(value: float | None) -> str:
 
 
 def certificates(said: Mapping[str, Any]) -> list[str]:
-    """A line on what each read-out from sums is worth, and one on the run."""
+    """A line on what each read-out with a state is worth, and one on the run."""
     found = []
     for name, each in said["readouts"].items():
         size = said["readout_bytes"][name]
-        if each["exact"]:
+        if "exact" not in each:
+            worth = "made from features as its own steps gave them"
+        elif each["exact"]:
             worth = "exact, as if all images had been there at once"
         else:
             worth = f"carried over, drift {each['drift']:.3f}" if "drift" in each else "not exact"

@@ -124,8 +124,10 @@ def _measure(value: float | None) -> str:
 
 def _certificate(said: Mapping[str, Any] | None) -> str:
     """What a read-out from sums is worth: as if all was learned at once, or how far the backbone has left its sums."""
-    if said is None or said["exact"]:
-        return ", exact" if said else ""
+    if said is None or "exact" not in said:
+        return ""
+    if said["exact"]:
+        return ", exact"
     if "drift" in said:
         return f", sums carried over, drift {said['drift']:.3f}"
     return ", sums of features that the backbone no longer gives: set transport = true"

@@ -84,8 +84,8 @@ def _bytes(state: Mapping[str, Any]) -> int:
 def _certificates(
     run: Run, readouts: Mapping[str, Attached], states: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, dict[str, Any]]:
-    """Of read-outs with a state: of one that is a sum, whether it is what learning all at once would give; digests of it
-    and of the backbone, and its plain values."""
+    """Of read-outs with a state: digests of it and of the backbone, and its plain values; of sums also whether they are
+    what learning all at once would give."""
     fitted = [name for name, state in states.items() if state]
     backbone = digest(run.model.backbone.state_dict()) if fitted else ""
     before = run.results.steps[-1].readouts if run.results.steps else None

@@ -242,6 +242,22 @@ def both_sides(method: str, precision: str) -> tuple[Callable[[], None], Callabl
     return update, floor.update
 
 
+def compared(method: Callable[[], None], floor: Callable[[], None], count: int) -> str:
+    """Medians of alternating updates of both sides, and the median ratio, in words."""
+
+    def seconds(update: Callable[[], None]) -> float:
+        started = time.perf_counter()
+        update()
+        return time.perf_counter() - started
+
+    for _ in range(5):
+        method(), floor()
+    pairs = [(seconds(method), seconds(floor)) for _ in range(count)]
+    ours, theirs = (statistics.median(side) * 1000 for side in zip(*pairs, strict=True))
+    ratio = statistics.median(a / b for a, b in pairs)
+    return f"update {ours:.1f} ms, floor {theirs:.1f} ms, median ratio {ratio:.3f}"
+
+
 def main() -> None:
     """Print medians and the median ratio."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -252,19 +268,8 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     method, floor = both_sides(arguments.method, arguments.precision)
-
-    def seconds(update: Callable[[], None]) -> float:
-        started = time.perf_counter()
-        update()
-        return time.perf_counter() - started
-
-    for _ in range(5):
-        method(), floor()
-    pairs = [(seconds(method), seconds(floor)) for _ in range(arguments.pairs)]
-    ours, theirs = (statistics.median(side) * 1000 for side in zip(*pairs, strict=True))
-    ratio = statistics.median(a / b for a, b in pairs)
     print(f"{arguments.precision}, {arguments.threads} threads, {arguments.pairs} pairs")
-    print(f"{arguments.method} update {ours:.1f} ms, floor {theirs:.1f} ms, median ratio {ratio:.3f}")
+    print(f"{arguments.method} {compared(method, floor, arguments.pairs)}")
 
 
 if __name__ == "__main__":

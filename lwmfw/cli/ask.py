@@ -63,7 +63,9 @@ def plugins(
     catalogue = discover(files)
     if name:
         for component in manual.named(catalogue, name):
-            print(f"{component.kind} {component.name}, from {component.provider}: {component.summary}")
+            print(f"{component.kind} {component.name}, from {component.provider}: {component.summary}\n")
+            head = manual.about(component)
+            print(f"{head}\n" if head else "")
             print_table(["option", "type", "default", "meaning"], manual.option_rows(component))
             print()
             print_table(["trait", "type", "here", "meaning"], manual.trait_rows(component))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Collection
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -10,7 +11,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from lwmfw import hookspecs
-from lwmfw.components import KINDS, TRAITS, Component, Trait
+from lwmfw.components import KINDS, TRAITS, Component, DataChoice, Trait
 from lwmfw.errors import FOREIGN, UserError, did_you_mean, quoted, shown
 from lwmfw.hookspecs import OWN, RUN_HOOKS, SPECS, own
 from lwmfw.recipe.catalogue import Catalogue
@@ -32,6 +33,17 @@ def named(catalogue: Catalogue, name: str) -> list[Component]:
         known = {c.name for c in catalogue.components}
         raise UserError(f"no component named '{name}'{did_you_mean(name, known) or '; `lwmfw plugins` lists them'}")
     return found
+
+
+def about(component: Component) -> str:
+    """What the file of a component says at its head, its source and equations among it, in a person's words."""
+    module = sys.modules.get(getattr(component.made_by, "__module__", ""))
+    try:
+        text = getattr(module, "__doc__", None)
+    except FOREIGN:  # of a module that computes it
+        text = None
+    lines = inspect.cleandoc(text).splitlines() if isinstance(text, str) else []
+    return "\n".join(shown(line, 200) for line in lines[:60])
 
 
 def option_rows(component: Component) -> list[list[str]]:
@@ -112,6 +124,8 @@ def _toml(value: Any) -> str:
             return f'"{_line(value)}"'
         case None:
             return "-"
+        case DataChoice():
+            return "{ " + ", ".join(f"{key} = {_toml(each)}" for key, each in value.model_dump().items()) + " }"
         case _:
             return quoted(value, 200)
 
@@ -132,7 +146,8 @@ def _type(annotation: Any) -> str:
         return " | ".join(_type(part) for part in arguments if part is not type(None))
     if origin is list:
         return f"array of {_type(arguments[0])}"
-    for known, name in ((str, "string"), (bool, "boolean"), (int, "integer"), (float, "number")):
+    named = ((str, "string"), (bool, "boolean"), (int, "integer"), (float, "number"), (DataChoice, "data set"))
+    for known, name in named:
         if annotation is known:
             return name
     return _line(getattr(annotation, "__name__", annotation))

@@ -94,6 +94,10 @@ def test_plugins_and_hooks_print_the_manual():
         assert f" {name} " in listed
     page = lwmfw("plugins", "L_AD").stdout
     assert 'distance  "l1" | "l2"' in page
+    assert "muc: distillation by several classifiers of each step (multi-classifier paradigm, Liu et al., ECCV" in (
+        page := lwmfw("plugins", "muc").stdout
+    ), "what the file says at its head: source and equations"
+    assert '  data set  { use = "synthetic", classes = 100 }' in page
     assert lwmfw("plugins", "L_A").stderr == "no component named 'L_A'; did you mean 'L_AD'?\n"
     assert "compute_penalty(step, batch, new, old, model)" in lwmfw("hooks", "compute_penalty").stdout
     assert (

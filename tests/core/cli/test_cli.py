@@ -25,7 +25,8 @@ def test_run_shows_progress_on_stderr_and_a_table_on_stdout(tmp_path):
     assert header.split() == ["accuracy", "average", "last", "forgetting", "task-aware", "step", "1", "step", "2"]
     results = json.loads((tmp_path / "there" / "results.json").read_text())
     assert row.split()[5:] == [f"{step['accuracy']['cnn']:.3f}" for step in results["steps"]]
-    assert row.split()[1:3] == [f"{results[key]['cnn']:.3f}" for key in ("average_incremental_accuracy", "last_accuracy")]
+    measures = [results[key]["cnn"] for key in ("average_incremental_accuracy", "last_accuracy", "forgetting")]
+    assert row.split()[1:4] == [f"{measure:.3f}" for measure in measures]
     assert "tiny, seed 1: 4 classes of synthetic in 2 steps, resnet20, fp32 on cpu" in done.stderr
     assert "step 2/2  main  epoch 1/1  bce " in done.stderr
     assert "  L_D " in done.stderr

@@ -58,7 +58,8 @@ class Outputs:
 
         Only the head is differentiated, never the backbone. Where `features` is the spatial mean of `pooled`, this
         is H*W times the gradient with respect to `pooled`, the same at every position: Grad-CAM's channel weights in
-        closed form, for any head. Differentiable with respect to features and head if the features have a gradient.
+        closed form, for any head. Differentiable with respect to features and head if the logits have a gradient, as
+        those of a head on a frozen backbone have.
 
         Args:
             classes: (B,), int64, positions in the class order.
@@ -66,9 +67,9 @@ class Outputs:
         Returns:
             (B, D).
         """
-        differentiable = self.features.requires_grad
+        differentiable = self.logits.requires_grad
         with torch.enable_grad():
-            features = self.features if differentiable else self.features.detach().requires_grad_()
+            features = self.features if self.features.requires_grad else self.features.detach().requires_grad_()
             scores = self.head(features).gather(1, classes[:, None]).sum()
             (weights,) = torch.autograd.grad(scores, features, create_graph=differentiable)
         return weights

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import mean, stdev
 
 from lwmfw.errors import UserError
@@ -37,10 +37,10 @@ def comparison_rows(runs: Sequence[RecordedRun]) -> tuple[list[str], list[list[s
     for label, group in _variants(runs).items():
         same = [run.results for run in group]
         for who in dict.fromkeys(who for results in same for who in results.last_accuracy):
-            measures = [_spread([measure(r)[who] for r in same]) for measure in _MEASURES.values()]
+            measures = [_spread([measure(r).get(who) for r in same]) for measure in _MEASURES.values()]
             costs = [cost([r for r in same if r.steps], who) for cost in _COSTS.values()]
             reached = ([r.steps[index] for r in same if index < len(r.steps)] for index in range(longest))
-            steps = [_spread([step.accuracy[who] for step in finished]) for finished in reached]
+            steps = [_spread([step.accuracy.get(who) for step in finished]) for finished in reached]
             rows.append([label, who, str(len(same)), *measures, *costs, *steps])
     return header, rows
 
@@ -74,19 +74,14 @@ _COSTS = {"memory": _memory, "parameters": _parameters, "total": _total, "second
 
 def _variants(runs: Sequence[RecordedRun]) -> dict[str, list[RecordedRun]]:
     """Runs by recipe, the settings in which runs of that recipe differ, and completeness."""
+    labels = [_label(run, runs) for run in runs]
     groups: dict[str, list[RecordedRun]] = {}
-    for run in runs:
-        name = run.results.recipe
-        others = [other.settings for other in runs if other.results.recipe == name and other.settings]
-        keys = dict.fromkeys(key for settings in others for key in settings)
-        differing = [key for key in keys if len({settings.get(key) for settings in others}) > 1]
-        varied = " ".join(f"{key}={run.settings[key]}" for key in differing if key in run.settings)
+    for run, label in zip(runs, labels, strict=True):
         # results alone say nothing of their settings; what they were measured on tells them apart all the same
-        if len({_measured_on(other) for other in runs if other.results.recipe == name}) > 1:
-            count, one, opening = _measured_on(run)
-            varied = f"{varied} on {count} classes from {one}, {opening} first".strip()
-        unfinished = "" if run.results.complete else " (unfinished)"
-        groups.setdefault(f"{name} {varied}".strip() + unfinished, []).append(run)
+        alike = {_measured_on(other) for other, theirs in zip(runs, labels, strict=True) if theirs == label}
+        one, *sizes = _measured_on(run)
+        told = f" on classes from {one}, {' + '.join(map(str, sizes))}" if len(alike) > 1 else ""
+        groups.setdefault(f"{label}{told}", []).append(run)
     for label, group in groups.items():
         seeds = [run.results.seed for run in group]
         for index, seed in enumerate(seeds):
@@ -96,10 +91,39 @@ def _variants(runs: Sequence[RecordedRun]) -> dict[str, list[RecordedRun]]:
     return groups
 
 
-def _measured_on(run: RecordedRun) -> tuple[int, str, int]:
-    """Number of classes, the first of them by name, and how many the first step has."""
+def _label(run: RecordedRun, runs: Sequence[RecordedRun]) -> str:
+    """A run's recipe, what tells it from others of that recipe, and whether it has ended."""
+    others = [other.settings for other in runs if other.results.recipe == run.results.recipe and other.settings]
+    unfinished = "" if run.results.complete else "(unfinished)"
+    return " ".join(filter(None, [run.results.recipe, _told_apart(run.settings, others), unfinished]))
+
+
+def _told_apart(settings: Mapping[str, str], others: Sequence[Mapping[str, str]]) -> str:
+    """The settings by which a run differs from others of its recipe; of a component that not all have, its name says
+    enough, and its options count among those that have it."""
+    found = []
+    for key, value in settings.items():
+        *table, last = key.split(".")
+        use = ".".join([*table, "use"])
+        having = [other for other in others if other.get(use) == settings.get(use)]
+        if last == "use":
+            if len(having) < len(others):
+                found.append(".".join(table) if key not in _common(others) else f"{key}={value}")
+        elif last != "as" and len({other.get(key) for other in having}) > 1:
+            found.append(f"{key}={value}")
+    return " ".join(found)
+
+
+def _common(others: Sequence[Mapping[str, str]]) -> set[str]:
+    """The keys that all have."""
+    return set.intersection(*map(set, others)) if others else set()
+
+
+def _measured_on(run: RecordedRun) -> tuple[str | int, ...]:
+    """The first of the classes by name, and how many each step has; of an unfinished run how many there are."""
     results = run.results
-    return len(results.class_names), min(results.class_names, default=""), results.steps[0].seen if results.steps else 0
+    sizes = [len(step.new_classes) for step in results.steps] if results.complete else [len(results.class_names)]
+    return min(results.class_names, default=""), *sizes
 
 
 def _spread(found: Sequence[float | None]) -> str:

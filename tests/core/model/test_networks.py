@@ -314,6 +314,20 @@ def test_channel_weights_need_no_graph(head):
 
 
 @pytest.mark.parametrize("head", HEADS)
+def test_channel_weights_beside_a_frozen_backbone_have_a_gradient_by_the_head(head):
+    model, classes = small_model(head).eval(), torch.tensor([2, 0, 1, 2])
+    learning = torch.autograd.grad(model(images()).channel_weights(classes).square().sum(), _rows(model))
+    model.backbone.requires_grad_(False)
+    frozen = torch.autograd.grad(model(images()).channel_weights(classes).square().sum(), _rows(model))
+    assert_close(frozen, learning)
+    assert all(gradient.abs().max() > 0 for gradient in frozen)
+
+
+def _rows(model):
+    return [p for p in model.classifier.parameters() if p.ndim > 1]
+
+
+@pytest.mark.parametrize("head", HEADS)
 def test_channel_weights_are_differentiable(head):
     classifier = HEADS[head](5).double()
     classifier.grow(3)

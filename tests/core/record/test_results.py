@@ -311,3 +311,36 @@ def test_results_of_other_data_are_another_row_even_without_settings():
     assert [row[2] for row in rows] == ["1", "1"]
     assert len({row[0] for row in rows}) == 2
     assert "classes from apple" in rows[1][0]
+
+
+def test_a_component_that_only_some_have_is_named_without_its_options():
+    runs = [results_of([[0.5]], seed=seed) for seed in (1, 2, 3, 4)]
+    bare = {"lr": "0.1", "backbone.use": '"resnet20"', "backbone.width": "16"}
+    with_it = bare | {"penalties.L_AD.use": '"L_AD"', "penalties.L_AD.as": '"L_AD"', "penalties.L_AD.stage": "-1"}
+    settings = [
+        bare,
+        with_it | {"penalties.L_AD.weight": "1.0"},
+        with_it | {"penalties.L_AD.weight": "0.1"},
+        {"lr": "0.1", "backbone.use": '"der"', "backbone.blocks": "3", "backbone.begin": '"previous"'},
+    ]
+    _, rows = comparison_rows(named(*runs, settings=settings))
+    assert [row[0] for row in rows] == [
+        'lwm backbone.use="resnet20"',
+        'lwm backbone.use="resnet20" penalties.L_AD penalties.L_AD.weight=1.0',
+        'lwm backbone.use="resnet20" penalties.L_AD penalties.L_AD.weight=0.1',
+        'lwm backbone.use="der"',
+    ]
+
+
+def test_steps_of_other_sizes_are_no_other_seed():
+    two_and_two, four = results_of([[0.8], [0.4, 0.6]], seed=1), results_of([[0.8], [0.4, 0.6]], seed=2)
+    four.steps = four.steps[1:]
+    four.steps[0].new_classes = [0, 1, 2, 3]
+    _, rows = comparison_rows(named(two_and_two, four))
+    assert [row[0] for row in rows] == ["lwm on classes from class 0, 2 + 2", "lwm on classes from class 0, 4"]
+
+
+def test_a_classifier_that_one_run_lacks_leaves_its_place_empty():
+    runs = [results_of(THREE, seed=1, who=("cnn", "nme")), results_of(THREE, seed=2)]
+    _, rows = comparison_rows(named(*runs))
+    assert [(row[1], row[3]) for row in rows] == [("cnn", "0.767 ± 0.000"), ("nme", "0.767")]

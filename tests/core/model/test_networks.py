@@ -315,10 +315,10 @@ def test_channel_weights_need_no_graph(head):
 
 @pytest.mark.parametrize("head", HEADS)
 def test_channel_weights_beside_a_frozen_backbone_have_a_gradient_by_the_head(head):
-    model, classes = small_model(head).eval(), torch.tensor([2, 0, 1, 2])
-    learning = torch.autograd.grad(model(images()).channel_weights(classes).square().sum(), _rows(model))
+    model, x, classes = small_model(head).eval(), images(), torch.tensor([2, 0, 1, 2])
+    learning = torch.autograd.grad(model(x).channel_weights(classes).square().sum(), _rows(model))
     model.backbone.requires_grad_(False)
-    frozen = torch.autograd.grad(model(images()).channel_weights(classes).square().sum(), _rows(model))
+    frozen = torch.autograd.grad(model(x).channel_weights(classes).square().sum(), _rows(model))
     assert_close(frozen, learning)
     assert all(gradient.abs().max() > 0 for gradient in frozen)
 

@@ -67,7 +67,8 @@ def grow_model(step: Step, model: Model, rng: Generator) -> nn.Module | None:
     takes it from the state it is given (`torch.nn.Module.register_load_state_dict_pre_hook`).
 
     Afterwards the backbone is asked for its form anew. Where it has another number of features, the classifier is
-    resized: let the component need "resize". Torch's global generator is a function of seed and step here.
+    resized: let the component need "resize". Torch's global generator is a function of seed and step where the step is
+    learned next.
 
     Args:
         step: the step that begins.
@@ -79,18 +80,20 @@ def grow_model(step: Step, model: Model, rng: Generator) -> nn.Module | None:
     raise AssertionError("a specification, never called")
 
 
-@hookspec(firstresult=True)
+@hookspec
 def choose_data(run: Run, step: Step, data: ImageSet, rng: Generator) -> ImageSet | None:
-    """Choose the training images of a step, before `before_step`. The first answer that is not None counts.
+    """Choose the training images of a step, before `before_step`.
 
     Args:
         run: the run; `run.memory` is its memory, or None.
         step: the step that begins.
-        data: what it would be trained on: exemplars, then the images of its new classes, sorted by class.
+        data: what it would be trained on: exemplars, then the images of its new classes, sorted by class. Of several
+            components each is given what the one before it has left.
 
     Returns:
         Part of them, in their order; or None for all of them. A new image that is left out is gone: it is no candidate
-        for the memory either. An exemplar that is left out is not trained on in this step, and stays in the memory.
+        for the memory either. An exemplar that is left out is not trained on in this step, a phase of balanced images
+        included, and stays in the memory.
     """
     raise AssertionError("a specification, never called")
 
@@ -150,7 +153,7 @@ def group_parameters(step: Step, phase: Phase, model: Model, rng: Generator) -> 
 def compute_penalty(
     step: Step, batch: Batch, new: Outputs, old: Outputs, model: Model, rng: Generator
 ) -> Mapping[str, Tensor] | None:
-    """Summands of the loss that preserve old knowledge, for one batch, from the second step on.
+    """Summands of the loss beside the objective's, for one batch, from the second step on.
 
     A component that says `acts_first` is asked in the first step too.
 

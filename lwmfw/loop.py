@@ -27,7 +27,7 @@ from lwmfw.data.loader import EpochShape
 from lwmfw.engine.build import grow
 from lwmfw.engine.evaluate import evaluate
 from lwmfw.engine.going_on import go_on, old_model, save, take_first_step
-from lwmfw.engine.optimizer import Answers, build_optimizer, build_schedule
+from lwmfw.engine.optimizer import Answers, build_optimizer, build_schedule, check_parameters
 from lwmfw.engine.run import Run
 from lwmfw.engine.terms import TermMeans, backward, check_gradient, merge_terms
 from lwmfw.memory.exemplars import balanced, choose_data, keep_exemplars
@@ -75,7 +75,7 @@ def learn(run: Run, step: Step, old: Model | None) -> Model | None:
     else:
         for phase in run.phases(step):
             position.phase, position.epoch = phase.name, 0
-            train_phase(run, step, phase, balanced(run, step, candidates) if phase.balanced else images, old)
+            train_phase(run, step, phase, balanced(run, step, images) if phase.balanced else images, old)
         position.epoch = 0
     run.rng.renew()  # whatever was drawn in training, which another run may have done
     with run.sharing_features():
@@ -134,6 +134,8 @@ def train_epochs(run: Run, step: Step, phase: Phase, images: ImageSet, old: Mode
             run.directory.log_epoch(row | {"images_per_s": round(shape.shown / seconds, 1)})
         position.batch = 0
         hook.after_epoch(run=run, step=step, epoch=epoch, means=on_host, rng=run.rng)
+        if epoch < phase.epochs:
+            check_parameters(optimizer, model)
 
 
 def compute_terms(run: Run, step: Step, phase: Phase, batch: Batch, old_model: Model | None) -> dict[str, Tensor]:

@@ -14,3 +14,11 @@ torch.set_num_threads(1)
 def _in_an_empty_folder(tmp_path, monkeypatch):
     """No test writes into the checkout, and none is affected by where it was started."""
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def bare(monkeypatch):
+    """The tiny recipe without the width of its backbone, which a table that is merged in cannot take away."""
+    from lwmfw.testing import tiny
+
+    monkeypatch.setitem(tiny.TINY, "backbone", {"use": "resnet20"})

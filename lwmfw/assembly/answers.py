@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from lwmfw.assembly.loaded import data_set, images_fault
 from lwmfw.assembly.told import told
-from lwmfw.errors import one_line, quoted, shown
+from lwmfw.errors import FOREIGN, WrongAnswer, describe, one_line, quoted, shown
 from lwmfw.recipe.phase import Phase
 from lwmfw.recipe.tables import StepSettings
 
@@ -34,8 +34,26 @@ def nothing(answer: object, offered: Offered) -> str:
 
 
 def grown(answer: Any, offered: Offered) -> str:
-    """Of grow_model: None, or a network."""
-    return "" if answer is None else network(answer)
+    """Of grow_model: None, or a network that answers as a backbone has to."""
+    model = offered["model"]
+    fault = "" if answer is None else network(answer)
+    if answer is None or fault or model.image is None:
+        return fault
+    return _network_fault(answer, model.image)
+
+
+def _network_fault(answer: Any, image: tuple[int, int, int]) -> str:
+    import torch
+
+    from lwmfw.model.growing import probed
+
+    try:
+        probed(answer, torch.zeros(1, *image))
+    except WrongAnswer as error:
+        return f"returned a network of which {error}"
+    except FOREIGN as error:
+        return f"returned a network that raised {describe(error)}; return one that takes images of {image}"
+    return ""
 
 
 def chosen_data(answer: Any, offered: Offered) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import pluggy
+from pydantic import ValidationError
 
 from lwmfw import hookspecs
 from lwmfw.assembly.calls import Adapter, Attached, Position, Randomness
@@ -18,7 +19,7 @@ from lwmfw.assembly.contract import check_hooks, read_traits, unmet_needs
 from lwmfw.assembly.fit import unfit_memory, unfit_objective, unfit_origin, unfit_steps
 from lwmfw.assembly.parts import Assembly
 from lwmfw.components import Component, DataChoice, Options
-from lwmfw.errors import FOREIGN, UserError, describe
+from lwmfw.errors import FOREIGN, UserError, describe, one_line
 from lwmfw.recipe.load import Chosen, Resolved
 from lwmfw.recipe.options import read_options
 
@@ -84,7 +85,11 @@ def other_data(choice: DataChoice, assembly: Assembly) -> Attached:
         UserError: it cannot be built.
     """
     component = assembly.resolved.catalogue.find("data", choice.use)
-    chosen = Chosen(component.name, component, read_options(component, choice.rest()), ())
+    try:
+        options = read_options(component, choice.rest())
+    except ValidationError as error:
+        raise UserError(f"{choice.use}: {one_line(error)}; name a data set as [data] does") from error
+    chosen = Chosen(component.name, component, options, ())
     built = build(component, chosen.options)
     return Attached(built.instance, chosen.name, chosen, built.traits, built.hooks, assembly.position)
 

@@ -165,5 +165,13 @@ def _unmet(assembly: Assembly, need: str) -> str:
         offers = part.trait("offers")
         if need not in offers:
             listed = ", ".join(sorted(offers)) or "nothing"
-            return f"'{need}', but the {kind} {part.name} offers {listed}; choose another {kind}"
+            able = [c.name for c in assembly.resolved.catalogue.of_kind(kind) if need in _offered(c.made_by)]
+            which = f", such as {able[0]}" if able else ""
+            return f"'{need}', but the {kind} {part.name} offers {listed}; choose another {kind}{which}"
     return ""
+
+
+def _offered(made_by: Any) -> frozenset[str]:
+    """What a class offers whatever its options are."""
+    offers = inspect.getattr_static(made_by, "offers", ())
+    return frozenset(offers) if isinstance(offers, frozenset | set | tuple | list) else frozenset()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
@@ -14,6 +14,10 @@ from lwmfw.errors import UserError, shown
 from lwmfw.recipe.load import Resolved
 from lwmfw.recipe.phase import MAIN, Phase
 from lwmfw.recipe.scenario import Step
+
+if TYPE_CHECKING:
+    from lwmfw.data.images import ImageSet
+    from lwmfw.engine.run import Run
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,14 @@ class Assembly:
     def method(self, kind: str, method: str) -> Callable[..., Any]:
         """A method of the only component of a kind."""
         return self.only(kind).method(method)
+
+    def chosen_data(self, run: Run, step: Step, data: ImageSet) -> ImageSet:
+        """What components leave of the images of a step, one after another."""
+        for part in self.components.values():
+            if "choose_data" in part.hooks:
+                chosen: ImageSet | None = part.hook("choose_data")(run, step, data, run.rng)
+                data = data if chosen is None else chosen
+        return data
 
     def phases(self, step: Step) -> list[Phase]:
         """All phases of a step, the main one first.

@@ -83,9 +83,14 @@ def _check_offers(assembly: Assembly, form: Form, classifier: nn.Module) -> None
     for offer in ("maps", "raw_maps", "pooled"):
         if offer in offered and not getattr(form, offer):
             raise WrongAnswer("backbone", f"offers '{offer}', but forward returned none; return them or offer less")
-    for method in sorted({"similarities", "resize"} & assembly.only("classifier").trait("offers")):
+    offered = assembly.only("classifier").trait("offers")
+    for method in sorted({"similarities", "resize"} & offered):
         if not callable(getattr(classifier, method, None)):
             raise WrongAnswer("classifier", f"offers '{method}', but has no such method; define it or offer less")
+    for offer, names in (("rows", ("weight", "bias")), ("heads", ("heads",))):
+        lacking = [name for name in names if not hasattr(classifier, name)]
+        if offer in offered and lacking:
+            raise WrongAnswer("classifier", f"offers '{offer}', but has no {lacking[0]}; define it or offer less")
 
 
 def choose_device(name: DeviceName) -> torch.device:

@@ -15,7 +15,6 @@ from lwmfw.assembly.assemble import assemble
 from lwmfw.assembly.calls import Attached
 from lwmfw.assembly.parts import Assembly
 from lwmfw.errors import UserError
-from lwmfw.recipe.load import Chosen
 from lwmfw.recipe.options import as_written
 from lwmfw.recipe.phase import Phase
 from lwmfw.recipe.scenario import steps_of
@@ -30,7 +29,7 @@ _SELECTING = frozenset({"before_memory", "allocate_memory", "select_memory"})
 
 _AFTER_TRAINING = frozenset({"compute_penalty", "after_training", "after_step", "after_run"}) | _SELECTING
 """Hooks that have no part in the training of a first step without such a phase; those after it are called anyway.
-A penalty's has a part where the component says `acts_first`."""
+That of a penalty or backbone has a part where it says `acts_first`."""
 
 _ALWAYS = ("data", "backbone", "classifier", "objective")
 _BALANCING = ("selector", "rate", "codec")
@@ -103,7 +102,7 @@ def _what_trains(assembly: Assembly, balanced: bool) -> dict[str, Any]:
     training = {**recipe.training.settings(1).model_dump(), "precision": recipe.training.precision}
     validation = {"validation": recipe.evaluation.validation}
     acting = {
-        _address(chosen): {
+        chosen.address: {
             "use": chosen.component.name,
             "provider": chosen.component.provider.record,
             **as_written(chosen.options),
@@ -119,12 +118,6 @@ def _what_trains(assembly: Assembly, balanced: bool) -> dict[str, Any]:
         **memory,
         **acting,
     }
-
-
-def _address(chosen: Chosen) -> str:
-    """A component's place in a recipe, as behind `--set`."""
-    *table, last = chosen.keys
-    return ".".join(map(str, (*table, chosen.name if isinstance(last, int) else last)))
 
 
 def _acting(assembly: Assembly, balanced: bool) -> list[str]:

@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler,
 
 from lwmfw.assembly.calls import Attached
 from lwmfw.assembly.parts import Assembly
-from lwmfw.errors import RunFailed, shown
+from lwmfw.errors import RunFailed, WrongAnswer, shown
 from lwmfw.recipe.phase import Phase
 
 Groups = Sequence[Mapping[str, Any]]
@@ -59,6 +59,19 @@ def build_optimizer(phase: Phase, model: nn.Module, answers: Answers, assembly: 
             return AdamW(parameters, phase.lr, weight_decay=phase.weight_decay)
         case _:
             return SGD(parameters, phase.lr, momentum=phase.momentum, weight_decay=phase.weight_decay)
+
+
+def check_parameters(optimizer: Optimizer, model: nn.Module) -> None:
+    """See that an optimiser, which is built once in a phase, still has all that is to learn.
+
+    Raises:
+        WrongAnswer: the network has made parameters since.
+    """
+    known = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    if any(p.requires_grad and id(p) not in known for p in model.parameters()):
+        raise WrongAnswer(
+            "backbone", "was given new parameters inside a phase, which would not learn; change it after the last epoch"
+        )
 
 
 def build_schedule(phase: Phase, optimizer: Optimizer, updates: int) -> LRScheduler:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from lwmfw.data.images import DataSet, ImageSet
 from lwmfw.data.loader import EpochShape, Loader
 from lwmfw.engine.build import grow, new_model
 from lwmfw.engine.first_step import FirstStep
+from lwmfw.errors import UserError, one_line
 from lwmfw.memory.store import Memory
 from lwmfw.model.features import features_of
 from lwmfw.model.growing import Model
@@ -178,7 +180,11 @@ class Run:
         Raises:
             UserError: it is missing.
         """
-        data: DataSet = other_data(choice, self.assembly).method("load")()
+        try:
+            data: DataSet = other_data(choice, self.assembly).method("load")()
+        except UserError as error:
+            place = self.assembly.resolved.address_of(choice)
+            raise UserError(re.sub(r"\bdata\.(\w)", rf"{place}.\1", f"{place}: {one_line(error)}")) from error
         return data
 
     def fresh_model(self, rng: Generator) -> Model:

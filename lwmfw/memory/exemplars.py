@@ -27,8 +27,8 @@ def choose_data(run: Run, step: Step) -> StepImages:
     begins = 0 if step.index == run.known_steps + 1 else step.new_classes.start
     new = run.data.train.of_classes(range(begins, step.new_classes.stop))
     data = run.memory.join(new) if run.memory else new
-    chosen: ImageSet | None = run.assembly.hook.choose_data(run=run, step=step, data=data, rng=run.rng)
-    if chosen is None:
+    chosen = run.assembly.chosen_data(run, step, data)
+    if chosen is data:
         return StepImages(data, data)
     shown = int((chosen.labels < step.new_classes.start).sum())
     if run.memory is None or shown == len(run.memory.exemplars):

@@ -13,12 +13,13 @@ from dataclasses import dataclass, field, replace
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
+from typing import get_args
 
 import pluggy
 from pydantic import TypeAdapter, ValidationError
 
 from lwmfw import hookspecs
-from lwmfw.components import KINDS, Component, Provider
+from lwmfw.components import KINDS, Component, DataChoice, Provider
 from lwmfw.errors import FOREIGN, UserError, describe, did_you_mean, quoted, shown
 from lwmfw.recipe.tables import Name
 
@@ -149,12 +150,20 @@ def record_fault(record: object, before: Sequence[Component] = ()) -> str:
     base = record.required_options
     if not (isinstance(record.options, type) and issubclass(record.options, base)):
         return f"the options of '{record.name}' are no subclass of lwmfw.{base.__name__}; derive them from it"
+    deeper = [name for name, field in record.options.model_fields.items() if _hides_data(field.annotation)]
+    if deeper:
+        return f"option '{deeper[0]}' of '{record.name}' has a DataChoice inside another type; let it be one itself"
     taken = [
         key for name, field in record.options.model_fields.items() if (key := field.alias or name) in _OF_THE_TABLE
     ]
     if taken:
         return f"the options of '{record.name}' have a '{taken[0]}', which every component's table has; rename it"
     return ""
+
+
+def _hides_data(annotation: object) -> bool:
+    """Whether a type has a DataChoice in it and is none: recipes are checked for options that are."""
+    return any(inner is DataChoice or _hides_data(inner) for inner in get_args(annotation))
 
 
 def _add_installed(catalogue: Catalogue, point: EntryPoint) -> None:

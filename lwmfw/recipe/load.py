@@ -33,6 +33,12 @@ class Chosen:
     options: Options
     keys: Keys
 
+    @property
+    def address(self) -> str:
+        """Its place in a recipe, as behind `--set`."""
+        *table, last = self.keys
+        return ".".join(map(str, (*table, self.name if isinstance(last, int) else last)))
+
 
 @dataclass(frozen=True)
 class Resolved:
@@ -56,6 +62,11 @@ class Resolved:
             name = {"as": chosen.name} if isinstance(last, int) else {}
             table[last] = {"use": table[last]["use"]} | name | as_written(chosen.options)
         return {key: tables[key] for key in Recipe.model_fields if key in tables}
+
+    def address_of(self, choice: DataChoice) -> str:
+        """Where an option that names a data set stands, as behind `--set`."""
+        named = ((f"{each.address}.{key}", value) for each in self.chosen for key, value in each.options)
+        return next((place for place, value in named if value == choice), "data set")
 
     def toml(self) -> str:
         """The recipe as TOML; running it again gives the same bits."""

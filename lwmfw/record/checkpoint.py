@@ -24,6 +24,7 @@ from lwmfw.model.growing import Model, check_state
 from lwmfw.record.files import remove, write_bytes
 from lwmfw.record.results import Results
 
+_OWN = "make a plug-in's own parts in before_run"
 _TENSORS, _STATE, _MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
 
 
@@ -160,7 +161,9 @@ def restore(checkpoint: Checkpoint, model: Model, components: Mapping[str, Any])
         raise CheckpointRefused(f"{checkpoint.path}: does not fit the recipe: {one_line(error)}") from error
     if missing or unexpected:
         which = f"lacks {missing[0]}" if missing else f"holds {min(unexpected)}, which nothing made"
-        raise CheckpointRefused(f"{checkpoint.path}: {which}; make a plug-in's own parts in before_run")
+        named = missing[0] if missing else min(unexpected)
+        grown = "let grow_model grow the network as it was" if named.startswith("backbone.") else ""
+        raise CheckpointRefused(f"{checkpoint.path}: {which}; {grown or _OWN}")
     for name, component in components.items():
         if name in checkpoint.components:
             component.restore(checkpoint.components[name])

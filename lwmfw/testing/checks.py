@@ -139,6 +139,11 @@ def check_classifier(component: Any) -> None:
         assert head.similarities(features).shape == (5, 5), "similarities are (B, classes)"
     if "rows" in offers:
         _equal(features @ head.weight.T + head.bias, after, "logits are W f + b, with rows W and b")
+    if "heads" in offers:
+        assert len(head.heads) == 2, "there is a head for each time that it has grown"
+        assert all(hasattr(each, "weight") and hasattr(each, "bias") for each in head.heads), (
+            "heads have weight and bias"
+        )
     if "resize" in offers:
         head.resize(8)
         head.grow(1)

@@ -37,14 +37,6 @@ def tables(name, **changed):
     return data | {key: whole[key] for key in kept if key in whole}
 
 
-@pytest.fixture
-def bare(monkeypatch):
-    """The tiny recipe's own backbone has options that others do not."""
-    from lwmfw.testing import tiny
-
-    monkeypatch.setitem(tiny.TINY, "backbone", {"use": "resnet20"})
-
-
 def bits(run):
     """Everything of a run that has to be the same again."""
     steps = run.results.to_json()["steps"]

@@ -176,6 +176,9 @@ class Holding:
     """
 
     term: ClassVar[str]
+    needs = frozenset(
+        {"features"}
+    )  # of a network that stays the one it is: what grows would lie elsewhere in the vector
 
     def __init__(self, options: HeldOptions, weight: float) -> None:
         self.held: Held | None = None

@@ -10,7 +10,8 @@ squared distance to (1, 0): as much as one image's word, and a choice of ours.
 
 The paper keeps every step's pair beside the classifier, which goes on uncorrected into the next step, and applies them
 all to its scores. Here it is folded into the rows, w <- alpha w and b <- alpha b + beta: the same scores after a step,
-of everything that asks the classifier; but the next step trains on from the corrected rows.
+of everything that asks the classifier, the next step's distillation among it; but that step trains on from the
+corrected rows, whose lengths its gradients and its weight decay then see.
 """
 
 from __future__ import annotations
@@ -112,7 +113,8 @@ class CorrectionOptions(Options):
         0.1,
         gt=0,
         le=0.5,
-        description="share of a class's exemplars that is held out of a step, at least one; the paper's split is 1:9",
+        description="images of every class that are held out of a step: this share of the class that has fewest, at "
+        "least one; the paper's split is 1:9",
     )
     temperature: float = Field(2.0, gt=0, le=1000, description="of the distillation's softmaxes; the paper's is 2")
 
@@ -121,8 +123,7 @@ class BiasCorrection:
     """Distil the old classes' scores, then correct those of the new ones on held-out images.
 
     Exemplars that are held out stay in the memory, and others are drawn in the next step; new images that are held out
-    are no candidates for it. A phase of balanced images would learn the held-out exemplars after all: leave it out.
-    alpha and beta of each step are in its results.
+    are no candidates for it. alpha and beta of each step are in its results.
     """
 
     needs = frozenset({"old", "memory", "rows"})
@@ -134,7 +135,7 @@ class BiasCorrection:
         self.correction = (1.0, 0.0)
 
     @hookimpl
-    def choose_data(self, step: Step, data: ImageSet, rng: Generator) -> ImageSet | None:
+    def choose_data(self, run: Run, step: Step, data: ImageSet, rng: Generator) -> ImageSet | None:
         """What is left when images are held out.
 
         Raises:
@@ -149,8 +150,9 @@ class BiasCorrection:
         fewest = int(counts.argmin())
         if counts[fewest] < 2:
             raise UserError(
-                f"class {fewest} has {int(counts[fewest])} of the images of step {step.index}, and one to learn from "
-                "and one to hold out are needed; keep more exemplars, or leave the component out"
+                f"class '{run.results.class_names[fewest]}' has {int(counts[fewest])} of the images of step "
+                f"{step.index}, and one to learn from and one to hold out are needed; keep more exemplars, or leave "
+                "the component out"
             )
         out = held_out(labels, self.options.held_out, rng).to(data.labels.device)
         self.held = data.select(out.nonzero().flatten())

@@ -24,6 +24,8 @@ class FreezeOptions(Options):
 class Freeze:
     """Backbone frozen, BatchNorm statistics included, after the first steps or from the start; adds no term."""
 
+    needs = frozenset({"features"})  # one that grows would be frozen before its newest part has learned
+
     def __init__(self, options: FreezeOptions) -> None:
         self.after = options.after
         self.spares_first_step = options.after > 0

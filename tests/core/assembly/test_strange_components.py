@@ -4,9 +4,10 @@ from functools import partialmethod
 
 import pytest
 import torch
-from helpers.strangers import KIND, Stranger, told
+from helpers.strangers import KIND, Flatten, Stranger, recipe_with, told
 
 from lwmfw import Images, LwmfwError, Selection, hookimpl
+from lwmfw.testing import tiny_run
 
 
 class Leaving(Stranger):
@@ -190,6 +191,44 @@ def test_an_exemplar_that_is_left_out_is_not_trained_on_and_stays_in_the_memory(
     assert told("penalty", Leaving, tmp_path) == ""
     assert trained == [8, 4 + 8 - 2]
     assert torch.equal(held[1].pixels[:4], held[0].pixels)
+
+
+def test_each_chooses_of_what_the_one_before_has_left(tmp_path):
+    given = []
+
+    class First:
+        def __init__(self, options):
+            pass
+
+        @hookimpl
+        def choose_data(self, data):
+            given.append(len(data))
+            return data.select(torch.arange(len(data) - 1))
+
+    class Second(First):
+        pass
+
+    records = [KIND["penalty"](name, made) for name, made in (("first", First), ("second", Second))]
+    recipe = recipe_with("penalty") | {"penalties": [{"use": "first"}, {"use": "second"}]}
+    tiny_run(recipe, tmp_path, components=[*records, KIND["backbone"]("flat", Flatten)])
+    assert given == [8, 7, 12, 11]
+
+
+def test_a_phase_of_balanced_images_selects_of_those_that_are_trained_on(tmp_path):
+    candidates_of = []
+
+    class Leaving(Stranger):
+        @hookimpl
+        def choose_data(self, step, data):
+            return data.select(torch.arange(1, len(data))) if step.index == 2 else None
+
+        @hookimpl
+        def select_memory(self, step, candidates, quota):
+            candidates_of.append((step.index, len(candidates)))
+            return Selection({c: (candidates.labels == c).nonzero().flatten()[:n] for c, n in quota.items()})
+
+    assert told("selector", Leaving, tmp_path) == ""
+    assert candidates_of == [(1, 8), (2, 11), (2, 12)]
 
 
 def adding(change):

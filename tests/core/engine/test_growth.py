@@ -81,6 +81,22 @@ class Boasting(Growing):
     needs = frozenset()
     offers = frozenset({"features"})
 
+class Hasty(Growing):
+    "Towers side by side."
+
+    @hookimpl
+    def after_epoch(self, step, epoch, run):
+        if step.index == 2 and epoch == 1:
+            run.model.backbone.add(2)
+            run.model.reshaped()
+
+class Silent(Growing):
+    "Towers side by side."
+
+    @hookimpl
+    def grow_model(self, model):
+        return nn.Flatten()
+
 class Careless(Growing):
     "Towers side by side."
 
@@ -88,6 +104,7 @@ class Careless(Growing):
 
 def register_components():
     for name, made in (("growing", Growing), ("replacing", Replacing), ("shrinking", Shrinking), ("boasting", Boasting),
+                       ("hasty", Hasty), ("silent", Silent),
                        ("careless", Careless)):
         yield Backbone(name, made)
 
@@ -107,15 +124,7 @@ def growing(folder, use="growing", **tables):
     }
 
 
-@pytest.fixture
-def without_width(monkeypatch):
-    """The tiny recipe's backbone has a width, which a table that is merged in cannot take away."""
-    from lwmfw.testing import tiny
-
-    monkeypatch.setitem(tiny.TINY, "backbone", {"use": "resnet20"})
-
-
-@pytest.mark.usefixtures("without_width")
+@pytest.mark.usefixtures("bare")
 @pytest.mark.parametrize("use", ["growing", "replacing"])
 def test_a_network_grows_with_the_steps_and_its_classifier_with_it(use, tmp_path):
     run = tiny_run(growing(tmp_path, use), tmp_path)
@@ -126,7 +135,7 @@ def test_a_network_grows_with_the_steps_and_its_classifier_with_it(use, tmp_path
     assert grown[1] - grown[0] == tower + 2 * (6 + 1) + 2 * 2  # two rows of six columns, two columns of two rows
 
 
-@pytest.mark.usefixtures("without_width")
+@pytest.mark.usefixtures("bare")
 def test_a_grown_network_is_opened_as_it_was_left(tmp_path):
     run = tiny_run(growing(tmp_path), tmp_path)
     images = torch.randn(5, 3, 8, 8)
@@ -136,7 +145,7 @@ def test_a_grown_network_is_opened_as_it_was_left(tmp_path):
     assert opened.model_at(1).width == 4
 
 
-@pytest.mark.usefixtures("without_width")
+@pytest.mark.usefixtures("bare")
 @pytest.mark.parametrize("use", ["growing", "shrinking"])
 @pytest.mark.parametrize("after", [1, 2])
 def test_a_growing_network_resumes_to_the_same_bits(use, after, tmp_path):
@@ -151,7 +160,7 @@ def test_a_growing_network_resumes_to_the_same_bits(use, after, tmp_path):
     assert whole.run.model.width == (8 if use == "growing" else 4 + 1 + 1)
 
 
-@pytest.mark.usefixtures("without_width")
+@pytest.mark.usefixtures("bare")
 @pytest.mark.parametrize(
     ("use", "tables", "fault"),
     [
@@ -169,10 +178,16 @@ def test_what_cannot_go_with_a_growing_network_is_refused(use, tables, fault, tm
         tiny_run(growing(tmp_path, use, **tables), tmp_path)
 
 
-@pytest.mark.usefixtures("without_width")
+@pytest.mark.usefixtures("bare")
 @pytest.mark.parametrize(
     ("use", "tables", "fault"),
     [
+        (
+            "hasty",
+            {"training": {"epochs": 2}},
+            "hasty: the backbone was given new parameters inside a phase, which would not learn; change it after",
+        ),
+        ("silent", {}, "silent.grow_model returned a network of which the backbone returned Tensor from forward"),
         (
             "boasting",
             {},

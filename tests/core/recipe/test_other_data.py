@@ -6,6 +6,7 @@ import pytest
 
 from lwmfw import DataChoice, Field, Options, Penalty, hookimpl
 from lwmfw.errors import UserError
+from lwmfw.recipe.catalogue import record_fault
 from lwmfw.recipe.load import load_recipe
 from lwmfw.testing import tiny_recipe, tiny_run
 from lwmfw.testing.tiny import beside_installed
@@ -64,3 +65,18 @@ def test_its_defaults_are_written_out(tmp_path):
 def test_what_is_wrong_with_it_is_found_with_the_recipe(other, fault, tmp_path):
     with pytest.raises(UserError, match=rf"tiny\.toml:\d+: {fault}"):
         loaded({"other": other}, tmp_path)
+
+
+def test_what_is_missing_is_told_by_the_option_that_names_it(tmp_path):
+    other = {"use": "folder", "root": str(tmp_path / "nowhere")}
+    with pytest.raises(UserError, match=r"penalties\.looking\.other: .*nowhere.*; set penalties\.looking\.other\.root"):
+        tiny_run({"penalties": [{"use": "looking", "other": other}]}, tmp_path, components=[LOOKING])
+
+
+def test_an_option_is_one_itself_or_the_record_is_refused():
+    class Many(Options):
+        others: list[DataChoice] = Field([], description="other images")
+
+    assert record_fault(Penalty("many", Looking, Many)) == (
+        "option 'others' of 'many' has a DataChoice inside another type; let it be one itself"
+    )

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import interpolate
 
-from lwmfw import Batch, DataSet, Images, Loader
+from lwmfw import Batch, DataSet, Images, Loader, Observer, hookimpl
 from lwmfw.testing import outputs_pair, tiny_run
-from lwmfw_plugins.codecs.mecil import Mecil, MecilOptions, agreement, pixels_of, signal_to_noise
+from lwmfw_plugins.codecs.mecil import Mecil, MecilOptions, agreement, pixels_of, pseudo_images, signal_to_noise
 from lwmfw_plugins.codecs.mecil._decoder import drawn, refined, trained, untrained
 from lwmfw_plugins.codecs.mecil._transform import Downsampled
 
@@ -99,6 +100,22 @@ def test_training_brings_restored_images_nearer_and_depends_on_rng_alone():
     assert not torch.equal(layers[0][0], decoder(1, 0)[0][0])
 
 
+def test_a_decoder_that_comes_no_nearer_stays_as_it_was():
+    rng = torch.Generator().manual_seed(1)
+    grains = torch.randint(0, 256, (16, 1, 8, 8), generator=rng).float()
+    codec = Mecil(MecilOptions(block=4, bytes=16, decoder_width=4))
+    codec.learn(grains, rng)
+    restored = codec.transform.to(grains.device, grains.dtype).lossy(grains).clamp(0, 255)
+    layers = [(w.float(), b.float()) for w, b in codec.decoder]
+    assert torch.equal(refined(restored, layers), restored)  # as drawn: it adds nothing
+    assert codec._learned["psnr_decoded"] == codec._learned["psnr_restored"]
+    further = trained(layers, restored, grains, 5, rng)
+    assert signal_to_noise(refined(restored, further), grains) < signal_to_noise(restored, grains) - 1
+    kept = itertools.chain(*codec.decoder)
+    codec.learn(grains, rng)
+    assert all(map(torch.equal, itertools.chain(*codec.decoder), kept))
+
+
 def test_decibels_are_of_the_mean_squared_error():
     images = torch.zeros(2, 1, 2, 2)
     assert signal_to_noise(images + torch.tensor([3.0, 1.0]), images) == pytest.approx(10 * math.log10(255**2 / 5))
@@ -147,8 +164,9 @@ def penalty(from_memory, **options):
     pair, codec = outputs_pair(), Mecil(MecilOptions(block=4, bytes=2, decoder_epochs=0, **options))
     images = pictures((3, 8, 8), 8)
     codec.learn(images.float(), torch.Generator())
-    codec._loader = loader_of(images)
-    shown, model = codec._loader.normalise(images), pair.model.float()
+    loader = loader_of(images)
+    codec.before_step(SimpleNamespace(loader=loader, device=images.device))
+    shown, model = loader.normalise(images), pair.model.float()
     batch = Batch(shown, pair.batch.labels, torch.tensor(from_memory))
     return codec.compute_penalty(batch, model(shown), model), model
 
@@ -229,6 +247,46 @@ def test_old_bytes_are_read_by_the_newest_decoder_and_kept(tmp_path):
     assert not torch.equal(codec.decode(encoded, tuple(pixels.shape[1:])), pixels)
 
 
+class Watching:
+    """Whether what is shown in a step is what its decoder makes, and how far pairs are from it in grey levels."""
+
+    def __init__(self, options):
+        self.told, self.seen = {}, None
+
+    @hookimpl
+    def before_step(self, run, step, data):
+        self.codec, held = run.assembly.components["mecil"].instance, data.of_classes(step.old_classes)
+        self.told[step.index] = []
+        if step.index > 1:
+            self.seen = run.memory.images().pixels
+            assert torch.equal(held.pixels, self.seen)
+
+    @hookimpl
+    def after_update(self, step, batch):
+        if step.index > 1:
+            pixels = pixels_of(batch.images, self.codec._near[0])
+            pairs = pixels_of(pseudo_images(batch.images, *self.codec._near), self.codec._near[0])
+            decoded = self.codec.decode(self.codec.encode(pixels.byte()), tuple(pixels.shape[1:]))
+            self.told[step.index].append((pairs - decoded.float()).abs())
+
+    @hookimpl
+    def after_step(self, run, step):
+        kept = run.memory.images().of_classes(step.old_classes).pixels
+        assert self.seen is None or not torch.equal(kept, self.seen[: len(kept)])
+
+
+def test_exemplars_and_pairs_of_a_step_are_made_by_one_decoder_and_the_next_one_makes_others(tmp_path):
+    chosen = recipe(decoder_epochs=40) | THREE_STEPS | {"phases": [{"use": "balanced", "epochs": 1}]}
+    chosen["memory"] |= {"budget": "all"}
+    watching = Observer("watching", Watching)
+    run = tiny_run(chosen | {"observers": [{"use": "watching"}]}, tmp_path, components=[watching]).run
+    told = run.assembly.components["watching"].instance.told
+    assert [len(each) for each in told.values()] == [0, 8, 12]  # the balanced phase among them
+    apart = torch.cat([each.flatten() for step in told.values() for each in step])
+    assert apart.max() <= 1  # float32 beside float64
+    assert apart.mean() < 1e-3
+
+
 @pytest.mark.parametrize("form", ["pca", pytest.param("downsample", marks=pytest.mark.slow)])
 def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(form, tmp_path):
     runs = []
@@ -247,12 +305,24 @@ def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(form, tmp_path):
     assert [s.extra for s in resumed.results.steps] == [s.extra for s in whole.results.steps]
 
 
-def test_photographs_of_any_size_are_read_in_workers(tmp_path):
+def test_photographs_of_any_size_are_read_in_workers_by_the_newest_decoder(tmp_path, monkeypatch):
     for label, number in itertools.product(range(4), range(6)):
         picture = noise(18 + 3 * number, 24, 10 * label + number)
         save(picture, tmp_path / "photographs" / str(label) / f"{number}.png")
     data = {"use": "folder", "root": str(tmp_path / "photographs"), "size": 16, "decode": "each epoch"}
-    kept = tiny_run(recipe() | {"data": data}, tmp_path).run.memory
+    run = tiny_run(recipe() | {"data": data}, tmp_path).run
+    kept = run.memory
     assert len({(image.height, image.width) for image in kept.exemplars}) > 1
     shared = kept.codec.shared_bytes((3, 16, 16))
     assert kept.bytes == sum(len(image.encoded) + 4 for image in kept.exemplars) + shared <= 9000
+
+    def shown(workers):
+        monkeypatch.setattr("lwmfw.data.workers.worker_count", lambda: workers)
+        return torch.cat([images for images, _ in run.loader.evaluation_batches(kept.images())])
+
+    monkeypatch.setattr("lwmfw.data.loader.CHUNK", 4)
+    by_newest = shown(2)
+    assert torch.equal(by_newest, shown(0))
+    run.assembly.components["mecil"].instance.decoder = []
+    assert not torch.equal(shown(2), by_newest)
+    assert torch.equal(shown(2), shown(0))

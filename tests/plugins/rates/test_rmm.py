@@ -9,11 +9,12 @@ from statistics import median
 
 import pytest
 import torch
+from helpers.months import extend, pictures
 from helpers.runs import THREE_STEPS, interrupted
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lwmfw import Observer, UserError, evaluating, hookimpl
+from lwmfw import Observer, UserError, evaluating, hookimpl, open_run
 from lwmfw.testing import tiny_recipe, tiny_run
 from lwmfw_plugins.rates.rmm._policy import (
     POLICIES,
@@ -58,17 +59,16 @@ def test_an_image_stays_whatever_is_given_up(images, share):
 @given(counts=st.lists(st.integers(1, 20), min_size=3, max_size=6), share=SHARES, seed=st.integers(0, 1000))
 def test_what_is_given_up_is_drawn_from_new_classes_without_repetition(counts, share, seed):
     labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
-    new = range(2, len(counts))
-    left = left_after(labels, new, share, torch.Generator().manual_seed(seed))
+    numbers = {label: given_up(counts[label], share) for label in range(2, len(counts))}
+    left = left_after(labels, numbers, torch.Generator().manual_seed(seed))
     assert left.tolist() == sorted(set(left.tolist()))
-    expected = [n - given_up(n, share) if label in new else n for label, n in enumerate(counts)]
-    assert labels[left].bincount().tolist() == expected
+    assert labels[left].bincount().tolist() == [n - numbers.get(label, 0) for label, n in enumerate(counts)]
 
 
 def test_other_draws_leave_other_images():
     labels = torch.zeros(50, dtype=torch.int64)
     first, again, other = (
-        left_after(labels, range(1), 0.5, torch.Generator().manual_seed(seed)).tolist() for seed in (0, 0, 1)
+        left_after(labels, {0: 25}, torch.Generator().manual_seed(seed)).tolist() for seed in (0, 0, 1)
     )
     assert first == again != other
 
@@ -76,7 +76,7 @@ def test_other_draws_leave_other_images():
 @given(total=st.integers(0, 3000), losses=st.lists(st.floats(0, 9), min_size=1, max_size=30), favour=SHARES)
 def test_quotas_add_up_to_the_total_and_are_the_shares_to_within_rounding(total, losses, favour):
     weights = class_weights(losses, favour)
-    quotas = shared_out(total, weights)
+    quotas = shared_out(total, weights, [total] * len(weights))
     assert sum(quotas) == total
     each = int(total >= len(weights))
     for quota, weight in zip(quotas, weights, strict=True):
@@ -84,21 +84,47 @@ def test_quotas_add_up_to_the_total_and_are_the_shares_to_within_rounding(total,
         assert abs(quota - each - (total - each * len(weights)) * weight / sum(weights)) < 1 + 1e-9
 
 
+@given(
+    total=st.integers(0, 400),
+    classes=st.lists(st.tuples(st.floats(0.01, 2), st.integers(0, 40)), min_size=1, max_size=20),
+)
+def test_what_a_class_cannot_use_goes_to_the_others_in_proportion(total, classes):
+    weights, most = zip(*classes, strict=True)
+    quotas = shared_out(total, weights, most)
+    assert sum(quotas) == min(total, sum(most))
+    assert all(0 <= quota <= bound for quota, bound in zip(quotas, most, strict=True))
+    present = [min(1, bound) for bound in most]
+    each = present if total >= sum(present) else [0] * len(most)
+    assert all(quota >= one for quota, one in zip(quotas, each, strict=True))
+    # those that could have had more have had one factor of their weight, to within rounding
+    factors = [
+        ((quota - one - 1) / weight, (quota - one + 1) / weight)
+        for quota, bound, one, weight in zip(quotas, most, each, weights, strict=True)
+        if quota < bound
+    ]
+    least = max((low for low, _ in factors), default=0.0)
+    assert all(least <= high + 1e-9 for _, high in factors)
+    # and those that have all there are had no less than that factor
+    for quota, bound, one, weight in zip(quotas, most, each, weights, strict=True):
+        assert quota < bound or (quota - one) / weight <= min((high for _, high in factors), default=math.inf) + 1e-9
+
+
 @given(losses=st.lists(st.floats(0, 9) | st.just(math.nan), min_size=1, max_size=12), favour=SHARES)
-def test_classes_below_the_median_loss_are_favoured(losses, favour):
+def test_classes_above_the_median_loss_have_less_and_all_others_more(losses, favour):
     known = [loss for loss in losses if loss == loss]
     for loss, weight in zip(losses, class_weights(losses, favour), strict=True):
-        if loss != loss or loss == median(known):
-            assert weight == 1
-        else:
-            assert weight == (1 + favour if loss < median(known) else 1 - favour)
+        assert weight == (1 - favour if known and loss > median(known) else 1 + favour)
 
 
 def test_quotas_of_an_example_by_hand():
-    # 500 for five classes, one each: 495 in shares of 1.1, 0.9, 1, 1.1, 0.9
-    assert shared_out(500, class_weights([0.1, 0.9, 0.5, 0.2, 0.8], 0.1)) == [110, 90, 100, 110, 90]
-    assert shared_out(7, [1.0, 1.0, 1.0]) == [3, 2, 2]
-    assert shared_out(2, [1.0, 1.5, 0.5]) == [1, 1, 0]
+    # 505 for five classes, one each: 500 in shares of 1.1, 0.9, 1.1, 0.9, 1.1 of 5.1: 107.84, 88.24, and so on
+    weights = class_weights([0.1, 0.9, 0.5, 0.8, 0.2], 0.1)
+    assert weights == [1.1, 0.9, 1.1, 0.9, 1.1]
+    assert shared_out(505, weights, [505] * 5) == [109, 89, 109, 89, 109]
+    assert shared_out(7, [1.0, 1.0, 1.0], [7, 7, 7]) == [3, 2, 2]
+    assert shared_out(2, [1.0, 1.5, 0.5], [2, 2, 2]) == [1, 1, 0]
+    # one class has 10, one none: 98 and one for each of three; 9 of 98 are cut off, 89 go in shares of 1 and 2 of 3
+    assert shared_out(101, [1.0, 1.0, 1.0, 2.0], [10, 0, 200, 200]) == [10, 0, 31, 60]
 
 
 def test_a_class_has_the_mean_cross_entropy_of_its_images():
@@ -151,17 +177,22 @@ def test_exemplars_and_new_images_are_as_many_as_without(tmp_path):
     assert [sum(Watch.seen[step]) for step in (2, 3)] == [12 + 32] * 2
 
 
+def test_what_new_classes_have_no_images_for_goes_to_old_ones(tmp_path):
+    result = watched(OWN | {"give_up": [0.75], "favour": [0.0]}, tmp_path)
+    # 12 and 24 are more than there are: 20 are given up, as 32 are kept; then even quotas are 9, the new classes have 6
+    assert [step.exemplars for step in result.results.steps] == [32, 36, 12]
+    assert Watch.seen == {1: [16, 16], 2: [16, 16, 6, 6], 3: [12, 12, 6, 6, 4, 4]}
+    assert [sum(Watch.seen[step]) for step in (2, 3)] == [12 + 32] * 2
+
+
 def test_classes_that_are_known_well_have_more_exemplars(tmp_path):
     watched(OWN | {"give_up": [0.25]}, tmp_path)
-    for step, total in ((1, 20), (2, 20)):
-        weights = class_weights(Watch.losses[step], 0.4)
-        quotas = shared_out(total, weights)
-        held = [*(Watch.kept[step - 1] if step > 1 else []), 16, 16]  # a class has no more than there is of it
-        assert Watch.kept[step] == [min(quota, there) for quota, there in zip(quotas, held, strict=False)]
+    for step, held in ((1, [16, 16]), (2, [*Watch.kept[1], 12, 12])):
+        assert Watch.kept[step] == shared_out(20, class_weights(Watch.losses[step], 0.4), held)
     low, high = sorted(range(2), key=Watch.losses[1].__getitem__)
     assert Watch.kept[1][low] > Watch.kept[1][high]
     assert Watch.planned == {step: [[10] * 2, [5] * 4, [2] * 6] for step in (1, 2, 3)}  # a plan knows no losses
-    assert Watch.kept[3] == [min(2, there) for there in [*Watch.kept[2], 12, 12]]
+    assert Watch.kept[3] == [2] * 6
 
 
 @pytest.mark.parametrize(("budget", "exemplars"), [("2 per class", [20, 16, 12]), ("all", [32, 64, 96])])
@@ -169,6 +200,19 @@ def test_budgets_of_another_kind(budget, exemplars, tmp_path):
     result = watched(OWN | {"favour": [0.0]}, tmp_path, budget)
     assert [step.exemplars for step in result.results.steps] == exemplars
     assert sum(Watch.seen[2]) == (4 + 32 if budget != "all" else 64)
+
+
+def test_a_step_that_was_not_planned_gives_nothing_up(tmp_path):
+    pictures(tmp_path / "months", ("ant", "bee", "cat"))
+    pictures(tmp_path / "april", ("dog",))
+    data = {"use": "folder", "root": str(tmp_path / "months"), "size": 12, "decode": "once"}
+    table = recipe(OWN | {"give_up": [0.9]}, "12 exemplars") | {"data": data, "scenario": {"first": 2, "increment": 1}}
+    base = tiny_run(table, tmp_path).path
+    # 16 exemplars are 4 above the budget: of 8 images of the third class 4 are given up; behind it 12 are kept
+    assert open_run(base).exemplars().labels.bincount().tolist() == [4, 4, 4]
+    extend(base, tmp_path / "april", tmp_path / "extended", "--train")
+    # 0.9 given up would have left one image of the fourth
+    assert open_run(tmp_path / "extended").exemplars().labels.bincount().tolist() == [3, 3, 3, 3]
 
 
 def test_a_budget_in_bytes_is_refused(tmp_path):
@@ -269,10 +313,11 @@ def test_the_line_to_paste_is_a_rate():
 def tables(first=50, increment=10, **changed):
     return {
         "scenario": {"first": first, "increment": increment},
-        "training": {"epochs": 160},
+        "training": {"epochs": 160, "first": {}},
         "evaluation": {"validation": 0.0},
         "readouts": [{"use": "cnn", "as": "cnn"}, {"use": "nme", "as": "nme"}],
-        "memory": {},
+        "phases": [],
+        "memory": {"budget": "20 per class"},
     } | changed
 
 
@@ -303,8 +348,37 @@ def test_a_task_holds_images_out_and_is_shorter():
 
 
 @pytest.mark.parametrize(
+    ("whole", "epochs", "cut"),
+    [
+        ((160, 200, 20), 0, (40, 50, 5)),
+        ((160, 1, 5), 0, (40, 1, 2)),
+        ((2, 3, 0), 0, (1, 2, 0)),
+        ((160, 200, 20), 80, (80, 100, 10)),
+    ],
+)
+def test_the_first_step_and_further_phases_are_shorter_too(whole, epochs, cut):
+    main, first, more = whole
+    phases = [{"use": "balanced", "epochs": more, "lr": 0.05}, {"use": "other"}]
+    training = {"epochs": main, "first": {"epochs": first, "lr": 1.0}}
+    task = task_of(tables(training=training, phases=phases), epochs=epochs)
+    assert task.settings["training.epochs"] == cut[0]
+    assert task.settings["training.first"] == {"epochs": cut[1], "lr": 1.0}
+    assert task.settings["phases"] == [phases[0] | {"epochs": cut[2]}, {"use": "other"}]
+
+
+@pytest.mark.parametrize(
     ("changed", "options", "message"),
     [
+        (
+            {"memory": {"budget": "6 MB"}},
+            {},
+            'memory.budget: "6 MB" is a limit that rmm would exceed; state it in exemplars',
+        ),
+        (
+            {"memory": {"budget": "all"}},
+            {},
+            'memory.budget: "all" leaves nothing to share out; state it in exemplars',
+        ),
         ({"first": 1}, {}, "scenario.first: 1 classes cannot be learned in steps; set it to 2 or more"),
         (
             {"increment": 0},
@@ -342,6 +416,14 @@ def test_a_folder_in_use_is_refused_in_a_line(tmp_path, monkeypatch, capsys):
     (tmp_path / "note").write_text("")
     assert command(monkeypatch, tiny_recipe(recipe(), tmp_path), "--out", tmp_path) == 2
     assert capsys.readouterr() == ("", f"{tmp_path}: not empty; choose another --out\n")
+
+
+def test_a_start_that_fails_leaves_its_folder_free(tmp_path, monkeypatch, capsys):
+    missing = recipe(rate={"use": "even"}) | {"data": {"use": "folder", "root": str(tmp_path / "none")}}
+    out = tmp_path / "found"
+    assert command(monkeypatch, tiny_recipe(missing, tmp_path), "--out", out, "--device", "cpu") == 2
+    assert "none: cannot be read (No such file or directory); set data.root" in capsys.readouterr().err
+    assert list(out.iterdir()) == []
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 Zhao et al., "Memory-Efficient Class-Incremental Learning for Image Classification", TNNLS 2021. An encoder makes a few
 bytes of an image (_transform.py); a decoder, which every step trains on, makes a pseudo-image of them (_decoder.py).
+It learns after the network has been trained, so that one decoder makes all pseudo-images of a step.
 Pseudo-images are of a domain of their own, so the network is shown those of the new images too, and is to say the same
 of original x and pseudo-image x':
 
@@ -55,6 +56,11 @@ def pixels_of(images: Tensor, loader: Loader) -> Tensor:
     return (images * loader.std + loader.mean).round().clamp(0, 255)
 
 
+def pseudo_images(images: Tensor, loader: Loader, transform: Transform, layers: Layers) -> Tensor:
+    """Pseudo-images of images, both as a model sees them (B, C, H, W), in the precision of transform and layers."""
+    return loader.normalise(_pseudo(transform.lossy(pixels_of(images, loader)), layers))
+
+
 def signal_to_noise(images: Tensor, originals: Tensor) -> float:
     """Peak signal-to-noise ratio in decibel, of the mean squared error over all images, which are of 0..255."""
     error = float((images.double() - originals).square().mean())
@@ -96,8 +102,7 @@ class Mecil:
         self.transform: Transform | None = Downsampled(options.scale) if options.form == "downsample" else None
         self.decoder: list[Layer] = []
         self._learned: dict[str, float] = {}
-        self._near: tuple[Transform, list[Layer]] | None = None
-        self._loader: Loader | None = None
+        self._near: tuple[Loader, Transform, list[Layer]] | None = None
 
     def encode(self, pixels: Tensor) -> list[bytes]:
         """The bytes of images (N, C, H, W), uint8."""
@@ -168,7 +173,7 @@ class Mecil:
 
     def __getstate__(self) -> dict[str, Any]:
         """What worker processes need: not what lies on the run's device."""
-        return vars(self) | {"_near": None, "_loader": None}
+        return vars(self) | {"_near": None}
 
     def learn(self, pixels: Tensor, rng: Generator) -> None:
         """Fit the components, if they are not, and train the decoder.
@@ -179,13 +184,12 @@ class Mecil:
         """
         if self.transform is None:
             self.transform = self._fitted(pixels)
-        near = self.transform.to(pixels.device, pixels.dtype)
-        restored = near.lossy(pixels).clamp(0, 255)
-        layers = self._trained(restored, pixels, rng)
-        self._near = near, layers
+        restored = self.transform.to(pixels.device, pixels.dtype).lossy(pixels)
+        if self.options.decoder_epochs:
+            self.decoder = self._trained(restored.clamp(0, 255), pixels, rng)
         self._learned = {
-            "psnr_restored": signal_to_noise(restored, pixels),
-            "psnr_decoded": signal_to_noise(_pseudo(restored, layers), pixels),
+            "psnr_restored": _nearness(restored, [], pixels),
+            "psnr_decoded": _nearness(restored, self.decoder, pixels),
         }
 
     def _fitted(self, pixels: Tensor) -> Transform:
@@ -195,38 +199,41 @@ class Mecil:
         return Blocks.keeping(self.options.bytes, self.options.block, *principal_components(blocks.double().cpu()))
 
     def _trained(self, restored: Tensor, originals: Tensor, rng: Generator) -> list[Layer]:
-        """Train the decoder from where the last step left it; what it computes from now on is what is stored of it."""
+        """The decoder as it is stored, trained from where the last step left it; as it was, where that is no better."""
         from lwmfw_plugins.codecs.mecil._decoder import drawn, trained, untrained
 
-        if not self.options.decoder_epochs:
-            return []
         layers = self.decoder or drawn(untrained(originals.shape[1], self.options.decoder_width), rng)
-        learned = trained(
-            _as_float(layers, originals.device, originals.dtype), restored, originals, self.options.decoder_epochs, rng
-        )
-        self.decoder = _stored(learned)
-        return _as_float(self.decoder, originals.device, originals.dtype)
+        before = _as_float(layers, originals.device, originals.dtype)
+        after = trained(before, restored, originals, self.options.decoder_epochs, rng)
+        both = _stored(before), _stored(after)
+        return max(both, key=lambda layers: _nearness(restored, layers, originals))  # the first, if equal
 
     @hookimpl
-    def before_step(self, run: Run, step: Step, data: ImageSet, rng: Generator) -> None:
-        """Learn from the new images, before the network sees them in pairs."""
-        new = data.of_classes(step.new_classes)
-        self._loader = run.loader
-        self.learn(_some_pixels(run, new if len(new) else data, rng), rng)
+    def before_step(self, run: Run) -> None:
+        """Have what makes exemplars of this step at hand for its pairs; in the first step there is none of either."""
+        import torch
+
+        if self.transform is not None:
+            device, dtype = run.device, torch.float32
+            self._near = run.loader, self.transform.to(device, dtype), _as_float(self.decoder, device, dtype)
 
     @hookimpl
     def compute_penalty(self, batch: Batch, new: Outputs, model: Model) -> dict[str, Tensor] | None:
         """The term mecil. Exemplars are pseudo-images already and are shown again as they are."""
         import torch
 
-        if not self.options.weight or self._near is None or self._loader is None:
+        if not self.options.weight or self._near is None:
             return None
-        (transform, layers), loader = self._near, self._loader
         with torch.no_grad():
-            pseudo = loader.normalise(_pseudo(transform.lossy(pixels_of(batch.images, loader)), layers))
+            pseudo = pseudo_images(batch.images, *self._near)
             shown = torch.where(batch.from_memory[:, None, None, None], batch.images, pseudo)
         loss = agreement(new.logits, model(shown).logits, ~batch.from_memory)
         return {"mecil": self.options.weight * loss}
+
+    @hookimpl
+    def after_training(self, run: Run, step: Step, data: ImageSet, rng: Generator) -> None:
+        """Learn from the new images: what is stored from now on, and all that is shown after it, is of one decoder."""
+        self.learn(_some_pixels(run, data.of_classes(step.new_classes), rng), rng)
 
     @hookimpl
     def after_step(self, result: StepResult, name: str) -> None:
@@ -239,6 +246,10 @@ def _pseudo(restored: Tensor, layers: Layers) -> Tensor:
     from lwmfw_plugins.codecs.mecil._decoder import refined
 
     return refined(restored.clamp(0, 255), layers).round().clamp(0, 255)
+
+
+def _nearness(restored: Tensor, layers: Layers, originals: Tensor) -> float:
+    return signal_to_noise(_pseudo(restored, _as_float(layers, originals.device, originals.dtype)), originals)
 
 
 def _part(height: int, width: int) -> int:

@@ -7,20 +7,23 @@ exemplars,
 
 so that the step is trained on M + n_t images at most, as it would be without. M is the recipe's budget: here it bounds
 exemplars and a step's new images together, and the exemplars alone exceed it, which memory_bytes in results.json shows.
-Level 2: a class whose loss is below the median has (1 + c_t) times an even quota, one whose loss is above it (1 - c_t).
+Level 2: a class whose loss is above the median has (1 - c_t) times an even quota, any other (1 + c_t).
 
-Loss and median are as PyCIL codes them: the loss is the mean cross-entropy of a class's images. Choices of ours: all
-classes are weighed, where PyCIL weighs a step's new ones alone; one number m_t both adds exemplars and takes new
-images, where PyCIL reads the second from the next place of its list; what is given up is drawn without repetition,
-where PyCIL draws what stays with it; rounding keeps the total, and one image and one exemplar of each class. Where
-nothing comes any more, the budget is shared out evenly. README.md says where policies come from.
+Loss and median are as PyCIL codes them: the loss is the mean cross-entropy of a class's images. Choices of ours: what
+is given up is gone, so that a new class has (1 - m_t) of its images for the memory, where PyCIL herds from all of them;
+what a class has not images enough for goes to the other classes; no more is given up than the memory holds above M,
+which is nothing where no step was planned behind the last one. All classes are weighed, where PyCIL weighs a step's new
+ones alone; one number m_t both adds exemplars and takes new images, where PyCIL reads the second from the next place of
+its list; what is given up is drawn without repetition, where PyCIL draws what stays with it; rounding keeps the total,
+and one image and one exemplar of each class. Where nothing comes any more, the budget is shared out evenly. README.md
+says where policies come from.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, Self
 
 from pydantic import model_validator
 
@@ -72,6 +75,20 @@ class RmmOptions(Options):
         return self
 
 
+class Known(NamedTuple):
+    """What is known of the classes when exemplars are selected, and not when they are planned.
+
+    Attributes:
+        step: the step's number.
+        weights: the share of each class.
+        most: how many images there are of each.
+    """
+
+    step: int
+    weights: list[float]
+    most: list[int]
+
+
 class Rmm:
     """Exemplars in the place of new images, more of classes that are known well (RMM): a step's images are no more."""
 
@@ -81,45 +98,61 @@ class Rmm:
     def __init__(self, options: RmmOptions) -> None:
         listed = Policy(options.give_up, options.favour or [0.0])
         self.policy = POLICIES.get(options.policy, listed)
-        self.losses: tuple[int, list[float]] | None = None
+        self.known: Known | None = None
 
     @hookimpl
     def before_memory(self, run: Run, step: Step, model: Model, candidates: ImageSet) -> None:
-        """The loss of each class, by which its exemplars for the coming step are weighed."""
+        """How many images there are of each class, and its loss, by which exemplars for the coming step are weighed."""
         from lwmfw import evaluating
 
-        if action(self.policy.favour, step.index + 1) and step.index < len(run.steps):
+        most = candidates.labels.bincount(minlength=len(step.seen_classes)).tolist()
+        weights, favour = [1.0] * len(most), action(self.policy.favour, step.index + 1)
+        if favour and step.index < len(run.steps):
             features = run.features(candidates)
             with evaluating(model):
-                self.losses = step.index, class_losses(model.classifier(features), candidates.labels)
+                weights = class_weights(class_losses(model.classifier(features), candidates.labels), favour)
+        self.known = Known(step.index, weights, most)
 
     @hookimpl
     def allocate_memory(self, run: Run, step: Step, budget: Budget, classes: range, cost: float) -> dict[int, int]:
-        """The exemplars for the coming step: M and what it gives up, evenly until losses are known."""
+        """The exemplars for the coming step: M and what it gives up, evenly until the classes' images are known."""
         total = budget.total(len(classes), cost)
         if total is None:
             return dict.fromkeys(classes, sys.maxsize)
-        weights, share = [1.0] * len(classes), action(self.policy.give_up, step.index + 1)
+        share = action(self.policy.give_up, step.index + 1)
         for coming in run.steps[step.index : step.index + 1]:
             counts = (len(run.data.train.of_classes(range(label, label + 1))) for label in coming.new_classes)
             total += sum(given_up(count, share) for count in counts)
-        if self.losses and self.losses[0] == step.index:
-            weights = class_weights(self.losses[1], action(self.policy.favour, step.index + 1))
-        return dict(zip(classes, shared_out(total, weights), strict=True))
+        weights, most = [1.0] * len(classes), [total] * len(classes)
+        if self.known and self.known.step == step.index:
+            _, weights, most = self.known
+        return dict(zip(classes, shared_out(total, weights, most), strict=True))
 
     @hookimpl
     def choose_data(self, run: Run, step: Step, data: ImageSet, rng: Generator) -> ImageSet | None:
         """The exemplars, and of every new class the images that are not given up."""
-        share = action(self.policy.give_up, step.index)
-        if not share or run.memory is None or run.memory.budget.kind == "all":
+        share, above = action(self.policy.give_up, step.index), above_budget(run, step)
+        if not share or not above:
             return None
-        left = left_after(data.labels.cpu(), step.new_classes, share, rng)
+        labels = data.labels.cpu()
+        there = labels.bincount(minlength=len(step.seen_classes)).tolist()
+        most = [given_up(there[label], share) for label in step.new_classes]
+        numbers = shared_out(above, [1.0] * len(most), most)
+        left = left_after(labels, dict(zip(step.new_classes, numbers, strict=True)), rng)
         return data.select(left.to(data.labels.device))
 
     @hookimpl
     def after_step(self) -> None:
-        """Forget the losses: what is planned next is planned as in a run that is resumed here."""
-        self.losses = None
+        """Forget what was known: what is planned next is planned as in a run that is resumed here."""
+        self.known = None
+
+
+def above_budget(run: Run, step: Step) -> int:
+    """How many more exemplars the memory holds at a step's beginning than M, the budget of the classes they are of."""
+    if run.memory is None:
+        return 0
+    budget = run.memory.budget.total(len(step.old_classes), cost=1.0)  # never one in bytes: that is refused
+    return 0 if budget is None else max(0, len(run.memory.exemplars) - budget)
 
 
 @hookimpl

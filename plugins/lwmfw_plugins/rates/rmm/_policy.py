@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,7 +17,7 @@ class Policy(NamedTuple):
 
     Attributes:
         give_up: m, the share of a step's new images that makes room for exemplars.
-        favour: c, by which share classes of low loss have more than an even quota, and those of high loss less.
+        favour: c, the share of an even quota by which classes of low loss have more, and those of high loss less.
     """
 
     give_up: Sequence[float]
@@ -41,13 +41,12 @@ def given_up(images: int, share: float) -> int:
     return max(0, min(images - 1, round(share * images)))
 
 
-def left_after(labels: Tensor, classes: range, share: float, rng: Generator) -> Tensor:
+def left_after(labels: Tensor, numbers: Mapping[int, int], rng: Generator) -> Tensor:
     """Which images a step is trained on: those of other classes, and what is not given up of its new ones.
 
     Args:
         labels: (N,), int64, on the CPU.
-        classes: those of which images are given up.
-        share: m.
+        numbers: class -> how many of its images are given up.
         rng: draws which, without repetition.
 
     Returns:
@@ -56,9 +55,9 @@ def left_after(labels: Tensor, classes: range, share: float, rng: Generator) -> 
     import torch
 
     stays = torch.ones(len(labels), dtype=torch.bool)
-    for label in classes:
+    for label, number in numbers.items():
         members = (labels == label).nonzero().flatten()
-        stays[members[torch.randperm(len(members), generator=rng)[: given_up(len(members), share)]]] = False
+        stays[members[torch.randperm(len(members), generator=rng)[:number]]] = False
     return stays.nonzero().flatten()
 
 
@@ -82,27 +81,39 @@ def class_losses(logits: Tensor, labels: Tensor) -> list[float]:
 
 
 def class_weights(losses: Sequence[float], favour: float) -> list[float]:
-    """1 + c for a class whose loss is below the median, 1 - c above it, 1 at the median and where it is nan."""
+    """1 - c for a class whose loss is above the median, 1 + c for any other; one of no images, whose loss is nan, has
+    no say in the median."""
     known = [loss for loss in losses if not math.isnan(loss)]
     middle = median(known) if known else math.nan
-    return [1 + favour * ((loss < middle) - (loss > middle)) for loss in losses]
+    return [1 - favour if loss > middle else 1 + favour for loss in losses]
 
 
-def shared_out(total: int, weights: Sequence[float]) -> list[int]:
-    """A number for each class, in all exactly the total: one each, and the rest in proportion to the weights.
+def shared_out(total: int, weights: Sequence[float], most: Sequence[int]) -> list[int]:
+    """A number for each class, in all the total or all there are: one each, and the rest in proportion to the weights.
 
-    What rounding down leaves over goes to the largest remainders, of equal ones the first. Where there is not one for
-    each class, all is shared out by weight.
+    What a class cannot use goes to the others, in the same proportion. What rounding down leaves over goes to the
+    largest remainders, of equal ones the first. Where there is not one for each class, all is shared out by weight.
 
     Args:
         total: 0 or more.
         weights: one for each class, above 0.
+        most: the largest number of each class.
     """
-    each = 1 if total >= len(weights) else 0
-    rest, exact = total - each * len(weights), [Fraction(weight) for weight in weights]
-    shares = [rest * weight / sum(exact) for weight in exact]
-    numbers = [each + math.floor(share) for share in shares]
+    total, present = min(total, sum(most)), [min(1, bound) for bound in most]
+    each = present if total >= sum(present) else [0] * len(most)
+    shares = filled(total - sum(each), weights, [bound - one for bound, one in zip(most, each, strict=True)])
+    numbers = [one + math.floor(share) for one, share in zip(each, shares, strict=True)]
     first = sorted(range(len(shares)), key=lambda i: math.floor(shares[i]) - shares[i])
     for i in first[: total - sum(numbers)]:
         numbers[i] += 1
     return numbers
+
+
+def filled(total: int, weights: Sequence[float], most: Sequence[int]) -> list[Fraction]:
+    """The exact shares of a total no larger than all of `most`: one factor times each weight, cut off at its most."""
+    exact, shares = [Fraction(weight) for weight in weights], [Fraction()] * len(weights)
+    left, weight = Fraction(total), sum(exact)
+    for i in sorted(range(len(exact)), key=lambda i: most[i] / exact[i]):  # those that are cut off come first
+        shares[i] = min(Fraction(most[i]), left * exact[i] / weight)
+        left, weight = left - shares[i], weight - exact[i]
+    return shares

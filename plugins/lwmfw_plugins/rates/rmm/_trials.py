@@ -8,6 +8,7 @@ on held-out training images; the test set is not read. A trial is a run like any
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,14 +69,20 @@ def task_of(recipe: Mapping[str, Any], *, epochs: int = 0, readout: str = "") ->
 
     Args:
         recipe: its tables, every default written out.
-        epochs: of each step; 0: a quarter of the recipe's.
+        epochs: of each step; 0: a quarter of the recipe's. Those of [training.first] and [[phases]] are cut likewise.
         readout: by its name in the recipe; empty: the first.
 
     Raises:
-        UserError: the recipe has no memory, no later steps, a first step that cannot be divided, or no such read-out.
+        UserError: the recipe has no memory or one that is not counted in exemplars, no later steps, a first step that
+            cannot be divided, or no such read-out.
     """
     if "memory" not in recipe:
         raise UserError("memory: there is none, so nothing to share out; add [memory]")
+    budget = recipe["memory"]["budget"]
+    if budget == "all":
+        raise UserError('memory.budget: "all" leaves nothing to share out; state it in exemplars')
+    if not budget.endswith((" exemplars", " per class")):
+        raise UserError(f'memory.budget: "{budget}" is a limit that rmm would exceed; state it in exemplars')
     known, increment = recipe["scenario"]["first"], recipe["scenario"]["increment"]
     later = increment[0] if isinstance(increment, list) and increment else increment
     if not later:
@@ -88,15 +96,25 @@ def task_of(recipe: Mapping[str, Any], *, epochs: int = 0, readout: str = "") ->
     half = known // 2
     size = min(max(1, later // 2), half)
     steps = half // size
-    settings = {
+    training = recipe["training"]
+    shorter = epochs or max(1, training["epochs"] // 4)
+    cut = Fraction(shorter, max(1, training["epochs"]))
+    settings: dict[str, object] = {
         "scenario.classes": known - half + steps * size,
         "scenario.first": known - half,
         "scenario.increment": size,
-        "training.epochs": epochs or max(1, recipe["training"]["epochs"] // 4),
+        "training.epochs": shorter,
+        "training.first": _shortened(training["first"], cut),
+        "phases": [_shortened(phase, cut) for phase in recipe["phases"]],
         "evaluation.validation": recipe["evaluation"]["validation"] or 0.1,
         "observers": [],
     }
     return Task(steps, readout or names[0], settings)
+
+
+def _shortened(table: Mapping[str, Any], cut: Fraction) -> dict[str, Any]:
+    epochs = table.get("epochs")
+    return {**table} | ({"epochs": math.ceil(epochs * cut)} if isinstance(epochs, int) else {})
 
 
 def rate_table(policy: Policy) -> dict[str, object]:
@@ -152,6 +170,7 @@ class Trials:
             return run(self.recipe, settings, out=folder, device=self.device.value, resume="never", from_run=first)
         except UserError:
             if first is None:
+                self.recipe.unlink()  # nothing has begun: the folder is free for the command that is put right
                 raise
         # a component that gathers its state while the first step is trained has it trained again
         return run(self.recipe, settings, out=folder, device=self.device.value, resume="never")

@@ -110,6 +110,8 @@ class Mnemonics:
 
     def __init__(self, options: MnemonicsOptions) -> None:
         self.options = options
+        # networks that start from nothing have to be of one piece
+        self.needs = frozenset({"features"} if options.rule == "from-scratch" else ())
         self.told: dict[str, Any] = {}
 
     @hookimpl

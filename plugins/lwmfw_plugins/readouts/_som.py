@@ -11,12 +11,18 @@ from torch import Tensor
 REACH = 3
 """Radii beyond which a neighbour of the winner is not moved, so that a map changes where it is and nowhere else."""
 
+_AT_ONCE = 2**24  # distances
 
-def grid_distances(side: int) -> Tensor:
-    """Squared distances on the grid between the prototypes of a map, (M, M) for M = side * side."""
+
+def grid(side: int) -> Tensor:
+    """Row and column of each prototype of a map, (M, 2) for M = side * side."""
     line = torch.arange(side, dtype=torch.float32)
-    places = torch.cartesian_prod(line, line)
-    return (places[:, None] - places).square().sum(2)
+    return torch.cartesian_prod(line, line)
+
+
+def parts(features: Tensor, prototypes: Tensor) -> list[Tensor]:
+    """Features in parts whose distances to all prototypes can be held at once."""
+    return list(features.split(max(1, _AT_ONCE // len(prototypes))))
 
 
 def distances(features: Tensor, prototypes: Tensor) -> Tensor:
@@ -39,22 +45,24 @@ def activity(features: Tensor, prototypes: Tensor, width: Tensor | float) -> Ten
     return (-distances(features, prototypes) / (2 * width**2)).softmax(1)
 
 
-def neighbourhood(winners: Tensor, grid: Tensor, radius: float) -> Tensor:
+def neighbourhood(winners: Tensor, places: Tensor, radius: float) -> Tensor:
     """How far each prototype goes along with the winner: exp(-g^2 / 2 r^2), 1 for itself, 0 beyond REACH radii.
+
+    g is the distance on the grid between the two.
 
     Args:
         winners: (B,), int64.
-        grid: g^2, (M, M), of `grid_distances`.
+        places: (M, 2), of `grid`.
         radius: r.
 
     Returns:
         (B, M).
     """
-    apart = grid[winners]
+    apart = (places[winners, None] - places).square().sum(2)
     return (-apart / (2 * radius**2)).exp() * (apart <= (REACH * radius) ** 2)
 
 
-def adapted(prototypes: Tensor, features: Tensor, grid: Tensor, rate: float, radius: float, chosen: Tensor) -> Tensor:
+def adapted(prototypes: Tensor, features: Tensor, places: Tensor, rate: float, radius: float, chosen: Tensor) -> Tensor:
     """The prototypes after a batch: w_j + (1 - prod_b (1 - e h_bj)) (m_j - w_j), m_j the mean of x_b weighted by h_bj.
 
     A prototype goes as far towards the images that pull at it as one after another would have taken it if they were the
@@ -63,12 +71,12 @@ def adapted(prototypes: Tensor, features: Tensor, grid: Tensor, rate: float, rad
     Args:
         prototypes: w, (M, D).
         features: x, (B, D).
-        grid: of `grid_distances`.
+        places: (M, 2), of `grid`.
         rate: e, in 0..1.
         radius: of the neighbourhood h.
         chosen: (B,), bool: the images that count; if there is none, nothing moves.
     """
-    pull = neighbourhood(distances(features, prototypes).argmin(1), grid, radius) * chosen[:, None]
+    pull = neighbourhood(distances(features, prototypes).argmin(1), places, radius) * chosen[:, None]
     way = -torch.expm1(torch.log1p(-rate * pull).sum(0))
     means = (pull.T @ features) / pull.sum(0).clamp(min=torch.finfo(pull.dtype).tiny)[:, None]
     return prototypes + way[:, None] * (means - prototypes)
@@ -95,6 +103,8 @@ def answered(weights: Tensor, active: Tensor, labels: Tensor, rate: float, chose
 def novel(scores: Tensor, labels: Tensor, margin: float) -> Tensor:
     """Which images are answered wrongly or without certainty: the own class does not lead all others by the margin.
 
+    What an image would score of no class, 0, is among the others: a class that is alone has to be learned too.
+
     Args:
         scores: (B, C).
         labels: (B,), int64.
@@ -104,5 +114,5 @@ def novel(scores: Tensor, labels: Tensor, margin: float) -> Tensor:
         (B,), bool.
     """
     own = torch.nn.functional.one_hot(labels, scores.shape[1]).bool()
-    others = scores.masked_fill(own, -torch.inf).amax(1)
+    others = scores.masked_fill(own, 0).amax(1).clamp(min=0)
     return scores.gather(1, labels[:, None])[:, 0] - others <= margin

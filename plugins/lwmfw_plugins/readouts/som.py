@@ -48,7 +48,8 @@ class SomOptions(Options):
         0.5,
         ge=0,
         le=1,
-        description="lead of the own class up to which an image is novel; 0: novel is what is answered wrongly",
+        description="lead of the own class over others, and over 0, up to which an image is novel; 0: novel is what is "
+        "answered wrongly",
     )
     width: float = Field(
         0.35,
@@ -75,38 +76,38 @@ class SelfOrganisingMap:
         """Lay the map out with the first images there are, then learn where they are novel."""
         from torch.nn.functional import normalize, pad
 
-        from lwmfw_plugins.readouts._som import grid_distances
+        from lwmfw_plugins.readouts._som import grid
 
         features = normalize(run.features(data))
         labels = data.labels.to(features.device)
-        grid = grid_distances(self.options.side).to(features)
+        places = grid(self.options.side).to(features)
         if self.prototypes is None or self.weights is None:
-            self.prototypes = self._laid_out(features, grid, rng)
-            self.weights = features.new_zeros(0, len(grid))
+            self.prototypes = self._laid_out(features, places, rng)
+            self.weights = features.new_zeros(0, len(places))
         self.prototypes = self.prototypes.to(features)
         more = len(step.seen_classes) - len(self.weights)
         self.weights = pad(self.weights.to(features), (0, 0, 0, more))
-        self._learn(features, labels, grid, rng)
+        self._learn(features, labels, places, rng)
 
-    def _laid_out(self, features: Tensor, grid: Tensor, rng: Generator) -> Tensor:
+    def _laid_out(self, features: Tensor, places: Tensor, rng: Generator) -> Tensor:
         """Prototypes that begin as drawn images and end in order: neighbours on the grid are alike."""
         import torch
 
-        from lwmfw_plugins.readouts._som import adapted, distances
+        from lwmfw_plugins.readouts._som import adapted, distances, parts
 
         said = self.options
-        begin = torch.randint(len(features), (len(grid),), generator=rng).to(features.device)
+        begin = torch.randint(len(features), (len(places),), generator=rng).to(features.device)
         prototypes, every = features[begin], features.new_ones(len(features), dtype=torch.bool)
         batches = list(self._batches(features, rng))
         for number, chosen in enumerate(batches):
             done = number / len(batches)
             rate, radius = _fallen(said.rate, said.later_rate, done), _fallen(said.radius, said.later_radius, done)
-            prototypes = adapted(prototypes, features[chosen], grid, rate, radius, every[chosen])
-        apart = distances(features, prototypes).amin(1).mean().sqrt()
-        self.facts["width"] = max(said.width * float(apart), 1e-6)  # where every image is a prototype
+            prototypes = adapted(prototypes, features[chosen], places, rate, radius, every[chosen])
+        nearest = torch.cat([distances(part, prototypes).amin(1) for part in parts(features, prototypes)])
+        self.facts["width"] = max(said.width * float(nearest.mean().sqrt()), 1e-6)  # where every image is a prototype
         return prototypes
 
-    def _learn(self, features: Tensor, labels: Tensor, grid: Tensor, rng: Generator) -> None:
+    def _learn(self, features: Tensor, labels: Tensor, places: Tensor, rng: Generator) -> None:
         """Let novel images change the map and the answers; keeps what share of all images seen was novel."""
         from lwmfw_plugins.readouts._som import activity, adapted, answered, novel
 
@@ -118,7 +119,7 @@ class SelfOrganisingMap:
             active = activity(x, self.prototypes, width)
             new = novel(active @ self.weights.T, own, said.margin)
             self.weights = answered(self.weights, active, own, said.answer_rate, new)
-            self.prototypes = adapted(self.prototypes, x, grid, said.later_rate, said.later_radius, new)
+            self.prototypes = adapted(self.prototypes, x, places, said.later_rate, said.later_radius, new)
             found += new.sum()
         self.facts["novel"] = float(found) / (said.epochs * len(features))
 
@@ -131,14 +132,16 @@ class SelfOrganisingMap:
 
     def scores(self, features: Tensor) -> Tensor:
         """The linear answers to the map's activity, (B, seen): near 1 for the own class and near 0 for others."""
+        import torch
         from torch.nn.functional import normalize
 
-        from lwmfw_plugins.readouts._som import activity
+        from lwmfw_plugins.readouts._som import activity, parts
 
         assert self.prototypes is not None, "asked after training"  # noqa: S101
         assert self.weights is not None, "asked after training"  # noqa: S101
-        active = activity(normalize(features), self.prototypes.to(features), self.facts["width"])
-        return active @ self.weights.to(features).T
+        prototypes, answers = self.prototypes.to(features), self.weights.to(features).T
+        active = (activity(part, prototypes, self.facts["width"]) for part in parts(normalize(features), prototypes))
+        return torch.cat([part @ answers for part in active])
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps: prototypes, weights, the activity's width, and the share that was novel last."""

@@ -96,17 +96,10 @@ def test_what_a_class_cannot_use_goes_to_the_others_in_proportion(total, classes
     present = [min(1, bound) for bound in most]
     each = present if total >= sum(present) else [0] * len(most)
     assert all(quota >= one for quota, one in zip(quotas, each, strict=True))
-    # those that could have had more have had one factor of their weight, to within rounding
-    factors = [
-        ((quota - one - 1) / weight, (quota - one + 1) / weight)
-        for quota, bound, one, weight in zip(quotas, most, each, weights, strict=True)
-        if quota < bound
-    ]
-    least = max((low for low, _ in factors), default=0.0)
-    assert all(least <= high + 1e-9 for _, high in factors)
-    # and those that have all there are had no less than that factor
-    for quota, bound, one, weight in zip(quotas, most, each, weights, strict=True):
-        assert quota < bound or (quota - one) / weight <= min((high for _, high in factors), default=math.inf) + 1e-9
+    # one factor of the weights, to within rounding: nobody has more than it says, and who has less has all there is
+    told = [*zip(quotas, each, weights, most, strict=True)]
+    highest = min(((quota - one + 1) / weight for quota, one, weight, bound in told if quota < bound), default=math.inf)
+    assert all((quota - one - 1) / weight <= highest + 1e-9 for quota, one, weight, _ in told)
 
 
 @given(losses=st.lists(st.floats(0, 9) | st.just(math.nan), min_size=1, max_size=12), favour=SHARES)

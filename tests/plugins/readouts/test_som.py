@@ -30,7 +30,7 @@ def drawn(count, seed=0, width=WIDTH):
 
 
 def grid_of(side=SIDE):
-    return som.grid_distances(side).double()
+    return som.grid(side).double()
 
 
 def every(count):
@@ -138,13 +138,42 @@ def test_novel_is_what_is_answered_wrongly_or_without_certainty():
     labels = torch.zeros(4, dtype=torch.int64)
     assert som.novel(scores, labels, 0.3).tolist() == [False, True, True, True]
     assert som.novel(scores, labels, 0.0).tolist() == [False, False, True, True]
-    assert som.novel(scores[:1, :1], labels[:1], 0.5).tolist() == [False]  # one class leaves no doubt
+    assert som.novel(scores[:, :1], labels, 0.45).tolist() == [False, False, True, True]  # a class alone leads 0
+    assert som.novel(scores - 1, labels, 0.0).tolist() == [True] * 4
+
+
+def test_a_large_map_takes_no_memory_of_its_size_squared():
+    places, winners = som.grid(200), torch.tensor([0, 200 * 200 - 1])
+    pull = som.neighbourhood(winners, places, 1.0)
+    assert pull.shape == (2, 40_000)
+    for row, corner in zip(pull.view(2, 200, 200), [(0, 0), (199, 199)], strict=True):
+        assert row[corner] == 1
+        assert row[abs(corner[0] - 1), corner[1]] == pytest.approx(math.exp(-0.5))
+        assert row[abs(corner[0] - 3), corner[1]] > 0 == row[abs(corner[0] - 4), corner[1]]
+
+
+def test_how_many_images_are_held_against_the_map_at_once_changes_nothing(monkeypatch):
+    features = torch.rand(60, 3, generator=torch.Generator().manual_seed(0))
+    found = []
+    for at_once in (2**24, 7 * 64, 1):
+        monkeypatch.setattr(som, "_AT_ONCE", at_once)
+        readout, readout.prototypes = laid_out(features, side=8, epochs=1, radius=2.0)
+        readout.weights = torch.rand(3, 64, generator=torch.Generator().manual_seed(1))
+        found.append((readout.facts["width"], readout.scores(features), readout.scores(features[:0]).shape))
+    for width, scores, of_none in found[1:]:
+        assert width == pytest.approx(found[0][0])
+        assert_close(scores, found[0][1])
+        assert of_none == (0, 3)
 
 
 def laid_out(features, **said):
     readout = SelfOrganisingMap(SomOptions(**said))
     rng = torch.Generator().manual_seed(0)
     return readout, readout._laid_out(features, grid_of(said["side"]).float(), rng)
+
+
+def beside_on_the_grid(side):
+    return (grid_of(side)[:, None] - grid_of(side)).abs().sum(2) == 1
 
 
 @pytest.mark.parametrize("shape", ["ring", "plane"])
@@ -155,7 +184,7 @@ def test_neighbours_on_the_map_are_nearer_to_each_other_than_others(shape):
     features = torch.stack([angle.cos(), angle.sin(), 0 * b] if shape == "ring" else [a, b, 0 * b], 1)
     readout, prototypes = laid_out(features, side=8, epochs=5, radius=4.0)
     apart = som.distances(prototypes, prototypes).sqrt()
-    beside, pairs = grid_of(8) == 1, ~torch.eye(64, dtype=torch.bool)
+    beside, pairs = beside_on_the_grid(8), ~torch.eye(64, dtype=torch.bool)
     assert apart[beside].mean() < 0.4 * apart[pairs].mean()
     nearest = som.distances(features, prototypes).amin(1).mean().sqrt()
     assert nearest < 0.25 * apart[pairs].mean()  # it has spread over the images
@@ -165,7 +194,7 @@ def test_neighbours_on_the_map_are_nearer_to_each_other_than_others(shape):
 def test_a_map_as_drawn_has_no_such_order():
     features = torch.rand(1500, 3, generator=torch.Generator().manual_seed(0))
     apart = som.distances(features[:64], features[:64]).sqrt()
-    assert apart[grid_of(8) == 1].mean() > 0.8 * apart[~torch.eye(64, dtype=torch.bool)].mean()
+    assert apart[beside_on_the_grid(8)].mean() > 0.8 * apart[~torch.eye(64, dtype=torch.bool)].mean()
 
 
 class Shown:
@@ -190,6 +219,14 @@ def test_it_learns_new_groups_and_keeps_those_that_they_are_far_from():
         assert readout.scores(shown.content).shape == (300, len(shown.seen_classes))
     for shown in (first, second):
         assert (readout.scores(shown.content).argmax(1) == shown.labels).float().mean() > 0.9
+
+
+def test_a_class_that_came_alone_is_known_when_others_have_come():
+    readout, rng = SelfOrganisingMap(SomOptions(side=10, radius=4.0, answer_rate=0.1)), torch.Generator().manual_seed(0)
+    alone, others = Shown([0]), Shown([1, 2])
+    for shown in (alone, others):
+        readout.after_training(shown, shown, shown, rng)
+    assert (readout.scores(alone.content).argmax(1) == 0).float().mean() > 0.9
 
 
 def test_a_map_that_knows_its_images_is_left_to_the_bit_by_more_of_them():
@@ -220,6 +257,15 @@ def test_a_run_says_what_it_keeps_and_how_much_was_novel(tmp_path):
     assert "exact" not in said
     assert 0 < said["novel"] <= 1
     assert said["width"] == run.results.steps[0].readouts["som"]["width"]
+
+
+def test_a_first_step_of_one_class_is_learned(tmp_path):
+    one = FROZEN | {"scenario": {"first": 1, "increment": 1}, "readouts": [SMALL | {"epochs": 20}]}
+    run = tiny_run(one | {"data": FROZEN["data"] | {"classes": 2}}, tmp_path).run
+    test, readout = run.data.test, run.assembly.of_kind("readout")["som"]
+    right = readout.method("scores")(run.features(test)).argmax(1) == test.labels
+    assert right[test.labels == 0].float().mean() > 0.5
+    assert run.results.steps[0].readouts["som"]["novel"] > 0
 
 
 def test_exemplars_are_learned_from_again(tmp_path):

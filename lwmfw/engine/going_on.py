@@ -16,6 +16,7 @@ from lwmfw.errors import CheckpointRefused, UserError
 from lwmfw.model.growing import Model, frozen_copy
 from lwmfw.record import checkpoint
 from lwmfw.record.checkpoint import Checkpoint
+from lwmfw.record.directory import RunDirectory
 
 
 def go_on(run: Run) -> None:
@@ -25,13 +26,31 @@ def go_on(run: Run) -> None:
         CheckpointRefused: it is damaged, does not fit the recipe, or was computed in another way.
     """
     kept = checkpoint.load(run.directory.checkpoints) if run.directory else None
+    if run.directory:
+        check_nothing_is_lost(run.directory, kept)
     if kept:
         check_arithmetic(run, kept)
         restore(run, kept)
+        if run.directory:
+            run.directory.write_results(run.results)  # which a run that was killed may not have written
     elif run.origin:
         restore(run, run.origin.with_parts_of(run.model))
     if run.directory:
         run.directory.forget_epochs_after(len(run.results.steps))
+
+
+def check_nothing_is_lost(directory: RunDirectory, kept: Checkpoint | None) -> None:
+    """See that every step that results.json tells of is in a checkpoint.
+
+    Raises:
+        CheckpointRefused: it is not: checkpoints were removed.
+    """
+    told, there = directory.recorded_steps, len(kept.results.steps) if kept else 0
+    if told > there:
+        raise CheckpointRefused(
+            f"{directory.path}: results.json has {told} steps, and the newest checkpoint {there or 'is gone'}; put the "
+            "checkpoints back, or remove results.json to train the missing steps again"
+        )
 
 
 def check_arithmetic(run: Run, kept: Checkpoint) -> None:
@@ -81,12 +100,12 @@ def take_first_step(run: Run, first: FirstStep) -> None:
 
 
 def save(run: Run) -> None:
-    """Record the finished steps: results first, so that they are never behind the checkpoint."""
+    """Record the finished steps: the checkpoint first, so that results never say more than could be opened."""
     run.results.complete = not run.remaining_steps
     if run.directory is None:
         return
-    run.directory.write_results(run.results)
     checkpoint.save(run.directory.checkpoints, snapshot(run))
+    run.directory.write_results(run.results)
 
 
 def snapshot(run: Run) -> Checkpoint:

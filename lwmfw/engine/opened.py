@@ -29,6 +29,16 @@ class OpenedRun(RecordedRun):
     """A run directory, read: results, recipe, model, exemplars, class names and preprocessing."""
 
     @cached_property
+    def results(self) -> Results:
+        """Its results up to its newest checkpoint, of which its model is; of a run without one, those it has written.
+
+        Raises:
+            UserError: there are none, or they are not in the format of this version.
+            CheckpointRefused: the checkpoint is damaged.
+        """
+        return self.checkpoint().results if checkpoint.steps(self.path / "checkpoints") else super().results
+
+    @cached_property
     def model(self) -> Model:
         """The model of the last finished step, as `model_at` has it."""
         return self.model_at()

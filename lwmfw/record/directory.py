@@ -27,16 +27,27 @@ _PLUGIN_FOLDER = "plugins"
 
 
 class RunDirectory:
-    """A locked run directory. Use `open_directory`."""
+    """A locked run directory. Use `open_directory`.
+
+    Attributes:
+        path: as a person named it, for messages; files go where that was when the run began.
+    """
 
     def __init__(self, path: Path, lock: FileLock) -> None:
         self.path = path
+        self._home = path.absolute()  # a plug-in may change the current folder
         self._lock = lock
 
     @property
     def checkpoints(self) -> Path:
         """Where checkpoints lie."""
-        return self.path / "checkpoints"
+        return self._home / "checkpoints"
+
+    @property
+    def recorded_steps(self) -> int:
+        """How many finished steps results.json tells of; 0: there is none."""
+        file = self._home / "results.json"
+        return len(RecordedRun(file).results.steps) if file.is_file() else 0
 
     def start(self, resolved: Resolved) -> None:
         """Write what the run is made of, before it runs."""
@@ -46,9 +57,9 @@ class RunDirectory:
     def keep_sources(self, resolved: Resolved) -> None:
         """Write the recipe as given, and copies of its plug-in files."""
         for file in resolved.catalogue.files:
-            (self.path / _PLUGIN_FOLDER).mkdir(exist_ok=True)
-            write_text(self.path / _PLUGIN_FOLDER / file.name, file.read_text(encoding="utf-8"))
-        write_text(self.path / "recipe.toml", resolved.source.text)
+            (self._home / _PLUGIN_FOLDER).mkdir(exist_ok=True)
+            write_text(self._home / _PLUGIN_FOLDER / file.name, file.read_text(encoding="utf-8"))
+        write_text(self._home / "recipe.toml", resolved.source.text)
 
     def write_recipe(self, name: str, resolved: Resolved, head: str = "") -> None:
         """Write a recipe, every default written out, that runs with the plug-in files kept here."""
@@ -56,7 +67,7 @@ class RunDirectory:
 
         tables = resolved.tables()
         tables["plugins"] = [f"{_PLUGIN_FOLDER}/{entry}" for entry in _portable(tables)["plugins"]]
-        write_text(self.path / name, head + tomli_w.dumps(tables))
+        write_text(self._home / name, head + tomli_w.dumps(tables))
 
     def write_environment(self, facts: Mapping[str, Any]) -> None:
         """env.json: the machine and the software that made the numbers."""
@@ -68,7 +79,7 @@ class RunDirectory:
             **facts,
             "packages": _packages(),
         }
-        write_text(self.path / "env.json", json.dumps(everything, indent=1) + "\n")
+        write_text(self._home / "env.json", json.dumps(everything, indent=1) + "\n")
 
     def log_epoch(self, row: Mapping[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
@@ -79,12 +90,12 @@ class RunDirectory:
         self._append("search.jsonl", row)
 
     def _append(self, name: str, row: Mapping[str, Any]) -> None:
-        with (self.path / name).open("a", encoding="utf-8") as stream:
+        with (self._home / name).open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(row) + "\n")
 
     def forget_epochs_after(self, step: int) -> None:
         """Drop the lines of metrics.jsonl that belong to an unfinished step, and what is no line of it."""
-        file = self.path / "metrics.jsonl"
+        file = self._home / "metrics.jsonl"
         if file.exists():
             lines = file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
             kept = [line for line in lines if line.endswith("\n") and 0 < _step_of(line) <= step]
@@ -92,18 +103,18 @@ class RunDirectory:
 
     def write_results(self, results: Results) -> None:
         """results.json and its tidy form accuracy.csv."""
-        write_text(self.path / "results.json", json.dumps(results.to_json(), indent=1, allow_nan=False) + "\n")
-        write_text(self.path / "accuracy.csv", accuracy_csv({"": results}))
+        write_text(self._home / "results.json", json.dumps(results.to_json(), indent=1, allow_nan=False) + "\n")
+        write_text(self._home / "accuracy.csv", accuracy_csv({"": results}))
 
     def write(self, name: str, content: bytes) -> None:
         """A file of a component's own, such as "attention/step-1.safetensors"; whole or absent."""
-        file = self.path / name
+        file = self._home / name
         file.parent.mkdir(exist_ok=True)
         write_bytes(file, content)
 
     def finish(self) -> None:
         """DONE: results and last checkpoint are on the disk."""
-        write_text(self.path / "DONE", "")
+        write_text(self._home / "DONE", "")
 
     def close(self) -> None:
         """Give up ownership."""

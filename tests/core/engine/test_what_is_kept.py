@@ -1,0 +1,93 @@
+"""What a run leaves holds together, whatever becomes of the disk, of its checkpoints and of the current folder."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from helpers.runs import THREE_STEPS
+
+import lwmfw
+from lwmfw import Observer, hookimpl
+from lwmfw.errors import CheckpointRefused, Interrupted, RunFailed
+from lwmfw.record import checkpoint, files
+from lwmfw.testing import tiny_run
+
+STOPPED = THREE_STEPS | {"observers": [{"use": "stopping"}]}
+
+
+class Stopping:
+    """Stops a run before its third step, as often as it is tried."""
+
+    def __init__(self, options):
+        pass
+
+    @hookimpl
+    def before_step(self, step):
+        if step.index == 3:
+            raise KeyboardInterrupt
+
+
+def stopped(folder):
+    with pytest.raises(Interrupted, match="2 finished steps are kept"):
+        tiny_run(STOPPED, folder, components=[Observer("stopping", Stopping)])
+    return folder / "run"
+
+
+@pytest.mark.parametrize("lost", [["step-0001", "step-0002"], ["step-0002"]])
+def test_checkpoints_that_are_gone_are_missed(lost, tmp_path):
+    run = stopped(tmp_path)
+    for name in lost:
+        shutil.rmtree(run / "checkpoints" / name)
+    there = "1" if len(lost) == 1 else "is gone"
+    with pytest.raises(
+        CheckpointRefused, match=f"results.json has 2 steps, and the newest checkpoint {there}; put the"
+    ):
+        tiny_run(STOPPED, tmp_path, components=[Observer("stopping", Stopping)])
+
+
+def test_results_never_say_more_than_can_be_opened(tmp_path, monkeypatch):
+    saved = checkpoint.save
+
+    def full(folder, kept):
+        if len(kept.results.steps) == 3:
+            raise OSError(28, "No space left on device")
+        saved(folder, kept)
+
+    monkeypatch.setattr(checkpoint, "save", full)
+    with pytest.raises(RunFailed, match="No space left"):
+        tiny_run(THREE_STEPS, tmp_path)
+    opened = lwmfw.open_run(tmp_path / "run")
+    assert len(opened.results.steps) == 2
+    assert not opened.results.complete
+    assert opened.model.classes == opened.results.steps[-1].seen == 4
+
+
+def test_a_run_that_is_killed_behind_a_checkpoint_is_opened_as_far_as_that_and_goes_on(tmp_path, monkeypatch):
+    written = files.write_text
+
+    def killed(file, text):
+        if file.name == "results.json" and '"step": 2' in text:
+            raise KeyboardInterrupt
+        written(file, text)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("lwmfw.record.directory.write_text", killed)
+        with pytest.raises(Interrupted):
+            tiny_run(THREE_STEPS, tmp_path)
+    assert len(lwmfw.open_run(tmp_path / "run").results.steps) == 2
+    assert len(tiny_run(THREE_STEPS, tmp_path).results.steps) == 3
+
+
+@pytest.mark.parametrize("hook", ["before_run", "before_step", "after_epoch"])
+def test_a_plug_in_that_changes_the_current_folder_moves_no_file(hook, tmp_path):
+    (tmp_path / "elsewhere" / "run").mkdir(parents=True)
+
+    def wander(self):
+        os.chdir(tmp_path / "elsewhere")
+
+    wander.__name__ = hook
+    wandering = type("Wandering", (), {"__init__": lambda self, options: None, hook: hookimpl(wander)})
+    tiny_run({"observers": [{"use": "wandering"}]}, Path(), components=[Observer("wandering", wandering)])
+    assert (tmp_path / "run" / "DONE").exists()
+    assert list((tmp_path / "elsewhere" / "run").iterdir()) == []

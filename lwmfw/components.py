@@ -146,6 +146,10 @@ TRAITS = {
             "class orders that `scenario.order` can name",
         ),
         Trait("grows", ("rate",), *_FLAG, "it keeps more than the budget says"),
+        Trait(
+            *("least_classes", ("objective",), "number", lambda value: type(value) is int and value > 0, 1),
+            "over how many classes its loss has to be, to say anything",
+        ),
         Trait("none_of_these", ("objective",), *_FLAG, "labels below 0 are none of the classes"),
         Trait(
             "exact",

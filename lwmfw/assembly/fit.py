@@ -14,7 +14,8 @@ from lwmfw.recipe.text import placed
 
 def unfit_steps(assembly: Assembly) -> list[str]:
     """The scenario held against what the data set tells without being read, and the phases of its steps."""
-    scenario, data = assembly.resolved.recipe.scenario, assembly.only("data")
+    recipe, data = assembly.resolved.recipe, assembly.only("data")
+    scenario = recipe.scenario
     count, names, orders = (data.trait(name) for name in ("class_count", "class_names", "orders"))
     try:
         order = stated_order(scenario, orders)
@@ -23,6 +24,8 @@ def unfit_steps(assembly: Assembly) -> list[str]:
         classes = _stated_classes(scenario, order) if count is None else used_classes(scenario, count, orders)
         for step in steps_of(scenario, classes):
             assembly.phases(step)
+            if recipe.origin is None:
+                assembly.check_objective(step)
     except UserError as error:
         return [placed(error, assembly.resolved.source)]
     return []

@@ -74,6 +74,21 @@ class Assembly:
         """A method of the only component of a kind."""
         return self.only(kind).method(method)
 
+    def check_objective(self, step: Step) -> None:
+        """See that the objective has classes to tell apart where a step is trained.
+
+        Raises:
+            UserError: it has not.
+        """
+        part, least = self.only("objective"), self.only("objective").trait("least_classes")
+        over = getattr(part.chosen.options, "over", "seen")
+        classes = len(step.new_classes if over == "new" else step.seen_classes)
+        if 0 < classes < least and any(phase.epochs for phase in self.phases(step)):
+            raise UserError(
+                f"objective: {part.name} over the {over} classes says nothing in step {step.index}, which has "
+                f'{classes} of them, and {least} are needed; set bce, other steps, or over = "seen"'
+            )
+
     def chosen_data(self, run: Run, step: Step, data: ImageSet) -> ImageSet:
         """What components leave of the images of a step, one after another."""
         for part in self.components.values():

@@ -52,7 +52,10 @@ def prepare(assembly: Assembly, device_name: DeviceName = "auto") -> Run:
         RunFailed: an error inside a component.
     """
     with told_in_words(assembly, Path.cwd()):
-        return _prepared(assembly, device_name)
+        run = _prepared(assembly, device_name)
+        for step in run.steps[run.known_steps :]:
+            assembly.check_objective(step)
+    return run
 
 
 def _prepared(assembly: Assembly, device_name: DeviceName) -> Run:

@@ -6,12 +6,40 @@ of the class's logit with respect to channel k of a map A.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lwmfw import Outputs
+    from lwmfw import Model, Outputs
+
+
+def check_positions(model: Model, layer: Literal["pooled"] | int) -> None:
+    """See that a map has positions to look at: a vector of length 1 that has one element says nothing.
+
+    Args:
+        model: asked for its maps of a black image.
+        layer: the map that is looked at, or the stage at whose end it is, from 1.
+
+    Raises:
+        UserError: it has one position.
+    """
+    import torch
+
+    from lwmfw import UserError, evaluating
+
+    if model.image is None:
+        return
+    with evaluating(model):
+        body = model.backbone(torch.zeros(1, *model.image, device=model.device))
+    maps = [each.shape[2] * each.shape[3] for each in body.maps]
+    if (body.pooled[0, 0].numel() if layer == "pooled" else maps[layer - 1]) > 1:
+        return
+    place = "the pooled map" if layer == "pooled" else f"the map of stage {layer}"
+    size = "x".join(map(str, model.image[1:]))
+    wider = [number for number, positions in enumerate(maps, 1) if positions > 1]
+    advice = f"set layer = {wider[-1]}, whose map has {maps[wider[-1] - 1]}" if wider else "choose another backbone"
+    raise UserError(f"layer: {place} has one position for images of {size}; {advice}, or take larger images")
 
 
 def attention(maps: Tensor, weights: Tensor, eps: float) -> Tensor:

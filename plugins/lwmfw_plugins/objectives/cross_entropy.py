@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 class CrossEntropy:
     """Softmax over the classes, averaged over the batch."""
 
+    least_classes = 2
+
     def __init__(self, options: ObjectiveOptions) -> None:
         pass
 

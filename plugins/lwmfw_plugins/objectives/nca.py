@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
-from lwmfw import Component, Field, Objective, ObjectiveOptions, UserError, hookimpl
+from lwmfw import Component, Field, Objective, ObjectiveOptions, hookimpl
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lwmfw import Model, Run
+    from lwmfw import Model
 
 
 def nca(logits: Tensor, labels: Tensor, margin: Tensor | float, *, legacy: bool = False, hinge: bool = True) -> Tensor:
@@ -62,20 +62,11 @@ class NCA:
     The margin is one of similarities, so it is multiplied by the scale that the classifier has learned, if it has one.
     """
 
+    least_classes = 2
+
     def __init__(self, options: NCAOptions) -> None:
         self.options = options
         self.scale: Tensor | float = 1.0
-
-    @hookimpl
-    def before_run(self, run: Run) -> None:
-        """Refuse a class that has nothing to be told from."""
-        for step in run.steps:
-            classes = step.new_classes if self.options.over == "new" else step.seen_classes
-            if len(classes) < 2 and not self.options.legacy_margin:
-                raise UserError(
-                    f"step {step.index} has one class, which no other can be told from; "
-                    "have two, or set legacy_margin = true"
-                )
 
     @hookimpl
     def before_step(self, model: Model) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from lwmfw import Component, Field, Options, Penalty, UserError, hookimpl
-from lwmfw_plugins._attention import pooled_attention, stage_attention
+from lwmfw_plugins._attention import check_positions, pooled_attention, stage_attention
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -77,10 +77,11 @@ class AttentionDistillation:
 
     @hookimpl
     def before_run(self, run: Run) -> None:
-        """Refuse a stage that the backbone does not have."""
+        """Refuse a stage that the backbone does not have, and a map of one position."""
         layer, stages = self.options.layer, run.model.stages
         if layer != "pooled" and layer > stages:
             raise UserError(f"layer: {layer} wanted, but the backbone has {stages} stages; choose one")
+        check_positions(run.model, layer)
 
     @hookimpl
     def compute_penalty(self, step: Step, new: Outputs, old: Outputs) -> dict[str, Tensor]:

@@ -8,8 +8,10 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.testing import assert_close
 
-from lwmfw import Step, UserError
-from lwmfw.testing import tiny_run
+from lwmfw import UserError
+from lwmfw.assembly.assemble import assemble
+from lwmfw.recipe.load import load_recipe
+from lwmfw.testing import tiny_recipe, tiny_run
 from lwmfw_plugins.classifiers._heads import CosineHead
 from lwmfw_plugins.objectives.bce import binary_cross_entropy
 from lwmfw_plugins.objectives.nca import NCA, NCAOptions, nca
@@ -105,17 +107,26 @@ def test_a_classifier_without_a_scale_has_the_margin_as_it_is():
     assert_close(objective.loss(random_logits(), LABELS), nca(random_logits(), LABELS, 0.4))
 
 
-def test_a_class_alone_is_refused_unless_the_loss_is_defined():
-    alone = Step(3, range(4, 5), range(5), 9)
-    run = SimpleNamespace(steps=[alone])
+ONE_AT_A_TIME = [
+    ({"first": 2, "increment": 1}, "new", 2),
+    ({"first": 1, "increment": 1}, "new", 1),
+    ({"first": 1, "increment": 3}, "seen", 1),
+    ({"first": 2, "increment": [1, 1]}, "new", 2),
+]
+
+
+@pytest.mark.parametrize("objective", ["cross_entropy", "nca"])
+@pytest.mark.parametrize(("scenario", "over", "step"), ONE_AT_A_TIME)
+def test_a_softmax_over_one_class_is_refused_with_the_recipe(objective, scenario, over, step, tmp_path):
+    recipe = {"scenario": scenario, "objective": {"use": objective, "over": over}}
     with pytest.raises(UserError) as refused:
-        NCA(NCAOptions(over="new")).before_run(run)
-    assert str(refused.value) == (
-        "step 3 has one class, which no other can be told from; have two, or set legacy_margin = true"
+        assemble(load_recipe(tiny_recipe(recipe, tmp_path)))
+    assert f"objective: {objective} over the {over} classes says nothing in step {step}, which has 1 of" in (
+        str(refused.value)
     )
-    NCA(NCAOptions()).before_run(run)
-    NCA(NCAOptions(over="new", legacy_margin=True)).before_run(run)
-    assert nca(torch.ones(2, 1), torch.tensor([0, 0]), 0.6, legacy=True) == 0
+    assert assemble(load_recipe(tiny_recipe(recipe | {"objective": {"use": "bce", "over": over}}, tmp_path)))
+    untrained = {"training": {"epochs": 0}}
+    assert assemble(load_recipe(tiny_recipe(recipe | untrained, tmp_path)))
 
 
 @pytest.mark.parametrize("legacy", [False, True])

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from lwmfw.testing import outputs_pair, penalty_terms
+from lwmfw import UserError
+from lwmfw.testing import outputs_pair, penalty_terms, tiny_run
 from lwmfw_plugins._attention import attention, pooled_attention
 from lwmfw_plugins.classifiers._heads import CosineHead, LinearHead, ProxyHead
 from lwmfw_plugins.penalties.l_ad import AttentionDistillation, AttentionOptions, attention_distance
@@ -216,3 +217,12 @@ def test_weights_scale_the_terms():
     assert_close(l_ad(pair, weight=0.25), 0.25 * l_ad(pair))
     half = penalty_terms(Distillation(DistillationOptions(weight=0.5)), pair)["L_D"]
     assert_close(half, 0.5 * sigmoid_distillation(pair.new.logits[:, :2], pair.old.logits[:, :2]))
+
+
+def test_a_map_of_one_position_is_refused_with_a_stage_that_has_more(tmp_path):
+    tables = {"penalties": [{"use": "L_AD"}], "data": {"size": 4}}
+    wanted = "L_AD: layer: the pooled map has one position for images of 4x4; set layer = 2, whose map has 4, or take"
+    with pytest.raises(UserError, match=wanted):
+        tiny_run(tables, tmp_path)
+    (tmp_path / "two").mkdir()
+    assert "L_AD" in tiny_run({**tables, "penalties": [{"use": "L_AD", "layer": 2}]}, tmp_path / "two").terms[2]

@@ -24,6 +24,8 @@ EVALUATION_BATCH = 250  # larger forwards are slower on a CPU
 class EpochShape:
     """What the batches of an epoch are made of.
 
+    A last image that would be a batch of its own joins the one before: BatchNorm learns nothing of one value.
+
     Attributes:
         count: images, exemplars first.
         held: how many are exemplars.
@@ -47,7 +49,12 @@ class EpochShape:
     def batches(self) -> int:
         """How many there are."""
         new = self.count - self.held if self._replayed else self.count
-        return math.ceil(new / (self.batch_size - self._replayed))
+        return math.ceil(new / (self.batch_size - self._replayed)) - self._left_over
+
+    @property
+    def _left_over(self) -> bool:
+        """Whether a last batch would be of one image beside larger ones."""
+        return not self._replayed and 1 < self.batch_size < self.count and self.count % self.batch_size == 1
 
     @property
     def shown(self) -> int:
@@ -58,7 +65,8 @@ class EpochShape:
         """The positions of each batch's images, in random order."""
         replayed = self._replayed
         if not replayed:
-            return list(torch.randperm(self.count, generator=rng).split(self.batch_size))
+            whole = list(torch.randperm(self.count, generator=rng).split(self.batch_size))
+            return [*whole[:-2], torch.cat(whole[-2:])] if self._left_over else whole
         new = (self.held + torch.randperm(self.count - self.held, generator=rng)).split(self.batch_size - replayed)
         rounds = math.ceil(len(new) * replayed / self.held)
         old = torch.cat([torch.randperm(self.held, generator=rng) for _ in range(rounds)]).split(replayed)

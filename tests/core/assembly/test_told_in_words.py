@@ -87,7 +87,7 @@ def test_a_batch_of_one_image_whose_maps_are_of_one_pixel_is_told_in_words(tmp_p
     tables = {
         "data": {"use": "synthetic", "classes": 4, "train_per_class": 8, "test_per_class": 4, "size": 4},
         "backbone": {"use": "resnet20", "width": 4},
-        "training": {"epochs": 1, "batch_size": 15},
+        "training": {"epochs": 1, "batch_size": 1},
     }
     done = lwmfw("run", tiny_recipe(tables, tmp_path), "--out", tmp_path / "run")
     assert done.returncode == 1

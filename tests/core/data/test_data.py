@@ -149,6 +149,17 @@ def test_without_replay_every_image_comes_once():
         assert shape.batches == 4
 
 
+@given(count=st.integers(1, 70), size=st.integers(1, 40))
+def test_no_batch_is_of_one_image_unless_all_are(count, size):
+    shape = EpochShape(count, 0, size)
+    batches = shape.shuffled(rng())
+    assert sorted(torch.cat(batches).tolist()) == list(range(count))
+    assert len(batches) == shape.batches
+    assert size == 1 or count == 1 or all(len(index) > 1 for index in batches)
+    as_before = torch.randperm(count, generator=rng()).split(size)
+    assert [index.tolist() for index in batches[:-1]] == [index.tolist() for index in as_before[: len(batches) - 1]]
+
+
 def test_an_exemplar_that_comes_twice_is_augmented_twice():
     image = torch.arange(1, 26, dtype=torch.uint8).view(1, 1, 5, 5)
     images = Images(image.repeat(9, 1, 1, 1), torch.tensor([0] + [1] * 8))

@@ -21,7 +21,7 @@ def attention_sheet(pixels: Tensor, maps: Tensor, names: list[str], captions: li
     """Images and where models looked in them, as PNG: one row per image, one column per step.
 
     Args:
-        pixels: (R, 1 or 3, H, W), uint8.
+        pixels: (R, C, H, W), uint8.
         maps: (R, S, h, w), not negative: where the model of each of S steps looked; each is scaled to its maximum.
         names: what stands before each row.
         captions: what stands below each map, S for each row.
@@ -38,7 +38,7 @@ def before_and_after(before: Tensor, after: Tensor, names: Sequence[str], column
     """Exemplars as PNG: a row per class; before and after a change, and eight times the difference on grey.
 
     Args:
-        before: (R * columns, 1 or 3, H, W), uint8, `columns` exemplars of each of R classes.
+        before: (R * columns, C, H, W), uint8, `columns` exemplars of each of R classes.
         after: the same.
         names: of the R classes.
         columns: exemplars of a class.
@@ -109,6 +109,11 @@ def _grid(blocks: dict[str, Tensor], names: Sequence[str], captions: Sequence[Se
 
 
 def _enlarged(pixels: Tensor, least: int) -> Tensor:
-    """(N, 3, H, W) with every pixel repeated until an image is large enough to be looked at."""
+    """(N, 3, H, W) with every pixel repeated until an image is large enough to be looked at.
+
+    Grey is shown as grey, of more than three channels the first three, of two their mean.
+    """
+    if pixels.shape[1] == 2:
+        pixels = pixels.float().mean(1, keepdim=True).byte()
     times = max(1, -(-least // min(pixels.shape[2:])))
-    return pixels.cpu().expand(-1, 3, -1, -1).repeat_interleave(times, 2).repeat_interleave(times, 3)
+    return pixels[:, :3].cpu().expand(-1, 3, -1, -1).repeat_interleave(times, 2).repeat_interleave(times, 3)

@@ -127,3 +127,17 @@ def test_what_an_observer_adds_has_to_be_plain(tmp_path):
 
     with pytest.raises(RunFailed, match=r"adding\.after_step added 'adding', which cannot be kept .*; add numbers"):
         tiny_run({"observers": [{"use": "adding"}]}, tmp_path, components=[Observer("adding", Adding)])
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 16])
+def test_images_of_any_number_of_channels_are_drawn(channels, tmp_path):
+    data = {
+        "use": "synthetic",
+        "classes": 4,
+        "train_per_class": 8,
+        "test_per_class": 4,
+        "size": 8,
+        "channels": channels,
+    }
+    run = tiny_run({"data": data, "observers": [{"use": "attention-drift"}]}, tmp_path)
+    assert (run.path / "attention-drift.png").read_bytes().startswith(b"\x89PNG")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,30 +20,32 @@ from lwmfw.engine.telling import told_in_words
 from lwmfw.errors import Interrupted, UserError
 from lwmfw.recipe import shipped
 from lwmfw.recipe.load import load_recipe
+from lwmfw.recipe.settings import path_of
 from lwmfw.record.directory import Resume, open_directory
 from lwmfw.record.results import Results
 
 
 def run(
-    recipe: Path | str,
+    recipe: os.PathLike[str] | str,
     set: Mapping[str, object] = {},
     *,
     seed: int | None = None,
-    out: Path | str | None = None,
+    out: os.PathLike[str] | str | None = None,
     device: DeviceName = "auto",
-    plugins: Sequence[Path | str] = (),
+    plugins: os.PathLike[str] | str | Sequence[os.PathLike[str] | str] = (),
     resume: Resume = "auto",
-    from_run: Path | str | None = None,
+    from_run: os.PathLike[str] | str | None = None,
 ) -> Results:
     """Run a recipe, as `lwmfw run` does.
 
     Args:
         recipe: the TOML file, or the name of a shipped one.
-        set: dotted key -> value, which win over the file.
+        set: dotted key -> value, in any order, which win over the file. A value may be a table, which is merged into
+            that of the file, a path, a tuple, or a number or array of numpy or torch.
         seed: takes the place of the recipe's.
         out: the run directory; by default `runs/<recipe>/<time>-s<seed>`.
         device: auto takes a GPU if there is one.
-        plugins: plug-in files besides the recipe's.
+        plugins: plug-in files besides the recipe's, or one.
         resume: what to do with an unfinished run in `out`.
         from_run: a finished run that trained its first step in the same way; it is not trained again.
 
@@ -56,9 +59,10 @@ def run(
         RunBusy: the directory belongs to another process.
         Interrupted: Ctrl-C; finished steps are kept.
     """
-    resolved = load_recipe(shipped.locate(recipe), set, seed=seed, plugins=[Path(p) for p in plugins])
-    first = Path(from_run) if from_run else None
-    return execute(assemble(resolved), Path(out) if out else None, device, resume, first).results
+    directory = Path(path_of("--out", out)) if out else None
+    first = Path(path_of("--from", from_run)) if from_run else None
+    resolved = load_recipe(shipped.locate(path_of("recipe", recipe)), set, seed=seed, plugins=plugins)
+    return execute(assemble(resolved), directory, device, resume, first).results
 
 
 @kept_workers()
@@ -104,7 +108,7 @@ def prepared_run(assembly: Assembly, device: DeviceName, from_run: Path | None) 
     return prepared
 
 
-def open_run(path: Path | str) -> OpenedRun:
+def open_run(path: os.PathLike[str] | str) -> OpenedRun:
     """Read a run: its results, the model of its last finished step or of the first, its exemplars.
 
     Args:
@@ -114,6 +118,6 @@ def open_run(path: Path | str) -> OpenedRun:
         UserError: no run there, or none that has finished a step.
         CheckpointRefused: the checkpoint is damaged.
     """
-    opened = OpenedRun(path)
+    opened = OpenedRun(Path(path_of("run", path)))
     _ = opened.results, opened.model  # what is wrong with the run is found here
     return opened

@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 import torch
 
 from lwmfw.data.images import DataSet, ImageFiles, Images, ImageSet
-from lwmfw.errors import UserError
+from lwmfw.errors import UserError, shown
 from lwmfw.rng import generator
 
 
@@ -34,8 +34,9 @@ def arrange(data: DataSet, order: Sequence[int | None], validation: float, seed:
         counts = torch.bincount(images.labels, minlength=len(order))
         lacking = [label for label, count in zip(order[known:], counts[known:].tolist(), strict=True) if not count]
         if lacking and not (known and part == "test"):
-            name = data.class_names[lacking[0] or 0]
-            raise UserError(f"data: class '{name}' has no {part} images; leave it out or add some")
+            name, alone = shown(data.class_names[lacking[0] or 0]), (train.labels == order.index(lacking[0])).sum() == 1
+            why = ", for it has one image, and two are needed" if alone else ""
+            raise UserError(f"data: class '{name}' has no {part} images{why}; leave it out or add some")
     # what a subclass of a plug-in's adds, and asks of its constructor, is not the run's
     return DataSet(**{each.name: getattr(data, each.name) for each in fields(DataSet)} | {"train": train, "test": test})
 
@@ -63,10 +64,10 @@ def _sorted(images: ImageSet, order: Sequence[int | None]) -> ImageSet:
 
 
 def _split(images: ImageSet, share: float, seed: int) -> tuple[ImageSet, ImageSet]:
-    """Per class, the first `1 - share` of a random order and the rest."""
+    """Per class, the first `1 - share` of a random order, at least one image, and the rest."""
     held_out = torch.zeros(len(images), dtype=torch.bool)
     for label in images.labels.unique().tolist():
         members = (images.labels == label).nonzero().flatten()
         shuffled = members[torch.randperm(len(members), generator=generator(seed, "validation", label))]
-        held_out[shuffled[: max(1, round(len(members) * share))]] = True
+        held_out[shuffled[: min(len(members) - 1, max(1, round(len(members) * share)))]] = True
     return images.select((~held_out).nonzero().flatten()), images.select(held_out.nonzero().flatten())

@@ -8,9 +8,7 @@ cannot do - its codec did not reach it, or failed - the main process does itself
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,26 +18,13 @@ from PIL.Image import Resampling, Transpose
 from torch import Tensor
 
 from lwmfw.data.images import ImageFiles, Images, StoredImage
+from lwmfw.data.pixels import CHUNK, MAX_PIXELS, USUAL, Reading, draft, opened, rgb, upright
 from lwmfw.data.workers import Carried, in_workers
 from lwmfw.errors import RunFailed, UserError, one_line, shown
-
-CHUNK = 64  # files that a worker decodes at a time where no batch size is given
 
 Box = tuple[float, float, float, float]
 Item = tuple[str | StoredImage, int]
 """A file or an exemplar, and the seed of how it is shown."""
-
-_ORIENTATION = 0x0112
-_TURNS = {
-    2: Transpose.FLIP_LEFT_RIGHT,
-    3: Transpose.ROTATE_180,
-    4: Transpose.FLIP_TOP_BOTTOM,
-    5: Transpose.TRANSPOSE,
-    6: Transpose.ROTATE_270,
-    7: Transpose.TRANSVERSE,
-    8: Transpose.ROTATE_90,
-}
-"""What puts an image upright, by its EXIF orientation."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +37,7 @@ class View:
         flip: whether the image is mirrored at random; only where a random part is shown.
         codec: decodes exemplars, in a process that it can reach.
         channels: 3, or 1 for grey.
+        reading: how a file is read.
     """
 
     size: int
@@ -59,6 +45,7 @@ class View:
     flip: bool = False
     codec: Carried = field(default_factory=Carried)
     channels: int = 3
+    reading: Reading = USUAL
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -81,7 +68,7 @@ class View:
 
     def _part(self, source: str | StoredImage, choose: Callable[[int, int], Box]) -> Image.Image:
         if isinstance(source, str):
-            return _in_colours(_read(source, self.size, choose), self.channels)
+            return _in_colours(_read(source, self.size, choose, self.reading), self.channels)
         shape = (self.channels, source.height, source.width)
         pixels = self.codec.content.decode([source.encoded], shape)
         if tuple(pixels.shape) != (1, *shape):
@@ -114,52 +101,30 @@ def random_box(width: int, height: int, rng: torch.Generator) -> Box:
     return left, top, left + w, top + h
 
 
-def _read(path: str, size: int, choose: Callable[[int, int], Box]) -> Image.Image:
+def _read(path: str, size: int, choose: Callable[[int, int], Box], reading: Reading) -> Image.Image:
     """Part of an image as an upright square of RGB.
 
     The part is chosen in the file's own orientation, and only the small square is turned.
     """
-    with _opened(path) as file:
+    with opened(path, reading.max_pixels) as file:
         width, height = file.size
         left, top, right, bottom = choose(width, height)
         # a JPEG is decoded at a fraction of its size as long as the part keeps `size` pixels a side
         shrink = max(1.0, min(right - left, bottom - top) / size)
-        file.draft("RGB", (math.ceil(width / shrink), math.ceil(height / shrink)))
-        pixels = _rgb(file)
+        draft(file, math.ceil(width / shrink), math.ceil(height / shrink), reading.max_pixels)
+        pixels = rgb(file, reading)
         x, y = pixels.width / width, pixels.height / height
         square = pixels.resize((size, size), Resampling.BILINEAR, (left * x, top * y, right * x, bottom * y))
-        return _upright(square, file)
+        return upright(square, file)
 
 
-def _whole(path: str, resize: int) -> Image.Image:
+def _whole(path: str, resize: int, reading: Reading) -> Image.Image:
     """An upright image whose shorter side has so many pixels; smaller ones stay as they are."""
-    with _opened(path) as file:
+    with opened(path, reading.max_pixels) as file:
         share = min(1.0, resize / min(file.size))
         width, height = (max(1, round(side * share)) for side in file.size)
-        file.draft("RGB", (width, height))
-        return _upright(_rgb(file).resize((width, height), Resampling.BILINEAR), file)
-
-
-@contextmanager
-def _opened(path: str) -> Iterator[Image.Image]:
-    """An image file; of more pixels than Pillow takes for sane, it is none."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # remarks on odd files that can be read
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with open(path, "rb") as stream, Image.open(stream) as file:
-            yield file
-
-
-def _upright(image: Image.Image, file: Image.Image) -> Image.Image:
-    """An image turned as the file it was made of says."""
-    turn = _TURNS.get(file.getexif().get(_ORIENTATION, 1))
-    return image if turn is None else image.transpose(turn)
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would clip at 255
-        image = image.convert("I").point(lambda value: value * (1 / 257)).convert("L")
-    return image.convert("RGB")
+        draft(file, width, height, reading.max_pixels)
+        return upright(rgb(file, reading).resize((width, height), Resampling.BILINEAR), file)
 
 
 def _in_colours(image: Image.Image, channels: int) -> Image.Image:
@@ -193,10 +158,15 @@ def _reason(error: BaseException) -> str:
     return shown(one_line(error)) or type(error).__name__
 
 
-def _examine(items: Sequence[Item]) -> dict[str, str]:
+@dataclass(frozen=True)
+class _Examine:
     """The unreadable among files and why, without sending pixels home."""
-    failures = _Decode(View(size=8, resize=8))(items)[1]
-    return {str(items[place][0]): reason for place, reason in failures.items()}
+
+    reading: Reading
+
+    def __call__(self, items: Sequence[Item]) -> dict[str, str]:
+        failures = _Decode(View(size=8, resize=8, reading=self.reading))(items)[1]
+        return {str(items[place][0]): reason for place, reason in failures.items()}
 
 
 def decoded_batches(
@@ -218,7 +188,8 @@ def decoded_batches(
         RunFailed: an exemplar cannot be decoded, or a worker died.
     """
     device = files.labels.device
-    view = View(files.size, files.resize if seeds is None else None, flip, Carried(files.codec), files.channels)
+    resize = files.resize if seeds is None else None
+    view = View(files.size, resize, flip, Carried(files.codec), files.channels, files.reading)
     items = (
         [(files.paths[i], seed) for i, seed in zip(index.tolist(), drawn.tolist(), strict=True)]
         for index, drawn in zip(chosen, seeds or [torch.zeros_like(index) for index in chosen], strict=True)
@@ -257,7 +228,7 @@ def decode_images(files: ImageFiles) -> Images:
     chosen = torch.arange(len(files)).split(CHUNK)
     for index, part in zip(chosen, decoded_batches(files, chosen), strict=True):
         pixels[index] = part
-    return Images(pixels, files.labels)
+    return Images(pixels, files.labels, files.reading)
 
 
 @dataclass(frozen=True)
@@ -267,6 +238,7 @@ class _Encode:
     codec: Carried
     resize: int
     channels: int
+    reading: Reading
 
     def __call__(self, items: Sequence[Item]) -> list[StoredImage | None]:
         return [self._tried(str(path)) for path, _ in items]
@@ -285,7 +257,7 @@ class _Encode:
             Exception: of any kind, as the codec raises.
         """
         try:
-            pixels = _tensor(_in_colours(_whole(path, self.resize), self.channels))
+            pixels = _tensor(_in_colours(_whole(path, self.resize, self.reading), self.channels))
         except Exception as error:
             raise UserError(f"{path}: cannot be kept ({_reason(error)}); replace or remove the file") from error
         encoded = self.codec.content.encode(pixels[None])
@@ -301,17 +273,27 @@ def encoded_files(files: ImageFiles, codec: Any) -> Iterator[StoredImage]:
         UserError: a file cannot be read; names it.
         RunFailed: a worker died.
     """
-    encode, batches = _Encode(Carried(codec), files.resize, files.channels), _chunks(files.paths)
+    encode = _Encode(Carried(codec), files.resize, files.channels, files.reading)
+    batches = _chunks(files.paths)
     for batch, done in in_workers(encode, batches, len(batches)):
         for (path, _), stored in zip(batch, done, strict=True):
             yield encode.one(str(path)) if stored is None else stored  # here, where an error names its provider
 
 
-def unreadable_images(paths: Sequence[str]) -> dict[str, str]:
-    """The files that cannot be decoded to their end, each with the reason, in the order given."""
+def unreadable_images(
+    paths: Sequence[str], *, values: Sequence[float] = (), max_pixels: int = MAX_PIXELS
+) -> dict[str, str]:
+    """The files that cannot be decoded to their end, each with the reason, in the order given.
+
+    Args:
+        paths: of the files.
+        values: as `ImageFiles` has them.
+        max_pixels: likewise.
+    """
     found: dict[str, str] = {}
     batches = _chunks(paths)
-    for _, part in in_workers(_examine, batches, len(batches)):
+    examine = _Examine(Reading(values=tuple(values), max_pixels=max_pixels))
+    for _, part in in_workers(examine, batches, len(batches)):
         found |= part
     return found
 

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lwmfw.data.pixels import MAX_PIXELS, USUAL, Reading, only_flat, settled_values
+
 
 @dataclass(frozen=True)
 class Images:
@@ -20,10 +22,12 @@ class Images:
     Attributes:
         pixels: (N, C, H, W), uint8.
         labels: (N,), int64.
+        reading: how the files were read that they come from, if they do.
     """
 
     pixels: Tensor
     labels: Tensor
+    reading: Reading = USUAL
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -41,15 +45,15 @@ class Images:
     def of_classes(self, classes: range) -> Images:
         """The images of consecutive classes, as a view."""
         first, last = _bounds(self.labels, classes)
-        return Images(self.pixels[first:last], self.labels[first:last])
+        return Images(self.pixels[first:last], self.labels[first:last], self.reading)
 
     def select(self, index: Tensor) -> Images:
         """The images at positions (M,), int64, in that order."""
-        return Images(self.pixels[index], self.labels[index])
+        return Images(self.pixels[index], self.labels[index], self.reading)
 
     def to(self, device: torch.device) -> Images:
         """The same images on a device."""
-        return Images(self.pixels.to(device), self.labels.to(device))
+        return Images(self.pixels.to(device), self.labels.to(device), self.reading)
 
 
 class StoredImage(NamedTuple):
@@ -74,6 +78,9 @@ class ImageFiles:
         resize: at least `size`, in pixels.
         codec: decodes exemplars.
         channels: 3, or 1 for grey.
+        background: the colour that shows where a file is transparent, as Pillow names or codes it.
+        values: of files of more than 8 bits a channel, which become black and white; (): as each file has them.
+        max_pixels: of a file, as it is decoded; a larger one cannot be read.
     """
 
     paths: Sequence[str | StoredImage]
@@ -82,9 +89,30 @@ class ImageFiles:
     resize: int
     codec: Any = None
     channels: int = 3
+    background: str = "white"
+    values: tuple[float, ...] = ()
+    max_pixels: int = MAX_PIXELS
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def reading(self) -> Reading:
+        """How a file is read."""
+        return Reading(self.background, tuple(self.values), self.max_pixels)
+
+    def settled(self) -> ImageFiles:
+        """The same files with the `values` that are theirs together, so that one scale holds for all.
+
+        Raises:
+            UserError: they have none.
+        """
+        values = settled_values([path for path in self.paths if isinstance(path, str)], self.reading)
+        return replace(self, values=values or self.values)
+
+    def only_flat(self) -> bool:
+        """Whether every image is of one single value, and there is one."""
+        return only_flat([path for path in self.paths if isinstance(path, str)], self.reading)
 
     def of_classes(self, classes: range) -> ImageFiles:
         """The files of consecutive classes."""
@@ -101,7 +129,7 @@ class ImageFiles:
 
 
 ImageSet = Images | ImageFiles
-"""Images, wherever they are. Both kinds have labels, channels, size, of_classes, select and to."""
+"""Images, wherever they are. Both kinds have labels, channels, size, reading, of_classes, select and to."""
 
 
 def _bounds(labels: Tensor, classes: range) -> tuple[int, int]:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from lwmfw.data.decoding import CHUNK, decoded_batches
+from lwmfw.data.decoding import decoded_batches
 from lwmfw.data.images import Batch, DataSet, ImageFiles, Images, ImageSet
+from lwmfw.data.pixels import CHUNK, MAX_PIXELS, Reading
 
 EVALUATION_BATCH = 250  # larger forwards are slower on a CPU
 
@@ -83,6 +84,9 @@ class Preprocessing:
         resize: what the shorter side becomes before the centre is cut out; 0: images are of the size already.
         mean: per channel, of pixels scaled to [0, 1].
         std: per channel, likewise.
+        background: the colour that shows where a file is transparent.
+        values: of files of more than 8 bits a channel, which become black and white; []: as each file has them.
+        max_pixels: of a file, as it is decoded.
     """
 
     channels: int
@@ -90,13 +94,22 @@ class Preprocessing:
     resize: int
     mean: list[float]
     std: list[float]
+    background: str = "white"
+    values: list[float] = field(default_factory=list)
+    max_pixels: int = MAX_PIXELS
 
     @classmethod
     def of(cls, data: DataSet) -> Preprocessing:
         """That of a data set."""
         images = data.train
-        resize = images.resize if isinstance(images, ImageFiles) else 0
-        return cls(images.channels, images.size, resize, list(data.mean), list(data.std))
+        resize, read = images.resize if isinstance(images, ImageFiles) else 0, images.reading
+        shape = images.channels, images.size, resize, list(data.mean), list(data.std)
+        return cls(*shape, read.background, list(read.values), read.max_pixels)
+
+    @property
+    def reading(self) -> Reading:
+        """How a file is read."""
+        return Reading(self.background, tuple(self.values), self.max_pixels)
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import Literal
+import re
+from typing import Literal, get_args
 
 import torch
 from torch import nn
 
 from lwmfw.assembly.calls import Attached
 from lwmfw.assembly.parts import Assembly
-from lwmfw.errors import UserError, WrongAnswer, describe, one_line
+from lwmfw.errors import UserError, WrongAnswer, describe, one_line, quoted
 from lwmfw.model.growing import Model, build_model, check_state, probed
 from lwmfw.model.outputs import Form
 from lwmfw.recipe.scenario import Step
@@ -97,8 +98,12 @@ def choose_device(name: DeviceName) -> torch.device:
     """The device to train on, set up to compute the same bits every time.
 
     Raises:
-        UserError: cuda is asked for and there is none.
+        UserError: cuda is asked for and there is none, or the name is of no device.
     """
+    if name not in get_args(DeviceName):
+        card = re.fullmatch(r"cuda:(\d+)", str(name))
+        remedy = f"write cuda, and set CUDA_VISIBLE_DEVICES={card[1]} before the start" if card else "write one of them"
+        raise UserError(f"--device: should be auto, cpu or cuda, got {quoted(name)}; {remedy}")
     cuda = torch.cuda.is_available()
     if name == "cuda" and not cuda:
         raise UserError("--device cuda: torch finds no CUDA device; use --device cpu")

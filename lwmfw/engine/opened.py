@@ -136,7 +136,8 @@ class OpenedRun(RecordedRun):
 def no_images(shape: Preprocessing, names: list[str]) -> DataSet:
     """A data set of some classes without an image, for a model that sees images in one way."""
     labels = torch.empty(0, dtype=torch.int64)
-    none: ImageSet = Images(torch.empty(0, shape.channels, shape.size, shape.size, dtype=torch.uint8), labels)
+    pixels = torch.empty(0, shape.channels, shape.size, shape.size, dtype=torch.uint8)
+    none: ImageSet = Images(pixels, labels, shape.reading)
     if shape.resize:
-        none = ImageFiles([], labels, shape.size, shape.resize, channels=shape.channels)
+        none = ImageFiles([], labels, shape.size, shape.resize, channels=shape.channels, **vars(shape.reading))
     return DataSet(none, none, names, shape.mean, shape.std)

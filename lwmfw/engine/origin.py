@@ -7,6 +7,7 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 from lwmfw.data.images import DataSet, ImageFiles, ImageSet
 from lwmfw.data.loader import Preprocessing
@@ -60,7 +61,9 @@ def check_alike(data: DataSet, kept: Checkpoint) -> None:
     """
     here, there = vars(Preprocessing.of(data)), vars(preprocessing_of(kept))
     for name, value in there.items():
-        if here[name] != value:
+        # what may be read is no matter, nor the range of deep files where one of the two has none
+        ranges = name == "values" and not (value and here[name])
+        if here[name] != value and name != "max_pixels" and not ranges:
             raise UserError(f"[data]: {name} is {here[name]}, where the origin was trained with {value}; set it alike")
 
 
@@ -73,8 +76,9 @@ def new_labels(data: DataSet, known: Sequence[str], *, more: bool) -> list[int]:
         more: whether training images may be of these.
 
     Raises:
-        UserError: they are and may not be, or there are no images to learn from.
+        UserError: they are and may not be, one is written unlike a known one, or there are no images to learn from.
     """
+    _check_twins(data, known)
     trained = data.train.labels.unique().tolist()
     twice = [data.class_names[label] for label in trained if data.class_names[label] in known]
     if twice and not more:
@@ -86,9 +90,27 @@ def new_labels(data: DataSet, known: Sequence[str], *, more: bool) -> list[int]:
 
 
 def labels_in(data: DataSet, names: Sequence[str]) -> list[int | None]:
-    """The labels that data give to named classes; None: they do not have the class."""
+    """The labels that data give to named classes; None: they do not have the class.
+
+    Raises:
+        UserError: they have one that is written unlike a named one.
+    """
+    _check_twins(data, names)
     labels = {name: label for label, name in enumerate(data.class_names)}
     return [labels.get(name) for name in names]
+
+
+def _check_twins(data: DataSet, known: Sequence[str]) -> None:
+    """Refuse a class whose name differs from a known one in nothing that is seen, or in capitals alone."""
+
+    def plain(name: str) -> str:
+        return normalize("NFC", normalize("NFC", name).casefold().strip())
+
+    written = {plain(name): name for name in known}
+    for name in data.class_names:
+        other = written.get(plain(name), name)
+        if name not in known and name != other:
+            raise UserError(f"data: class {name!a} is known as {other!a}; write its name alike, or another name")
 
 
 NO_CLASSES = Step(1, range(0), range(0), 1)

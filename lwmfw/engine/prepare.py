@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from operator import itemgetter
@@ -196,7 +197,14 @@ def environment(run: Run) -> dict[str, object]:
         "arithmetic": run.arithmetic,
         "threads": torch.get_num_threads(),
         "skipped_images": run.data.skipped,
+        "left_out": _left_out(run),
     }
+
+
+def _left_out(run: Run) -> Counter[str]:
+    """What the data set took for no images, by suffix or folder, if it says so."""
+    counts = getattr(run.assembly.only("data").instance, "left_out", None)
+    return counts if isinstance(counts, Counter) else Counter()
 
 
 def class_order(scenario: Scenario, names: Sequence[str], orders: Orders, seed: int) -> list[int]:

@@ -7,19 +7,21 @@ options. Both stages report all their errors at once.
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from lwmfw.components import KINDS, Choice, Component, DataChoice, Options
 from lwmfw.errors import UserError, shown
 from lwmfw.recipe.catalogue import Catalogue, discover
 from lwmfw.recipe.messages import dotted, render
 from lwmfw.recipe.options import as_written, read_options
-from lwmfw.recipe.settings import LISTED, apply, name_of
+from lwmfw.recipe.settings import LISTED, Written, apply, name_of, path_of, plain, retype
 from lwmfw.recipe.tables import Recipe, StepSettings
 from lwmfw.recipe.text import Keys, Source, read_source
 
@@ -80,16 +82,17 @@ def load_recipe(
     settings: Mapping[str, object] = {},
     *,
     seed: int | None = None,
-    plugins: Sequence[Path] = (),
+    plugins: os.PathLike[str] | str | Sequence[os.PathLike[str] | str] = (),
     catalogue: Catalogue | None = None,
 ) -> Resolved:
     """Read, merge and validate a recipe.
 
     Args:
         path: the TOML file.
-        settings: dotted key -> value, as behind `--set`; they win over the file.
+        settings: dotted key -> value, as behind `--set`, in any order; they win over the file. Values are those of
+            TOML, or what `plain` makes such of. A table is merged into that of the file.
         seed: takes the place of the recipe's seed.
-        plugins: plug-in files besides those of the recipe, relative to the current directory.
+        plugins: plug-in files besides those of the recipe, or one, relative to the current directory.
         catalogue: takes the place of what is installed; for tests.
 
     Raises:
@@ -97,46 +100,77 @@ def load_recipe(
     """
     path = Path(path)
     source = read_source(path)
-    for key, value in settings.items():
-        apply(source, key, value)
+    written = apply(source, settings)
     table = source.table
     table.setdefault("name", _safe_name(path))
     if seed is not None:
-        table["seed"] = seed
-    if plugins and isinstance(table.setdefault("plugins", []), list):
-        table["plugins"] = table["plugins"] + [str(Path(p).resolve()) for p in plugins]
-    recipe = _check_tables(source)
-    if catalogue is None:
-        catalogue = discover(recipe.plugins)
-    return _check_components(recipe, source, catalogue)
+        table["seed"] = plain("--seed", seed)
+        source.places[("seed",)] = "--seed"
+    files = _files(plugins)
+    if files and isinstance(table.setdefault("plugins", []), list):
+        table["plugins"] = table["plugins"] + files
+    return _checked(source, catalogue, written)
 
 
-def override(resolved: Resolved, settings: Mapping[str, object]) -> Resolved:
-    """The recipe with dotted keys set anew, in their order; nothing is read again.
+def override(resolved: Resolved, *rounds: Mapping[str, object]) -> Resolved:
+    """The recipe with dotted keys set anew; nothing is read again.
+
+    Args:
+        resolved: the recipe.
+        rounds: dotted key -> value, in any order; what a later round says wins. A table takes the place of the one
+            that is there, unless it comes from `--set`.
 
     Raises:
         UserError: as `load_recipe`.
     """
     source = copy.deepcopy(resolved.source)
-    for key, value in settings.items():
-        apply(source, key, value)
-    return _check_components(_check_tables(source), source, resolved.catalogue)
+    written: dict[Keys, Written] = {}
+    for settings in rounds:
+        written |= apply(source, settings, whole=True)
+    return _checked(source, resolved.catalogue, written)
 
 
-def _check_tables(source: Source) -> Recipe:
+def _files(plugins: Any) -> list[str]:
+    given = plain("--plugins", plugins)
+    listed = given if isinstance(given, list) else [given]
+    return [str(Path(path_of("--plugins", file)).resolve()) for file in listed]
+
+
+def _checked(source: Source, catalogue: Catalogue | None, written: dict[Keys, Written]) -> Resolved:
+    """Both stages, once more after settings were found to be text."""
+    while True:
+        before = len(written)
+        try:
+            recipe = _check_tables(source, written)
+            if catalogue is None:
+                catalogue = discover(recipe.plugins)
+            return _check_components(recipe, source, catalogue, written)
+        except UserError:
+            if len(written) == before:
+                raise
+
+
+def _faults(
+    source: Source, keys: Keys, who: str, error: ValidationError, model: type[BaseModel], written: dict[Keys, Written]
+) -> list[str]:
+    retype(source, keys, error, written)
+    return render(source, keys, who, error, model)
+
+
+def _check_tables(source: Source, written: dict[Keys, Written]) -> Recipe:
     errors: list[str] = []
     recipe = None
     try:
         recipe = Recipe.model_validate(source.table)
     except ValidationError as error:
-        errors = render(source, (), "", error, Recipe)
+        errors = _faults(source, (), "", error, Recipe, written)
     training = source.table.get("training")
     first = training.get("first", {}) if isinstance(training, dict) else {}
     if isinstance(first, dict):
         try:
             StepSettings.model_validate(first)
         except ValidationError as error:
-            errors += render(source, ("training", "first"), "", error, StepSettings)
+            errors += _faults(source, ("training", "first"), "", error, StepSettings, written)
     for table in LISTED:
         keys = tuple(table.split("."))
         listed: Any = source.table
@@ -154,15 +188,16 @@ def _check_tables(source: Source) -> Recipe:
     return recipe
 
 
-def _check_components(recipe: Recipe, source: Source, catalogue: Catalogue) -> Resolved:
+def _check_components(recipe: Recipe, source: Source, catalogue: Catalogue, written: dict[Keys, Written]) -> Resolved:
+    choose = partial(_choose, source=source, catalogue=catalogue, written=written)
     errors: list[str] = []
     chosen: list[Chosen] = []
     for kind, keys, choice in _choices(recipe):
         try:
-            found = _choose(kind, keys, choice, source, catalogue)
+            found = choose(kind, keys, choice)
             named = {key: value for key, value in found.options if isinstance(value, DataChoice)}
             for key, other in named.items():
-                data = _choose("data", (*keys, key), other, source, catalogue)
+                data = choose("data", (*keys, key), other)
                 named[key] = DataChoice(use=other.use, **as_written(data.options))
             chosen.append(replace(found, options=found.options.model_copy(update=named)) if named else found)
         except UserError as error:
@@ -172,7 +207,9 @@ def _check_components(recipe: Recipe, source: Source, catalogue: Catalogue) -> R
     return Resolved(recipe, chosen, source, catalogue)
 
 
-def _choose(kind: str, keys: Keys, choice: Choice, source: Source, catalogue: Catalogue) -> Chosen:
+def _choose(
+    kind: str, keys: Keys, choice: Choice, *, source: Source, catalogue: Catalogue, written: dict[Keys, Written]
+) -> Chosen:
     """The component that a table at some place names.
 
     Raises:
@@ -186,7 +223,7 @@ def _choose(kind: str, keys: Keys, choice: Choice, source: Source, catalogue: Ca
         options = read_options(component, choice.rest())
     except ValidationError as error:
         who = f" ({component.name}, from {component.provider})"
-        raise UserError("\n".join(render(source, keys, who, error, component.options))) from error
+        raise UserError("\n".join(_faults(source, keys, who, error, component.options, written))) from error
     return Chosen(getattr(choice, "as_", None) or component.name, component, options, keys)
 
 

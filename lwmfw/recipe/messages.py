@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -22,8 +23,8 @@ def render(source: Source, prefix: Keys, who: str, error: ValidationError, model
         error: what validation found.
         model: the model it was validated by, for suggestions.
     """
-    details = error.errors(include_url=False, include_context=False)
-    places = [_existing(source.table, (*prefix, *detail["loc"]), len(prefix)) for detail in details]
+    details = error.errors(include_url=False)
+    places = [existing(source.table, (*prefix, *detail["loc"]), len(prefix)) for detail in details]
     entered = {keys[:length] for keys in places for length in range(len(keys))}
     lines: dict[Keys, list[str]] = {}
     for detail, keys in zip(details, places, strict=True):
@@ -34,7 +35,7 @@ def render(source: Source, prefix: Keys, who: str, error: ValidationError, model
     return [f"{source.place(keys)}: {dotted(keys)}{who}: {_either(messages)}" for keys, messages in lines.items()]
 
 
-def _existing(table: Any, location: Keys, kept: int) -> Keys:
+def existing(table: Any, location: Keys, kept: int) -> Keys:
     """A location without the names of a union's branches, which no table has."""
     keys: Keys = ()
     for number, key in enumerate(location):
@@ -63,7 +64,28 @@ def _message(detail: ErrorDetails, keys: Keys, model: type[BaseModel]) -> str:
         case "value_error":  # raised by a validator: "what should be; what to do"
             what, semicolon, remedy = message.removeprefix("value error, ").partition(";")
             return f"{what}, got {_value(detail)}{semicolon}{remedy}"
-    return f"{message}, got {_value(detail)}"
+    return f"{message}, got {_value(detail)}{_quotes(detail, keys)}"
+
+
+def wants_text(detail: ErrorDetails, text: str) -> bool:
+    """Whether validation wanted a string, and `text` may be the one."""
+    return detail["type"] == "string_type" or (
+        detail["type"] == "literal_error" and repr(text) in str(detail.get("ctx", {}).get("expected"))
+    )
+
+
+def _quotes(detail: ErrorDetails, keys: Keys) -> str:
+    """What to do about a value that lacks its quotes: "; write root = "2024"", or nothing."""
+    value = detail["input"]
+    if isinstance(value, float):  # it may have been 1e5 or 100000.0
+        return "; put it in quotes" if wants_text(detail, str(value)) else ""
+    if not isinstance(value, int | datetime.date | datetime.time):
+        return ""
+    if isinstance(value, int) and value.bit_length() > 64:  # Python refuses to write out one of thousands of digits
+        return ""
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    key = "" if isinstance(keys[-1], int) else f"{shown(keys[-1])} = "
+    return f'; write {key}"{text}"' if wants_text(detail, text) else ""
 
 
 def _value(detail: ErrorDetails) -> str:

@@ -62,7 +62,7 @@ def extended(opened: OpenedRun, wanted: Extension) -> Resolved:
         **without_weights(given),
         **(_trained(opened) if wanted.train else _as_it_is(opened)),
     }
-    return override(given, settings | dict(wanted.settings))
+    return override(given, settings, wanted.settings)
 
 
 def folder_table(kept: Checkpoint, root: Path, test: Path | None = None, held_out: float = 0.2) -> dict[str, Any]:
@@ -76,6 +76,9 @@ def folder_table(kept: Checkpoint, root: Path, test: Path | None = None, held_ou
         "channels": shape.channels,
         "mean": shape.mean,
         "std": shape.std,
+        "background": shape.background,
+        "values": shape.values,
+        "max_pixels": shape.max_pixels,
         "test_share": held_out,
     }
     return table | ({"test": str(test.resolve())} if test else {})

@@ -6,6 +6,8 @@ is cut square out of its middle and resized to that.
 
 from __future__ import annotations
 
+import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,7 +89,7 @@ def chosen_readout(opened: OpenedRun, name: str = "") -> str:
 
 
 def images_of(places: Iterable[Path]) -> list[str]:
-    """The files that are named, and the images in the folders that are, sorted within each.
+    """The files that are named, and the images in the folders that are, sorted within each; the rest is told on stderr.
 
     Raises:
         UserError: a place is missing, or a folder has no images or cannot be read.
@@ -105,10 +107,15 @@ def images_of(places: Iterable[Path]) -> list[str]:
 
 
 def _images_in(folder: Path) -> list[str]:
-    found = images_below(folder)
+    left_out: Counter[str] = Counter()
+    found = images_below(folder, left_out)
+    listed = ", ".join(f"{count} {what}" for what, count in left_out.items())
     if not found:
         known = ", ".join(sorted(IMAGE_SUFFIXES))
-        raise UserError(f"{folder}: has no images ({known}); name another folder, or the files")
+        only = f", only {listed}" if listed else ""
+        raise UserError(f"{folder}: has no images ({known}){only}; name another folder, or the files")
+    if listed:
+        print(f"{folder}: left out: {listed}; convert or rename what is an image", file=sys.stderr)
     return found
 
 
@@ -168,7 +175,7 @@ class Predictor:
         try:
             return self._of(paths, top, seen)
         except UserError:
-            unreadable = unreadable_images(paths)
+            unreadable = unreadable_images(paths, values=self._shape.values, max_pixels=self._shape.max_pixels)
             if not unreadable:
                 raise
         for path, reason in unreadable.items():
@@ -194,7 +201,8 @@ def _refuse(message: str) -> None:
 def image_files(paths: Sequence[str], shape: Preprocessing) -> ImageFiles:
     """Files as a run sees images; all have label 0."""
     labels = torch.zeros(len(paths), dtype=torch.int64)
-    return ImageFiles(paths, labels, shape.size, shape.resize or shape.size, channels=shape.channels)
+    resize, read = shape.resize or shape.size, vars(shape.reading)
+    return ImageFiles(paths, labels, shape.size, resize, channels=shape.channels, **read)
 
 
 def decision_rows(decisions: Sequence[Decision]) -> Table:

@@ -15,7 +15,7 @@ RECIPES = shipped.recipes()
 CATALOGUE = discover()
 SYNTHETIC = {
     "data": {"use": "synthetic", "classes": 4, "train_per_class": 8, "test_per_class": 4, "channels": 1},
-    "scenario": {"first": 2, "increment": 2},
+    "scenario": {"first": 2, "increment": 2, "classes": 0, "order": "seed"},
     "training.epochs": 1,
     "training.first": {},
     "training.batch_size": 8,

@@ -4,13 +4,15 @@ checked before they are believed."""
 from __future__ import annotations
 
 import hashlib
+import sys
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
-from lwmfw import Field, Folder, Options, UserError
+from lwmfw import Field, Folder, Options, UserError, images_below
 
 if TYPE_CHECKING:
     from lwmfw import DataSet, ImageSet
@@ -40,6 +42,16 @@ class FileOptions(Options):
     mean: list[float] = Field(MEAN, description="per channel, of pixels scaled to 0..1; default: of ImageNet")
     std: list[Annotated[float, Field(gt=0)]] = Field(STD, description="per channel, likewise")
 
+    background: str = Field("white", description="the colour that shows where a file is transparent, a name or #rrggbb")
+    values: list[Annotated[float, Field(allow_inf_nan=False)]] = Field(
+        [],
+        description="of files of more than 8 bits a channel: [lowest, highest], which become black and white; []: what "
+        "the set has, integers by their depth, floats 0..1 or 0..255",
+    )
+    max_pixels: int = Field(
+        89_478_485, ge=1, description="of a file; of a JPEG with more, which is decoded at a fraction, as decoded"
+    )
+
     @model_validator(mode="before")
     @classmethod
     def _of_grey(cls, table: Any) -> Any:
@@ -52,6 +64,21 @@ class FileOptions(Options):
             if len(getattr(self, key)) != self.channels:
                 raise ValueError(f"input should have {self.channels} of {key}, one per channel")
         return self
+
+    @field_validator("background")
+    @classmethod
+    def _colour(cls, name: str) -> str:
+        from PIL.ImageColor import getrgb
+
+        getrgb(name)
+        return name
+
+    @field_validator("values")
+    @classmethod
+    def _range(cls, values: list[float]) -> list[float]:
+        if values and not (len(values) == 2 and values[0] < values[1]):
+            raise ValueError("input should be two numbers, the smaller one first, or []")
+        return values
 
 
 class Entry(NamedTuple):
@@ -68,7 +95,11 @@ def data_set(
     options: FileOptions,
     skipped: Sequence[str] = (),
 ) -> DataSet:
-    """The data set of labelled files, held as the options say."""
+    """The data set of labelled files, held as the options say.
+
+    Raises:
+        UserError: files are deeper than 8 bits and have no range of values in common, or one cannot be read.
+    """
     import torch
 
     from lwmfw import DataSet, ImageFiles, decode_images
@@ -77,14 +108,28 @@ def data_set(
     # for evaluation the field shows the centre 224 of 256 pixels; images in memory keep their rim for the random shift
     resize = size if once else round(size * 256 / 224)
 
-    def held(part: Iterable[Labelled]) -> ImageSet:
-        listed = list(part)
-        labels = torch.tensor([label for _, label in listed], dtype=torch.int64)
-        files = ImageFiles([path for path, _ in listed], labels, size, resize, channels=options.channels)
-        return decode_images(files) if once else files
+    shown = [*train]
+    listed = [*shown, *test]
+    labels = torch.tensor([label for _, label in listed], dtype=torch.int64)
+    files = ImageFiles(
+        [path for path, _ in listed],
+        labels,
+        size,
+        resize,
+        channels=options.channels,
+        background=options.background,
+        values=tuple(options.values),
+        max_pixels=options.max_pixels,
+    ).settled()
+    if files.only_flat():
+        print("data: every image is of one single value; look at the files, and at data.values", file=sys.stderr)
 
-    padding = size // 16 if once else 0
-    return DataSet(held(train), held(test), names, options.mean, options.std, padding, options.flip, list(skipped))
+    def held(first: int, last: int) -> ImageSet:
+        part = files.select(torch.arange(first, last))
+        return decode_images(part) if once else part
+
+    padding, parts = size // 16 if once else 0, (held(0, len(shown)), held(len(shown), len(listed)))
+    return DataSet(*parts, names, options.mean, options.std, padding, options.flip, list(skipped))
 
 
 def find(root: str, places: Sequence[str], marker: str, source: str) -> Path:
@@ -103,16 +148,20 @@ def find(root: str, places: Sequence[str], marker: str, source: str) -> Path:
     raise UserError(f"not found; looked for {marker} in {listed}; set data.root to the unpacked set, {source}")
 
 
-def sub_folders(folder: Path) -> list[Path]:
-    """The folders in a folder, links to folders too, sorted by name, without hidden ones.
+def sub_folders(folder: Path, left_out: Counter[str] | None = None) -> list[Path]:
+    """The folders in a folder, links too, in natural order, without hidden ones and those that systems leave.
+
+    Args:
+        folder: is looked into.
+        left_out: counts what is passed over.
 
     Raises:
         UserError: the folder cannot be read.
     """
     try:
-        return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be read ({error.strerror}); set data.root to another folder") from error
+        return [Path(path) for path in images_below(folder, left_out, folders=True)]
+    except UserError as error:
+        raise UserError(f"{str(error).rpartition(';')[0]}; set data.root to another folder") from error
 
 
 def shuffled(paths: Iterable[str], folder: Path, seed: int) -> list[str]:

@@ -81,7 +81,8 @@ class AttentionDistillation:
         layer, stages = self.options.layer, run.model.stages
         if layer != "pooled" and layer > stages:
             raise UserError(f"layer: {layer} wanted, but the backbone has {stages} stages; choose one")
-        check_positions(run.model, layer)
+        if any(phase.epochs for coming in run.remaining_steps for phase in run.phases(coming)):
+            check_positions(run.model, layer)
 
     @hookimpl
     def compute_penalty(self, step: Step, new: Outputs, old: Outputs) -> dict[str, Tensor]:

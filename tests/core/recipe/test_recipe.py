@@ -112,7 +112,7 @@ def test_the_first_step_is_trained_like_the_others_where_nothing_is_said():
      ("a/b.c-d", "a/b.c-d"), ("[1, 2]", [1, 2]), ("{use = 'pull'}", {"use": "pull"}), ("a=b", "a=b")],
 )  # fmt: skip
 def test_a_set_value_is_toml_and_a_bare_word_a_string(text, value):
-    assert parse_settings([f"training.x={text}"]) == {"training.x": value}
+    assert parse_settings([f"training.x={text}"])["training.x"].value == value
 
 
 SETTINGS = {

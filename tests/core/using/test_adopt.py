@@ -87,7 +87,8 @@ def test_images_fill_the_sums_and_the_run_is_extended(place, tmp_path):
     assert lwmfw("verify", tmp_path / "more").returncode == 0
     done = lwmfw(
         *("extend", tmp_path / "run", "--data", tmp_path / "new", "--out", tmp_path / "trained"),
-        *("--train", "--set", "training.epochs=1"),
+        *("--train", "--set", "training.epochs=1", "--set", "objective.over=seen"),
+        *("--set", "penalties.L_AD.layer=3"),
     )
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in (tmp_path / "trained" / "metrics.jsonl").read_text().splitlines()]

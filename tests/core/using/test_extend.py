@@ -128,6 +128,8 @@ def test_a_run_that_goes_on_from_another_is_resumed(place, tmp_path):
     extend(place / "base" / "run", place / "april", tmp_path / "run")
     (tmp_path / "run" / "DONE").unlink()
     shutil.rmtree(tmp_path / "run" / "checkpoints")
+    assert lwmfw("resume", tmp_path / "run").returncode == 4  # its results say that there were some
+    (tmp_path / "run" / "results.json").unlink()
     assert lwmfw("resume", tmp_path / "run").returncode == 0
     assert statistics(tmp_path / "run") == statistics(place / "april-run")
 

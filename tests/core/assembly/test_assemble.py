@@ -78,7 +78,8 @@ def test_old_has_to_be_needed_to_be_asked_for(tmp_path):
         ('{"olds"}', "probe.py: probe needs 'olds', which nothing can offer; did you mean 'old'?"),
         (
             '{"maps"}',
-            "probe.py: probe needs 'maps', but the backbone blind offers features; choose another backbone, such",
+            "probe.py: probe needs 'maps', but the backbone blind offers features; choose another backbone, "
+            "such as podnet32",
         ),
     ],
 )

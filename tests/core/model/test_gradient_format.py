@@ -30,7 +30,6 @@ PENALTIES = [
     ("margin-ranking", {}), *(("POD", {"mode": m}) for m in ("spatial", "width", "height", "channels", "gap", "pixel")),
 ]  # fmt: skip
 BACKBONES = [
-    ("pnn", {}),
     ("resnet20", {}), ("resnet20", {"final_relu": False}), ("resnet32", {"final_relu": False}), ("podnet32", {}),
     ("thesis32", {"final_relu": False}), ("resnet18", {"final_relu": False}),
     ("resnet18", {"final_relu": False, "stem": "large"}), ("resnet20-cbam", {"final_relu": False}),
@@ -38,7 +37,7 @@ BACKBONES = [
     ("resnet18-cbam", {"final_relu": False}), ("torchvision", {"model": "resnet18"}),
     ("torchvision", {"model": "regnet_x_400mf"}), ("torchvision", {"model": "densenet121"}),
     ("torchvision", {"model": "efficientnet_b0"}), ("torchvision", {"model": "mnasnet0_5"}),
-    ("torchvision", {"model": "mobilenet_v2"}), ("torchvision", {"model": "shufflenet_v2_x0_5"}),
+    ("torchvision", {"model": "mobilenet_v2"}), ("torchvision", {"model": "shufflenet_v2_x0_5"}), ("pnn", {}),
 ]  # fmt: skip
 
 

@@ -253,11 +253,13 @@ def test_a_step_begins_from_a_column_that_depends_on_seed_and_step_alone(tmp_pat
     [
         (
             {"classifier": {"use": "cosine"}},
-            "lwmfw 0.1.0: pnn needs 'resize', but the classifier cosine offers similarities; choose another classifier",
+            "lwmfw 0.1.0: pnn needs 'resize', but the classifier cosine offers similarities; choose another "
+            "classifier, such as linear",
         ),
         (
             {"readouts": [{"use": "ncm"}]},
-            "lwmfw 0.1.0: ncm needs 'features', but the backbone pnn offers pooled; choose another backbone",
+            "lwmfw 0.1.0: ncm needs 'features', but the backbone pnn offers pooled; choose another backbone, "
+            "such as podnet32",
         ),
     ],
 )

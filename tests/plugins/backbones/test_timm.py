@@ -53,7 +53,7 @@ def test_features_are_what_the_classifier_receives(timm):
 
 
 def test_a_run_trains_one_and_distils_its_attention(timm, tmp_path):
-    data = {"use": "synthetic", "size": 32}
+    data = {"use": "synthetic", "size": 64}  # of which the last map has more than one position
     done = tiny_run(
         {"data": data, "backbone": {"use": "timm", "model": "test_resnet"}, "penalties": [{"use": "L_AD"}]}, tmp_path
     )

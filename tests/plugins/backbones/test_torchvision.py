@@ -100,9 +100,8 @@ def test_maps_can_be_differentiated_twice_and_frozen():
 
 
 def test_a_run_trains_one_and_distils_its_attention(tmp_path):
-    done = tiny_run(
-        {"backbone": {"use": "torchvision", "model": "shufflenet_v2_x0_5"}, "penalties": [{"use": "L_AD"}]}, tmp_path
-    )
+    backbone = {"use": "torchvision", "model": "shufflenet_v2_x0_5"}
+    done = tiny_run({"data": {"size": 64}, "backbone": backbone, "penalties": [{"use": "L_AD"}]}, tmp_path)
     assert "L_AD" in done.terms[2]
 
 

@@ -207,7 +207,7 @@ def test_a_class_with_one_image_is_refused_in_words(tmp_path):
     with pytest.raises(UserError) as refused:
         tiny_run(BIC | {"memory": BIC["memory"] | {"budget": "1 per class"}}, tmp_path)
     assert str(refused.value).partition(": ")[2] == (
-        "bic: class 0 has 1 of the images of step 2, and one to learn from and one to hold out are needed; "
+        "bic: class 'pattern 1' has 1 of the images of step 2, and one to learn from and one to hold out are needed; "
         "keep more exemplars, or leave the component out"
     )
 

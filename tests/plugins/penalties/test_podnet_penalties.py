@@ -253,7 +253,8 @@ def test_a_classifier_that_offers_no_similarities_is_refused(tmp_path):
     with pytest.raises(UserError) as refused:
         tiny_run(recipe, tmp_path)
     assert str(refused.value).endswith(
-        ": margin-ranking needs 'similarities', but the classifier linear offers nothing; choose another classifier"
+        ": margin-ranking needs 'similarities', but the classifier linear offers resize, rows; choose another "
+        "classifier, such as cosine"
     )
 
 

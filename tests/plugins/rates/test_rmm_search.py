@@ -177,7 +177,8 @@ def test_a_folder_in_use_is_refused_in_a_line(tmp_path, monkeypatch, capsys):
 
 
 def test_a_start_that_fails_leaves_its_folder_free(tmp_path, monkeypatch, capsys):
-    missing = recipe(rate={"use": "even"}) | {"data": {"use": "folder", "root": str(tmp_path / "none")}}
+    steps = {"scenario": {"first": 4, "increment": 2}}
+    missing = recipe(rate={"use": "even"}) | steps | {"data": {"use": "folder", "root": str(tmp_path / "none")}}
     out = tmp_path / "found"
     assert command(monkeypatch, tiny_recipe(missing, tmp_path), "--out", out, "--device", "cpu") == 2
     assert "none: cannot be read (No such file or directory); set data.root" in capsys.readouterr().err

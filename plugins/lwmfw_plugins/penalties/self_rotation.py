@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from lwmfw import Component, Field, Options, Penalty, hookimpl
+from lwmfw_plugins._extras import linear_head, place
 
 if TYPE_CHECKING:
-    from torch import Generator, Tensor, nn
+    from torch import Generator, Tensor
 
     from lwmfw import Batch, Model, Outputs, Run, Step
 
@@ -44,21 +45,6 @@ def turned_labels(labels: Tensor) -> Tensor:
     return torch.cat([TURNS * labels + turn for turn in range(TURNS)])
 
 
-def turning_head(features: int, classes: int, rng: Generator) -> nn.Linear:
-    """A linear head of four rows a class, drawn as torch draws those of a linear layer."""
-    from torch import nn
-
-    head: nn.Linear = nn.utils.skip_init(nn.Linear, features, TURNS * classes)
-    for parameter in head.parameters():
-        nn.init.uniform_(parameter, -(features**-0.5), features**-0.5, generator=rng)
-    return head
-
-
-def _place(name: str) -> str:
-    """Where a component's head is among the model's extras, whose names have no dots."""
-    return name.replace(".", "_")
-
-
 class SelfRotationOptions(Options):
     """Options of self-rotation."""
 
@@ -80,12 +66,12 @@ class SelfRotation:
     @hookimpl
     def before_run(self, run: Run, name: str, rng: Generator) -> None:
         """Make the head for the classes of the first step."""
-        run.model.extras[_place(name)] = turning_head(run.model.width, len(run.steps[0].new_classes), rng)
+        run.model.extras[place(name)] = linear_head(run.model.width, TURNS * len(run.steps[0].new_classes), rng)
 
     @hookimpl
     def before_step(self, step: Step, model: Model, name: str) -> None:
         """Take the head out of training once it has served."""
-        model.extras[_place(name)].requires_grad_(step.index == 1)
+        model.extras[place(name)].requires_grad_(step.index == 1)
 
     @hookimpl
     def compute_penalty(
@@ -98,7 +84,7 @@ class SelfRotation:
         if step.index > 1:
             return None
         features = torch.cat([new.features, model(turned(batch.images)).features])
-        logits = model.extras[_place(name)](features)
+        logits = model.extras[place(name)](features)
         return {"self-rotation": self.options.weight * cross_entropy(logits, turned_labels(batch.labels))}
 
 

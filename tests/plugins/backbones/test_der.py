@@ -17,8 +17,9 @@ from lwmfw import Backbone, Batch, Model, Observer, Step, UserError, hookimpl
 from lwmfw.model.growing import frozen_copy, parameter_count
 from lwmfw.record import checkpoint
 from lwmfw.testing import check, tiny_run
+from lwmfw_plugins._extras import linear_head
 from lwmfw_plugins.backbones._resnet import ResNet
-from lwmfw_plugins.backbones.der import Der, DerOptions, auxiliary_head, auxiliary_labels
+from lwmfw_plugins.backbones.der import Der, DerOptions, auxiliary_labels
 from lwmfw_plugins.classifiers._heads import LinearHead
 
 SMALL = {"use": "der", "width": 4, "blocks": 1}
@@ -133,7 +134,7 @@ def test_the_term_is_the_cross_entropy_of_the_new_features_over_old_and_each_new
     component, net = Der(DerOptions(width=4, blocks=1, auxiliary=0.7)), network(2).double()
     model, step = Model(net, LinearHead(32).double()), Step(2, range(3, 5), range(5), 2)
     model.grow(5)
-    model.extras["der"] = auxiliary_head(16, 2, torch.Generator().manual_seed(0)).double()
+    model.extras["der"] = linear_head(16, 3, torch.Generator().manual_seed(0)).double()
     images, labels = torch.randn(6, 3, 8, 8, dtype=torch.float64), torch.tensor([0, 3, 4, 2, 4, 1])
     new, batch = model(images), Batch(images, labels, labels < 3)
     total, head = 0.0, model.extras["der"]
@@ -152,7 +153,7 @@ def test_the_term_is_the_cross_entropy_of_the_new_features_over_old_and_each_new
 
 def test_the_head_is_a_function_of_its_generator_alone():
     state = torch.random.get_rng_state()
-    one, same, other = (auxiliary_head(6, 3, torch.Generator().manual_seed(seed)).weight for seed in (1, 1, 2))
+    one, same, other = (linear_head(6, 4, torch.Generator().manual_seed(seed)).weight for seed in (1, 1, 2))
     assert one.shape == (4, 6)
     assert torch.equal(one, same)
     assert not torch.equal(one, other)

@@ -12,7 +12,8 @@ from lwmfw.errors import UserError
 from lwmfw.model.growing import model_bytes, parameter_count
 from lwmfw.record import checkpoint
 from lwmfw.testing import outputs_pair, tiny_recipe, tiny_run
-from lwmfw_plugins.penalties.self_rotation import SelfRotation, SelfRotationOptions, turned, turned_labels, turning_head
+from lwmfw_plugins._extras import linear_head
+from lwmfw_plugins.penalties.self_rotation import SelfRotation, SelfRotationOptions, turned, turned_labels
 
 ROTATION = THREE_STEPS | {"penalties": [{"use": "self-rotation"}]}
 FIRST = Step(1, range(2), range(2), 3)
@@ -46,7 +47,7 @@ def test_a_label_is_class_and_turn():
 def small(weight=1.0):
     """The penalty, and a model with its head in the first step: what both say of a batch."""
     pair = outputs_pair(equal=True)
-    penalty, head = SelfRotation(SelfRotationOptions(weight=weight)), turning_head(6, 2, torch.Generator())
+    penalty, head = SelfRotation(SelfRotationOptions(weight=weight)), linear_head(6, 8, torch.Generator())
     pair.model.extras["rotation"] = head.double()
     labels = pair.batch.labels % 2
     return penalty, pair.model, Batch(pair.batch.images, labels, torch.zeros_like(labels, dtype=torch.bool)), pair.new
@@ -68,11 +69,11 @@ def test_the_term_is_the_cross_entropy_of_class_and_turn_over_all_four_turns():
 
 def test_the_head_is_a_function_of_its_generator_alone():
     state = torch.random.get_rng_state()
-    ones, others = (turning_head(6, 3, torch.Generator().manual_seed(seed)).state_dict() for seed in (1, 1))
+    ones, others = (linear_head(6, 12, torch.Generator().manual_seed(seed)).state_dict() for seed in (1, 1))
     assert torch.equal(ones["weight"], others["weight"])
     assert ones["weight"].shape == (12, 6)
     assert ones["weight"].abs().max() < 6**-0.5
-    assert not torch.equal(ones["weight"], turning_head(6, 3, torch.Generator().manual_seed(2)).weight)
+    assert not torch.equal(ones["weight"], linear_head(6, 12, torch.Generator().manual_seed(2)).weight)
     assert torch.equal(state, torch.random.get_rng_state())
 
 
@@ -89,7 +90,7 @@ def test_the_head_learns_in_the_first_step_alone_and_is_not_counted(tmp_path):
     run, plain = tiny_run(ROTATION, tmp_path), tiny_run(THREE_STEPS, tmp_path / "plain")
     head = run.run.model.extras["self-rotation"]
     first = checkpoint.load(run.path / "checkpoints", step=1).model
-    drawn = turning_head(16, 2, Randomness(1, Position()).of_component("self-rotation"))
+    drawn = linear_head(16, 8, Randomness(1, Position()).of_component("self-rotation"))
     assert 0 < (head.weight - drawn.weight).abs().max() < 0.5
     assert torch.equal(first["extras.self-rotation.weight"], head.weight)
     assert not head.weight.requires_grad

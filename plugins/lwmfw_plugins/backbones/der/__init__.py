@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from pydantic import model_validator
 
 from lwmfw import Backbone, Component, Field, Options, hookimpl
+from lwmfw_plugins._extras import linear_head, place
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor, nn
@@ -50,21 +51,6 @@ def sharpness_at(batch: int, batches: int, greatest: float) -> float:
     """
     share = min(1.0, (batch - 1) / max(batches - 1, 1))
     return 1 / greatest + (greatest - 1 / greatest) * share
-
-
-def auxiliary_head(features: int, classes: int, rng: Generator) -> nn.Linear:
-    """A linear head of a row per class and one for "old", drawn as torch draws those of a linear layer."""
-    from torch import nn
-
-    head: nn.Linear = nn.utils.skip_init(nn.Linear, features, classes + 1)
-    for parameter in head.parameters():
-        nn.init.uniform_(parameter, -(features**-0.5), features**-0.5, generator=rng)
-    return head
-
-
-def _place(name: str) -> str:
-    """Where a component's head is among the model's extras, whose names have no dots."""
-    return name.replace(".", "_")
 
 
 class DerOptions(Options):
@@ -134,8 +120,8 @@ class Der:
         newest = cast("DerNetwork", model.backbone).newest
         if step.index > 1 and self.options.auxiliary:
             *_, last = newest.blocks()
-            head = auxiliary_head(last.channels, len(step.new_classes), rng)
-            model.extras[_place(name)] = head.to(model.device)
+            head = linear_head(last.channels, len(step.new_classes) + 1, rng)
+            model.extras[place(name)] = head.to(model.device)
         if not self.options.prune:
             return None
         self._sharpen(model, batch=1)
@@ -149,8 +135,8 @@ class Der:
         from torch.nn.functional import cross_entropy
 
         terms, newest = {}, cast("DerNetwork", model.backbone).newest
-        if _place(name) in model.extras:
-            head = cast("nn.Linear", model.extras[_place(name)])
+        if place(name) in model.extras:
+            head = cast("nn.Linear", model.extras[place(name)])
             logits = head(new.features[:, -head.in_features :])
             labels = auxiliary_labels(batch.labels, step.new_classes.start)
             terms["auxiliary"] = self.options.auxiliary * cross_entropy(logits, labels)
@@ -174,8 +160,8 @@ class Der:
             if self.options.prune:
                 self._sharpen(run.model, batch=1)
             return
-        if _place(name) in run.model.extras:
-            del run.model.extras[_place(name)]
+        if place(name) in run.model.extras:
+            del run.model.extras[place(name)]
         if self.options.prune:
             cut_out(run.model)
 

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from lwmfw import Component, DataChoice, Field, Options, Penalty, hookimpl
+from lwmfw_plugins._extras import place
 from lwmfw_plugins.penalties.l_d import softmax_distillation
 
 if TYPE_CHECKING:
@@ -40,11 +41,6 @@ def side_distillation(new: Tensor, old: Tensor, temperature: float) -> Tensor:
         A scalar. Its gradient is zero where the logits are equal.
     """
     return softmax_distillation(new.flatten(0, 1), old.flatten(0, 1), temperature)
-
-
-def _place(name: str) -> str:
-    """Where the learning side classifiers are among the model's extras, whose names have no dots."""
-    return name.replace(".", "_")
 
 
 class MucOptions(Options):
@@ -98,7 +94,7 @@ class Muc:
 
         if self.heads is not None:
             self.heads = self.heads.to(run.device)
-            model.extras[_place(name)] = deepcopy(self.heads).requires_grad_()
+            model.extras[place(name)] = deepcopy(self.heads).requires_grad_()
 
     @hookimpl
     def compute_penalty(self, step: Step, new: Outputs, old: Outputs, model: Model, name: str) -> dict[str, Tensor]:
@@ -106,7 +102,7 @@ class Muc:
         ours, theirs = (outputs.logits[:, : len(step.old_classes)] for outputs in (new, old))
         loss = softmax_distillation(ours, theirs, self.options.temperature)
         if self.heads is not None:
-            side, known = model.extras[_place(name)](new.features), self.heads(old.features)
+            side, known = model.extras[place(name)](new.features), self.heads(old.features)
             loss = loss + side_distillation(side, known, self.options.temperature)
         return {"muc": self.options.weight * (step.index - 1) * loss}
 
@@ -117,7 +113,7 @@ class Muc:
 
         assert self.other is not None, "loaded before the run"  # noqa: S101
         if self.heads is not None:
-            del model.extras[_place(name)]
+            del model.extras[place(name)]
         o, first = self.options, step.new_classes.start
         new = data.labels >= first
         features, labels = run.features(data)[new], data.labels[new] - first

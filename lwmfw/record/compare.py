@@ -24,9 +24,9 @@ def comparison_rows(runs: Sequence[RecordedRun]) -> tuple[list[str], list[list[s
     """Header and rows of a comparison: a row per recipe, variant and classifier, mean and deviation over seeds.
 
     Runs of one recipe with different settings are variants; their rows name the settings in which they differ. Behind
-    the measures of accuracy stands what the last step leaves (bytes of the exemplars; parameters of the model; bytes of
-    model, exemplars and the read-out's state together) and the seconds that all steps were trained. A step's column
-    averages the runs that have finished it.
+    the measures of accuracy stands the most that a step leaves (bytes of the exemplars; bytes of model, exemplars and
+    the read-out's state together), the parameters at the end, and the seconds that all steps were trained. A column of
+    a step averages the runs that have finished it.
 
     Raises:
         UserError: two runs have the same recipe, settings and seed.
@@ -46,7 +46,7 @@ def comparison_rows(runs: Sequence[RecordedRun]) -> tuple[list[str], list[list[s
 
 
 def _memory(runs: Sequence[Results], who: str) -> str:
-    return f"{mean(r.steps[-1].memory_bytes for r in runs) / 1000:.1f} kB"
+    return f"{mean(max(step.memory_bytes for step in r.steps) for r in runs) / 1000:.1f} kB"
 
 
 def _parameters(runs: Sequence[Results], who: str) -> str:
@@ -54,8 +54,9 @@ def _parameters(runs: Sequence[Results], who: str) -> str:
 
 
 def _total(runs: Sequence[Results], who: str) -> str:
-    last = [r.steps[-1] for r in runs]
-    sizes = [step.model_bytes + step.memory_bytes + step.readout_bytes.get(who, 0) for step in last]
+    sizes = [
+        max(step.model_bytes + step.memory_bytes + step.readout_bytes.get(who, 0) for step in r.steps) for r in runs
+    ]
     return f"{mean(sizes) / 1000:.1f} kB"
 
 

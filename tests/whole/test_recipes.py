@@ -24,6 +24,8 @@ SYNTHETIC = {
 
 
 OF_ONE_WIDTH = ("resnet18", "resnet18-cbam", "torchvision")
+HEAVY = {"cifar100/ten/frozen", "cifar100/ten/frozen-rotation", "iilsvrc-small/icarl", "imagenet/ucir-jpeg-100"}
+"""Methods that a smaller recipe has too, on a network or with read-outs that take seconds."""
 
 
 def methods():
@@ -39,7 +41,8 @@ def methods():
         parts = frozenset(c.component.name for c in recipe.chosen if c.component.kind not in ("data", "observer"))
         kept.setdefault(json.dumps(tables, sort_keys=True), (name, parts))
     for name, parts in kept.values():
-        marked.append(pytest.param(name, marks=[pytest.mark.slow] if parts in components else []))
+        slow = parts in components or name in HEAVY
+        marked.append(pytest.param(name, marks=[pytest.mark.slow] if slow else []))
         components.add(parts)
     return marked
 

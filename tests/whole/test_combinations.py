@@ -54,7 +54,13 @@ def combination(seed, backbone=None):
     }
     recipe = {
         "seed": seed,
-        "data": {"size": 16, "train_per_class": 10, "test_per_class": 4, "channels": draw.choice([1, 3])},
+        # thesis32 leaves 16 pixels a last map of one position, of which there is no attention
+        "data": {
+            "size": 32 if "L_AD" in penalties else 16,
+            "train_per_class": 10,
+            "test_per_class": 4,
+            "channels": draw.choice([1, 3]),
+        },
         "backbone": {"use": backbone}
         | ({} if backbone in WIDE else {"width": 4})
         | ({"prune": draw.random() < 0.5} if backbone == "der" else {}),

@@ -42,7 +42,9 @@ def combination(seed, backbone=None):
         heads = draw.choice(names("classifier"))
     penalties = draw.sample(beside("penalty", backbone, heads), draw.randint(1, 3))
     codec = draw.choice(names("codec"))
-    if codec == "mecil" and budget == "5 kB":  # which its components and its decoder take alone
+    if budget == "5 kB" and "L_AD" in penalties:  # whose images are larger, below
+        budget = "20 kB"
+    if codec == "mecil" and "kB" in budget:  # which its components and its decoder take alone
         budget = "120 kB"
     memory = {
         "budget": budget,

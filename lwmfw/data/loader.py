@@ -139,17 +139,16 @@ class Loader:
             shown = decoded_batches(images, order, seeds=[seeds[number] for number in numbers], flip=self.flip)
         else:
             shown = self._augmented(images, order, numbers, drawn, rng)
-        for index, pixels in zip(order, shown, strict=True):
-            index = index.to(images.labels.device)
+        for index, pixels in zip(_sent(order, images.labels.device), shown, strict=True):
             yield Batch(self.normalise(pixels), images.labels[index], index < shape.held)
 
     def _augmented(
         self, images: Images, order: Sequence[Tensor], numbers: Sequence[Tensor], drawn: int, rng: torch.Generator
     ) -> Iterator[Tensor]:
         device = images.labels.device
-        shifts, mirrored = self.draw(drawn, rng)
-        for index, number in zip(order, numbers, strict=True):
-            yield self.augment(images.pixels[index.to(device)], shifts[:, number], mirrored[number])
+        shifts, mirrored = (drawn.to(device) for drawn in self.draw(drawn, rng))
+        for index, number in zip(_sent(order, device), _sent(numbers, device), strict=True):
+            yield self.augment(images.pixels[index], shifts[:, number], mirrored[number])
 
     def draw(self, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """How so many images in memory are augmented: offsets (2, count) of the cut, and (count,), whether mirrored."""
@@ -180,6 +179,12 @@ class Loader:
         """float32 pixels of mean 0 and deviation 1, in the memory format of the model; differentiable."""
         images = pixels.to(torch.float32, memory_format=torch.channels_last)
         return images.sub(self.mean).div_(self.std)
+
+
+def _sent(parts: Sequence[Tensor], device: torch.device) -> tuple[Tensor, ...]:
+    """The positions of an epoch's batches on a device, in one copy: one a batch would have the host wait for it."""
+    sent: tuple[Tensor, ...] = torch.cat(list(parts)).to(device).split([len(part) for part in parts])
+    return sent
 
 
 def crop_and_flip(pixels: Tensor, shifts: Tensor, mirrored: Tensor, padding: int) -> Tensor:

@@ -65,7 +65,7 @@ def _counts(
                     what = f"returned scores of {found.shape[1]} classes; {seen} are seen, return one for each"
                     raise part.failure(f"{part.provider}: {name}.scores {what}")
                 best = found.topk(min(5, seen)).indices
-                confusion[name] += torch.bincount(labels * seen + best[:, 0], minlength=seen**2)
+                confusion[name].index_add_(0, labels * seen + best[:, 0], torch.ones_like(labels))
                 top5[name] += (best == labels[:, None]).sum()
                 aware[name] += (found.masked_fill(elsewhere, -torch.inf).argmax(1) == labels).sum()
     right, told = ({name: int(count) for name, count in counts.items()} for counts in (top5, aware))

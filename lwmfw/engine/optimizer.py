@@ -52,13 +52,14 @@ def build_optimizer(phase: Phase, model: nn.Module, answers: Answers, assembly: 
             f"requires a gradient; the run stopped {assembly.position}; leave some, or set training.epochs = 0"
         )
     parameters.insert(0, {"params": [p for p in model.parameters() if p.requires_grad and id(p) not in apart]})
+    fused = True if all(p.is_cuda for group in parameters for p in group["params"]) else None  # one launch for all
     match phase.optimizer:
         case "adam":
-            return Adam(parameters, phase.lr, weight_decay=phase.weight_decay)
+            return Adam(parameters, phase.lr, weight_decay=phase.weight_decay, fused=fused)
         case "adamw":
-            return AdamW(parameters, phase.lr, weight_decay=phase.weight_decay)
+            return AdamW(parameters, phase.lr, weight_decay=phase.weight_decay, fused=fused)
         case _:
-            return SGD(parameters, phase.lr, momentum=phase.momentum, weight_decay=phase.weight_decay)
+            return SGD(parameters, phase.lr, momentum=phase.momentum, weight_decay=phase.weight_decay, fused=fused)
 
 
 def check_parameters(optimizer: Optimizer, model: nn.Module) -> None:

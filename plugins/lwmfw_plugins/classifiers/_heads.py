@@ -44,6 +44,11 @@ def merged(similarities: Tensor, gamma: float) -> Tensor:
     return (similarities * (gamma * similarities).softmax(2)).sum(2)
 
 
+def _uniform(bound: float, like: Tensor, *shape: int) -> Tensor:
+    """Weights in -bound..bound, drawn on the host: a network begins alike on every device."""
+    return torch.empty(shape).uniform_(-bound, bound).to(like)
+
+
 class LinearHead(nn.Module):
     """logits = W f + b, with W (N, D) and b (N,)."""
 
@@ -55,16 +60,16 @@ class LinearHead(nn.Module):
     def grow(self, classes: int) -> None:
         """Add rows, drawn as torch draws those of a linear layer."""
         bound = 1 / math.sqrt(self.weight.shape[1])
-        rows = self.weight.new_empty(classes, self.weight.shape[1]).uniform_(-bound, bound)
+        rows = _uniform(bound, self.weight, classes, self.weight.shape[1])
         self.weight = nn.Parameter(torch.cat([self.weight.detach(), rows]))
-        new = self.bias.new_empty(classes).uniform_(-bound, bound)
+        new = _uniform(bound, self.bias, classes)
         self.bias = nn.Parameter(torch.cat([self.bias.detach(), new]))
 
     def resize(self, features: int) -> None:
         """Take so many features: columns of the first ones stay, those of new ones are drawn, the others go."""
         kept = self.weight.detach()[:, :features]
         bound = 1 / math.sqrt(max(features, 1))
-        columns = kept.new_empty(len(kept), features - kept.shape[1]).uniform_(-bound, bound)
+        columns = _uniform(bound, kept, len(kept), features - kept.shape[1])
         self.weight = nn.Parameter(torch.cat([kept, columns], 1))
 
     def forward(self, features: Tensor) -> Tensor:
@@ -178,7 +183,7 @@ class CosineHead(DirectionHead):
     def drawn(self, classes: int) -> Tensor:
         """(classes, D), as torch draws those of a linear layer."""
         bound = 1 / math.sqrt(self.features)
-        return self.scale.new_empty(classes, self.features).uniform_(-bound, bound)
+        return _uniform(bound, self.scale, classes, self.features)
 
     def similarities(self, features: Tensor) -> Tensor:
         """(B, D) -> (B, N), each in -1..1."""
@@ -197,7 +202,7 @@ class ProxyHead(DirectionHead):
     def drawn(self, classes: int) -> Tensor:
         """(classes, K, D), normal with the variance 1/D that He et al. (ICCV 2015) give a layer without ReLU."""
         shape = (classes, self.proxies, self.features)
-        return self.scale.new_empty(shape).normal_(std=1 / math.sqrt(self.features))
+        return torch.empty(shape).normal_(std=1 / math.sqrt(self.features)).to(self.scale)
 
     def similarities(self, features: Tensor) -> Tensor:
         """(B, D) -> (B, N), each in -4..0 times scaling^2."""

@@ -1,0 +1,174 @@
+"""On a GPU the host runs ahead: nothing of a batch is sent or waited for."""
+
+import json
+
+import pytest
+import torch
+from helpers.runs import THREE_STEPS
+
+from lwmfw import Observer, hookimpl
+from lwmfw.api import execute
+from lwmfw.assembly.assemble import assemble
+from lwmfw.data.images import Images
+from lwmfw.data.loader import EpochShape, Loader
+from lwmfw.errors import Interrupted
+from lwmfw.recipe.load import load_recipe
+from lwmfw.testing import tiny_recipe, tiny_run
+from lwmfw.testing.tiny import beside_installed
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+MEMORY = {"budget": "12 exemplars", "select": {"use": "herding"}}
+NCA = {"use": "nca", "over": "seen", "legacy_margin": True}
+METHODS = {
+    "lwm": {"penalties": [{"use": "L_D"}, {"use": "L_AD"}], "data": {"size": 16}},
+    "icarl": {"penalties": [{"use": "L_D"}], "memory": MEMORY, "readouts": [{"use": "cnn"}, {"use": "nme"}]},
+    "replay": {"memory": MEMORY | {"replay": 0.25}},
+    "jpeg": {"memory": MEMORY | {"budget": "20 kB", "codec": {"use": "jpeg"}}},
+    "mnemonics": {"memory": MEMORY | {"refine": [{"use": "mnemonics", "iterations": 2, "queries": 8}]}},
+    "podnet": {
+        "backbone": {"use": "podnet32"},
+        "classifier": {"use": "proxies"},
+        "objective": NCA,
+        "penalties": [{"use": "POD"}, {"use": "POD-flat"}],
+        "memory": MEMORY,
+        "phases": [{"use": "balanced", "epochs": 1}],
+    },
+    "ucir": {
+        "classifier": {"use": "cosine"},
+        "objective": {"use": "cross_entropy", "over": "seen"},
+        "penalties": [{"use": "less-forget"}, {"use": "margin-ranking"}],
+        "memory": MEMORY,
+    },
+    **{name: {"penalties": [{"use": name}]} for name in ("ewc", "si", "mas")},
+    "efc": {"objective": {"use": "cross_entropy"}, "penalties": [{"use": "efc"}]},
+    "der": {"backbone": {"use": "der"}, "objective": {"use": "cross_entropy", "over": "seen"}, "memory": MEMORY},
+    "pnn": {"backbone": {"use": "pnn"}},
+    "den": {"backbone": {"use": "den"}, "classifier": {"use": "step-heads"}},
+    "KD": {"penalties": [{"use": "KD"}], "objective": {"use": "cross_entropy", "over": "seen"}, "memory": MEMORY},
+    "wa": {"penalties": [{"use": "wa"}], "memory": MEMORY, "objective": {"use": "cross_entropy", "over": "seen"}},
+    "bic": {"penalties": [{"use": "bic"}], "memory": MEMORY, "objective": {"use": "cross_entropy", "over": "seen"}},
+    "som": {"readouts": [{"use": "som"}]},
+    "read-outs": {"readouts": [{"use": name} for name in ("cnn", "ncm", "lda", "ridge", "fecam")]},
+}
+
+
+class Strict:
+    """From the second update of an epoch to its last one, whatever makes the host wait is an error."""
+
+    def __init__(self, options):
+        self.updates = 0
+
+    @hookimpl
+    def before_step(self, run, step):
+        self.of_phase = {phase.name: run.planned_shape(step, phase).batches for phase in run.phases(step)}
+        self.run = run
+
+    @hookimpl
+    def after_update(self):
+        position = self.run.position
+        watched = 2 <= position.batch < self.of_phase[position.phase] - 1
+        torch.cuda.set_sync_debug_mode("error" if watched else "default")
+        self.updates += watched
+
+
+class Interrupting:
+    """Interrupts the second step once."""
+
+    armed = True
+
+    def __init__(self, options):
+        pass
+
+    @hookimpl
+    def before_step(self, step):
+        if step.index == 2 and Interrupting.armed:
+            Interrupting.armed = False
+            raise KeyboardInterrupt
+
+
+def tables(name):
+    """A method on small images, its batches small enough for many in an epoch."""
+    method = METHODS[name]
+    data = THREE_STEPS["data"] | {"size": 12} | method.get("data", {})
+    return THREE_STEPS | {"training": {"batch_size": 4, "epochs": 2, "lr": 0.01}} | method | {"data": data}
+
+
+def on_gpu(recipe, folder, *components):
+    """A run on the GPU."""
+    observers = {"observers": [{"use": component.name} for component in components]}
+    catalogue = beside_installed(components) if components else None
+    resolved = load_recipe(tiny_recipe(recipe | observers, folder), catalogue=catalogue)
+    return execute(assemble(resolved), folder / "run", "cuda", "auto")
+
+
+@pytest.mark.parametrize("replay", [0.0, 0.5])
+def test_an_epoch_sends_its_order_and_its_draws_once_and_not_batch_by_batch(replay, monkeypatch):
+    """Counted as calls that name a device, which on a GPU are copies that the host waits for."""
+    sent = []
+    plain = torch.Tensor.to
+    watched = lambda self, *args, **more: sent.append(args[:1]) or plain(self, *args, **more)  # noqa: E731
+    images = Images(torch.zeros(64, 1, 8, 8, dtype=torch.uint8), torch.arange(64).sort().values)
+    loader = Loader(torch.zeros(1), torch.ones(1), padding=2, flip=True)
+
+    def copies(batch_size):
+        sent.clear()
+        shape = EpochShape(64, 16, batch_size, replay)
+        monkeypatch.setattr(torch.Tensor, "to", watched)
+        count = len(list(loader.training_batches(images, shape, torch.Generator().manual_seed(1))))
+        monkeypatch.setattr(torch.Tensor, "to", plain)
+        assert count == shape.batches
+        # crop_and_flip asks once more for what is there already
+        return len([args for args in sent if args and isinstance(args[0], torch.device)]) - 2 * count
+
+    assert copies(4) == copies(16) > 0
+
+
+@needs_gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
+@pytest.mark.parametrize("name", METHODS)
+def test_no_update_waits_for_the_gpu(name, tmp_path):
+    strict = Observer("strict", Strict)
+    try:
+        run = on_gpu(tables(name), tmp_path, strict)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert run.assembly.components["strict"].instance.updates > 3
+
+
+@needs_gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", METHODS)
+def test_on_a_gpu_an_interrupted_run_comes_to_the_same_bits(name, precision, tmp_path):
+    recipe = tables(name)
+    recipe = recipe | {"training": recipe["training"] | {"precision": precision}}
+    for place in ("whole", "interrupted"):
+        (tmp_path / place).mkdir()
+    Interrupting.armed = False
+    whole = on_gpu(recipe, tmp_path / "whole", Observer("interrupting", Interrupting))
+    Interrupting.armed = True
+    with pytest.raises(Interrupted):
+        on_gpu(recipe, tmp_path / "interrupted", Observer("interrupting", Interrupting))
+    again = on_gpu(recipe, tmp_path / "interrupted", Observer("interrupting", Interrupting))
+    assert [s.confusion for s in again.results.steps] == [s.confusion for s in whole.results.steps]
+    state, other = again.model.state_dict(), whole.model.state_dict()
+    assert [key for key, value in state.items() if not torch.equal(value, other[key])] == []
+    if whole.memory:
+        assert again.memory.state()["encoded"].equal(whole.memory.state()["encoded"])
+
+
+@needs_gpu
+@pytest.mark.parametrize("name", METHODS)
+def test_a_gpu_computes_what_a_cpu_does(name, tmp_path):
+    """The terms of the first epoch, which rounding has not yet led apart."""
+    recipe = tables(name) | {"training": {"batch_size": 4, "epochs": 1, "lr": 0.001}}
+    for place in ("cpu", "gpu"):
+        (tmp_path / place).mkdir()
+    on_gpu(recipe, tmp_path / "gpu")
+    there = tiny_run(recipe, tmp_path / "cpu").path / "metrics.jsonl"
+    terms = [rows(path)[0]["terms"] for path in (there, tmp_path / "gpu" / "run" / "metrics.jsonl")]
+    assert terms[0] == pytest.approx(terms[1], rel=1e-3)
+
+
+def rows(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]

@@ -9,6 +9,7 @@ import socket
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import distributions
 from pathlib import Path
@@ -125,8 +126,8 @@ class RunDirectory:
     def remove_unfinished(self) -> None:
         """Remove files that were not written to the end, here and in the folders of components."""
         for file in [*self._home.glob("*.tmp"), *self._home.glob("*/*.tmp")]:
-            if file.is_file():
-                file.unlink(missing_ok=True)
+            with suppress(OSError):  # a folder, or one that cannot be removed, which costs no run
+                file.unlink()
 
     def finish(self) -> None:
         """DONE: results and last checkpoint are on the disk."""

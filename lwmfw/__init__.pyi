@@ -2,6 +2,7 @@
 from pydantic import Field as Field
 
 from lwmfw.api import open_run as open_run
+from lwmfw.api import resume as resume
 from lwmfw.api import run as run
 from lwmfw.components import Backbone as Backbone
 from lwmfw.components import Classifier as Classifier

@@ -19,9 +19,12 @@ from lwmfw.engine.run import Run
 from lwmfw.engine.telling import told_in_words
 from lwmfw.errors import Interrupted, UserError
 from lwmfw.recipe import shipped
-from lwmfw.recipe.load import load_recipe
+from lwmfw.recipe.load import load_recipe, plugin_files
 from lwmfw.recipe.settings import path_of
+from lwmfw.record import checkpoint
 from lwmfw.record.directory import Resume, open_directory
+from lwmfw.record.reading import RecordedRun
+from lwmfw.record.renewed import renewed, tell_mended
 from lwmfw.record.results import Results
 
 
@@ -47,7 +50,7 @@ def run(
         device: auto takes a GPU if there is one.
         plugins: plug-in files besides the recipe's, or one.
         resume: what to do with an unfinished run in `out`.
-        from_run: a finished run that trained its first step in the same way; it is not trained again.
+        from_run: a run that has trained its first step in the same way; it is not trained again.
 
     Returns:
         The results of all steps.
@@ -65,19 +68,58 @@ def run(
     return execute(assemble(resolved), directory, device, resume, first).results
 
 
+def resume(
+    run: os.PathLike[str] | str,
+    set: Mapping[str, object] = {},
+    *,
+    device: DeviceName = "auto",
+    plugins: os.PathLike[str] | str | Sequence[os.PathLike[str] | str] = (),
+) -> Results:
+    """Go on with an interrupted run from its last finished step, as `lwmfw resume` does.
+
+    Args:
+        run: the run directory.
+        set: dotted key -> where files lie now, such as `data.root`; what lies there has to be what was there.
+        device: auto takes a GPU if there is one.
+        plugins: mended plug-in files, or one; each takes the place of the run's file of its name.
+
+    Returns:
+        The results of all steps.
+
+    Raises:
+        UserError: no unfinished run, a setting that names no place, or missing data.
+        RunFailed: as `run`.
+        CheckpointRefused: the checkpoint is damaged, was computed in another way, or learned from other data.
+        RunBusy: the directory belongs to another process.
+        Interrupted: Ctrl-C; finished steps are kept.
+    """
+    return execute_again(Path(path_of("run", run)), set, device, plugin_files(plugins)).results
+
+
 @kept_workers()
 def execute(
     assembly: Assembly, out: Path | None, device: DeviceName, resume: Resume, from_run: Path | None = None
 ) -> Run:
     """Run assembled components in a directory; raises as `run` does."""
     # whatever can be refused is refused before a directory is made
-    return record(prepared_run(assembly, device, from_run), out, resume)
+    return record(prepared_run(assembly, device, from_run, out), out, resume)
 
 
-def record(prepared: Run, out: Path | None, resume: Resume = "never") -> Run:
-    """Run what is prepared in a directory; raises as `run` does."""
+@kept_workers()
+def execute_again(path: Path, settings: Mapping[str, object], device: DeviceName, plugins: Sequence[str] = ()) -> Run:
+    """Go on with the run in a directory; raises as `resume` does."""
+    recorded = RecordedRun(path)
+    resolved = renewed(recorded, settings, plugins)
+    tell_mended(recorded, resolved)
+    kept = bool(checkpoint.steps(path / "checkpoints"))
+    prepared = prepare(assemble(resolved), device, filled=kept, again=path if kept else None)
+    return record(prepared, path, "must", renewed=True)
+
+
+def record(prepared: Run, out: Path | None, resume: Resume = "never", *, renewed: bool = False) -> Run:
+    """Run what is prepared in a directory, which may have begun with other places; raises as `run` does."""
     assembly = prepared.assembly
-    directory, known = open_directory(assembly.resolved, out, resume)
+    directory, known = open_directory(assembly.resolved, out, resume, renewed=renewed)
     try:
         prepared.directory = directory
         with told_in_words(assembly, directory.path):
@@ -97,12 +139,16 @@ def record(prepared: Run, out: Path | None, resume: Resume = "never") -> Run:
     return prepared
 
 
-def prepared_run(assembly: Assembly, device: DeviceName, from_run: Path | None) -> Run:
-    """A run before its first step, which is taken from another run if one is named; raises as `run` does."""
+def prepared_run(assembly: Assembly, device: DeviceName, from_run: Path | None, out: Path | None = None) -> Run:
+    """A run before its first step, which is taken from another run if one is named; raises as `run` does.
+
+    Where a checkpoint lies in `out`, or the first step is taken, initial weights may be gone.
+    """
     if from_run and assembly.resolved.recipe.origin:
         raise UserError("--from: a run with an [origin] begins behind its first step; leave --from out")
     first_step = first_step_of(from_run, assembly) if from_run else None
-    prepared = prepare(assembly, device)
+    kept = out is not None and bool(checkpoint.steps(out / "checkpoints"))
+    prepared = prepare(assembly, device, filled=kept or first_step is not None)
     if first_step:
         share_first_step(prepared, first_step)
     return prepared

@@ -23,10 +23,17 @@ def _absolute(text: str) -> str:
         raise ValueError(f"{error}") from error
 
 
-Folder = Annotated[str, AfterValidator(_absolute)]
+@dataclass(frozen=True)
+class Place:
+    """What an option says of itself that names a folder or a file; `is_file` tells them apart."""
+
+    is_file: bool
+
+
+Folder = Annotated[str, AfterValidator(_absolute), Place(is_file=False)]
 """An option that names a folder: relative to the current directory, kept as an absolute path; empty stays empty."""
 
-File = Annotated[str, AfterValidator(_absolute)]
+File = Annotated[str, AfterValidator(_absolute), Place(is_file=True)]
 """An option that names a file, likewise."""
 
 

@@ -26,7 +26,7 @@ from lwmfw.data.images import Batch, ImageSet
 from lwmfw.data.loader import EpochShape
 from lwmfw.engine.build import grow
 from lwmfw.engine.evaluate import evaluate
-from lwmfw.engine.going_on import go_on, old_model, save, take_first_step
+from lwmfw.engine.going_on import finish, go_on, old_model, save, take_first_step
 from lwmfw.engine.optimizer import Answers, build_optimizer, build_schedule, check_parameters
 from lwmfw.engine.run import Run
 from lwmfw.engine.terms import TermMeans, backward, check_gradient, merge_terms
@@ -52,8 +52,7 @@ def train(run: Run) -> Results:
         old = old_model(run)
         for step in run.remaining_steps:
             old = learn(run, step, old)
-        if run.directory:
-            run.directory.finish()
+        finish(run)
     finally:
         hook.after_run(run=run, results=run.results, rng=run.rng)
     return run.results

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import pluggy
@@ -20,8 +21,9 @@ from lwmfw.assembly.fit import unfit_memory, unfit_objective, unfit_origin, unfi
 from lwmfw.assembly.parts import Assembly
 from lwmfw.components import Component, DataChoice, Options
 from lwmfw.errors import FOREIGN, UserError, describe, one_line
-from lwmfw.recipe.load import Chosen, Resolved
+from lwmfw.recipe.load import Chosen, Resolved, override
 from lwmfw.recipe.options import read_options
+from lwmfw.recipe.places import without_weights
 
 
 def assemble(resolved: Resolved) -> Assembly:
@@ -71,6 +73,12 @@ def _attached(resolved: Resolved, position: Position) -> dict[str, Attached]:
     if errors:
         raise UserError("\n".join(errors))
     return parts
+
+
+def assemble_filled(resolved: Resolved) -> Assembly:
+    """The components of a recipe for a model whose every weight comes from elsewhere: no initial ones are read."""
+    left_out = without_weights(resolved)
+    return replace(assemble(override(resolved, left_out) if left_out else resolved), resolved=resolved)
 
 
 def _free_name(chosen: Chosen, taken: Collection[str]) -> str:

@@ -39,7 +39,7 @@ def run(
     resume: Annotated[ResumeMode, typer.Option(help="An unfinished run in --out.")] = ResumeMode.AUTO,
     from_: Annotated[
         Path | None,
-        typer.Option("--from", metavar="RUN", help="Take the first step of a finished run that trained it likewise."),
+        typer.Option("--from", metavar="RUN", help="Take the first step of a run that has trained it likewise."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and stop; writes nothing.")] = False,
 ) -> None:
@@ -48,9 +48,14 @@ def run(
 
     resolved = load(recipe, set_, seed, plugins)
     if dry_run:
-        _print_plan(assemble(resolved), device, from_)
+        _print_plan(assemble(resolved), device, from_, out)
         return
-    _execute(assemble(resolved), out, device, resume, from_)
+    from lwmfw.api import execute
+    from lwmfw.record.compare import result_rows
+
+    with interruptible():
+        done = execute(assemble(resolved), out, device.value, resume.value, from_)
+    print_table(*result_rows(done.results), kept=3)
 
 
 def search(
@@ -88,23 +93,28 @@ def search(
     print_table(*found_rows(found))
 
 
-def resume(run: RunArgument, device: DeviceOption = Device.AUTO) -> None:
-    """Go on with an interrupted run from its last finished step."""
-    from lwmfw.assembly.assemble import assemble
-    from lwmfw.record.reading import RecordedRun
-
-    _execute(assemble(RecordedRun(run).recipe), run, device, ResumeMode.MUST)
-
-
-def _execute(
-    assembly: Assembly, out: Path | None, device: Device, resume: ResumeMode, from_run: Path | None = None
+def resume(
+    run: RunArgument,
+    device: DeviceOption = Device.AUTO,
+    set_: Annotated[
+        list[str],
+        typer.Option("--set", metavar="K=PATH", help="Where files lie now, as in data.root=DIR. Repeatable."),
+    ] = [],
+    plugins: Annotated[
+        list[Path],
+        typer.Option("--plugins", metavar="PATH", help="A mended plug-in file, in place of the run's. Repeatable."),
+    ] = [],
 ) -> None:
-    from lwmfw.api import execute
+    """Go on with an interrupted run from its last finished step."""
+    from lwmfw.api import execute_again
+    from lwmfw.recipe.load import plugin_files
+    from lwmfw.recipe.settings import parse_settings
     from lwmfw.record.compare import result_rows
 
+    settings = parse_settings(set_)
     with interruptible():
-        run = execute(assembly, out, device.value, resume.value, from_run)
-    print_table(*result_rows(run.results), kept=3)
+        done = execute_again(run, settings, device.value, plugin_files(plugins))
+    print_table(*result_rows(done.results), kept=3)
 
 
 @contextmanager
@@ -125,8 +135,8 @@ def interruptible() -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _print_plan(assembly: Assembly, device: Device, from_run: Path | None) -> None:
+def _print_plan(assembly: Assembly, device: Device, from_run: Path | None, out: Path | None) -> None:
     from lwmfw.api import prepared_run
     from lwmfw.cli.plan import plan_rows
 
-    print_table(*plan_rows(prepared_run(assembly, device.value, from_run)))
+    print_table(*plan_rows(prepared_run(assembly, device.value, from_run, out)))

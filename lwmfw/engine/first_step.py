@@ -17,6 +17,7 @@ from lwmfw.assembly.parts import Assembly
 from lwmfw.errors import UserError
 from lwmfw.recipe.options import as_written
 from lwmfw.recipe.phase import Phase
+from lwmfw.recipe.places import places
 from lwmfw.recipe.scenario import steps_of
 from lwmfw.recipe.text import placed
 from lwmfw.record import checkpoint
@@ -55,24 +56,24 @@ class FirstStep:
 
 
 def first_step_of(path: Path, assembly: Assembly) -> FirstStep:
-    """The first step of the finished run at `path`, for a run of other components.
+    """The first step of the run at `path`, which need not have come further, for a run of other components.
 
     Raises:
-        UserError: no finished run, or one whose first step was trained in another way; names the key.
+        UserError: no run that has finished it, or one that has trained it in another way; names the key.
         CheckpointRefused: its checkpoint is damaged.
     """
     recorded = RecordedRun(path)
-    if not recorded.finished:
-        raise UserError(f"{path}: holds no finished run; name the directory of one that has ended")
-    if recorded.recipe.recipe.origin:
+    if recorded.exists and recorded.recipe.recipe.origin:
         raise UserError(f"{path}: has not trained its first step itself; leave --from out")
+    if not recorded.exists or 1 not in checkpoint.steps(path / "checkpoints"):
+        raise UserError(f"{path}: holds no run that has finished a step; name the directory of one that has")
+    kept = recorded.checkpoint(step=1)
     other, balanced = assemble(recorded.recipe), False
-    key = first_difference(_what_trains(other, balanced), _what_trains(assembly, balanced))
+    key = _difference(other, kept, assembly, balanced)
     if not key:  # the classes are the same then, so that the phases can be held against each other
-        theirs, ours = (_planned(each, len(recorded.results.classes_order)) for each in (other, assembly))
+        theirs, ours = (_planned(each, len(kept.results.classes_order)) for each in (other, assembly))
         balanced = any(phase.balanced for phase in ours)
-        key = first_difference(_what_trains(other, balanced), _what_trains(assembly, balanced))
-        key = "phases" if theirs != ours else key
+        key = "phases" if theirs != ours else _difference(other, kept, assembly, balanced)
     if key:
         raise UserError(f"{path}: its first step was trained in another way ({key} differs); leave --from out")
     for name in _acting(assembly, balanced):
@@ -81,7 +82,6 @@ def first_step_of(path: Path, assembly: Assembly) -> FirstStep:
                 f"{path}: {name} gathers its state while the first step is trained, which cannot be taken over; "
                 "leave --from out"
             )
-    kept = recorded.checkpoint(step=1)
     record = {"recipe": kept.results.recipe, "checkpoint_sha256": checkpoint.digest(kept.path)}
     return FirstStep(kept, record)
 
@@ -92,6 +92,24 @@ def _planned(assembly: Assembly, classes: int) -> list[Phase]:
         return assembly.phases(steps_of(assembly.resolved.recipe.scenario, classes)[0])
     except UserError as error:
         raise UserError(placed(error, assembly.resolved.source)) from error
+
+
+def _difference(other: Assembly, kept: Checkpoint, assembly: Assembly, balanced: bool) -> str:
+    """The key of something by which the training of a first step depends on the recipe; empty: there is none.
+
+    Where images lie is none where a checkpoint knows them; plug-in files are those that have computed it.
+    """
+    one, two = _what_trains(other, balanced), _what_trains(assembly, balanced)
+    for name in _acting(other, balanced):
+        table = one[other.components[name].chosen.address]
+        computed = kept.results.providers.get(name, "")
+        table["provider"] = computed if " sha256:" in computed else table["provider"]
+    for place in places(assembly.resolved) if kept.results.data else ():
+        table, _, key = place.partition(".")
+        if table == "data":
+            one["data"].pop(key, None)
+            two["data"].pop(key, None)
+    return first_difference(one, two)
 
 
 def _what_trains(assembly: Assembly, balanced: bool) -> dict[str, Any]:

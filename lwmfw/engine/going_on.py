@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 
 from lwmfw.data.loader import Preprocessing
 from lwmfw.engine.build import grow
+from lwmfw.engine.facts import other_first_step, other_sources, refuse_others
 from lwmfw.engine.first_step import FirstStep
 from lwmfw.engine.run import Run
 from lwmfw.errors import CheckpointRefused, UserError
@@ -17,26 +18,45 @@ from lwmfw.model.growing import Model, frozen_copy
 from lwmfw.record import checkpoint
 from lwmfw.record.checkpoint import Checkpoint
 from lwmfw.record.directory import RunDirectory
+from lwmfw.record.results import Results
 
 
 def go_on(run: Run) -> None:
     """Take up the origin or the newest checkpoint, if there is one, and drop what was logged after it.
 
     Raises:
-        CheckpointRefused: it is damaged, does not fit the recipe, or was computed in another way.
+        CheckpointRefused: it is damaged, does not fit the recipe, was computed in another way, or on other data.
     """
-    kept = checkpoint.load(run.directory.checkpoints) if run.directory else None
-    if run.directory:
-        check_nothing_is_lost(run.directory, kept)
+    directory = run.directory
+    kept = checkpoint.load(directory.checkpoints) if directory else None
+    if directory:
+        check_nothing_is_lost(directory, kept)
     if kept:
-        check_arithmetic(run, kept)
+        check_alike(run, kept)
+        now = run.results
         restore(run, kept)
-        if run.directory:
-            run.directory.write_results(run.results)  # which a run that was killed may not have written
+        run.results = with_sources(kept.results, now)
     elif run.origin:
         restore(run, run.origin.with_parts_of(run.model))
+    if directory:
+        directory.restate(run.assembly.resolved)
+        if kept:
+            directory.write_results(run.results)  # which a run that was killed may not have written
+        directory.forget_epochs_after(len(run.results.steps))
+        tidy(directory)
+
+
+def finish(run: Run) -> None:
+    """All steps are recorded."""
     if run.directory:
-        run.directory.forget_epochs_after(len(run.results.steps))
+        tidy(run.directory)  # once more: what could not be removed may be now
+        run.directory.finish()
+
+
+def tidy(directory: RunDirectory) -> None:
+    """Remove what an end at any place has left: older checkpoints, and files that were not written to the end."""
+    checkpoint.remove_older(directory.checkpoints)
+    directory.remove_unfinished()
 
 
 def check_nothing_is_lost(directory: RunDirectory, kept: Checkpoint | None) -> None:
@@ -53,18 +73,34 @@ def check_nothing_is_lost(directory: RunDirectory, kept: Checkpoint | None) -> N
         )
 
 
-def check_arithmetic(run: Run, kept: Checkpoint) -> None:
-    """See that a run goes on as it was computed, for the same bits.
+def check_alike(run: Run, kept: Checkpoint) -> None:
+    """See that a run goes on as it was computed, for the same bits, and on what it has learned from.
 
     Raises:
-        CheckpointRefused: it would be computed in another way.
+        CheckpointRefused: it would be computed in another way, or on other images.
     """
+    refuse_others(kept.path.parents[1], run.assembly.resolved, other_sources(run, kept))
     if kept.facts["arithmetic"] != run.arithmetic:
         raise CheckpointRefused(
             f"{kept.path}: was computed in {kept.facts['arithmetic']}, here it would go on in {run.arithmetic}; "
             "resume where it was started, or start anew"
         )
     checkpoint.set_threads(kept.facts["threads"])
+
+
+def with_sources(kept: Results, now: Results) -> Results:
+    """Results that go on, with what is known now of data, files and the providers of components.
+
+    Those of plug-in files that were mended are kept beside, with the number of steps that they have computed.
+    """
+    former = {
+        name: provider
+        for name, provider in kept.providers.items()
+        if " sha256:" in provider and now.providers.get(name, provider) != provider
+    }
+    providers = kept.providers | {name: now.providers[name] for name in former}
+    mended = [*kept.mended, *[{"steps": len(kept.steps), "providers": former}] * bool(former)]
+    return replace(kept, data=now.data, files=kept.files | now.files, providers=providers, mended=mended)
 
 
 def restore(run: Run, kept: Checkpoint) -> None:
@@ -79,7 +115,7 @@ def share_first_step(run: Run, first: FirstStep) -> None:
     """Have the first step taken from another run.
 
     Raises:
-        UserError: it was computed in another way.
+        UserError: it was computed in another way, or on other images.
     """
     computed = first.kept.facts["arithmetic"]
     if computed != run.arithmetic:
@@ -87,6 +123,9 @@ def share_first_step(run: Run, first: FirstStep) -> None:
             f"{first.kept.path}: was computed in {computed}, here it would go on in {run.arithmetic}; "
             "leave --from out, or set training.precision and --device alike"
         )
+    others = other_first_step(run, first.kept)
+    if others:
+        raise UserError(f"{first.kept.path}: its first step was trained on other data: {others}; leave --from out")
     checkpoint.set_threads(first.kept.facts["threads"])
     run.first_step = first
 

@@ -6,12 +6,12 @@ from functools import cached_property
 
 import torch
 
-from lwmfw.assembly.assemble import assemble
+from lwmfw.assembly.assemble import assemble, assemble_filled
 from lwmfw.assembly.parts import Assembly
 from lwmfw.data.images import DataSet, ImageFiles, Images, ImageSet
 from lwmfw.data.loader import Preprocessing
 from lwmfw.engine.build import DeviceName, choose_device, grow, new_model
-from lwmfw.engine.going_on import check_arithmetic, restore
+from lwmfw.engine.going_on import check_alike, restore
 from lwmfw.engine.origin import finished_steps, preprocessing_of
 from lwmfw.engine.prepare import new_memory, prepare, run_of
 from lwmfw.engine.run import Run
@@ -85,7 +85,7 @@ class OpenedRun(RecordedRun):
             UserError: no run there, or no checkpoint.
             CheckpointRefused: the checkpoint is damaged, or is not of this recipe.
         """
-        kept, assembly = (kept or self.checkpoint()).without_extras(), assemble(recipe or self.recipe)
+        kept, assembly = (kept or self.checkpoint()).without_extras(), assemble_filled(recipe or self.recipe)
         with told_in_words(assembly, self.path):
             data = no_images(preprocessing_of(kept), kept.results.class_names)
             run = run_of(assembly, choose_device(device), data, finished_steps(kept.results), kept.results)
@@ -119,18 +119,18 @@ class OpenedRun(RecordedRun):
 
         Raises:
             UserError: missing data, or no such device.
-            CheckpointRefused: the checkpoint is damaged, or was computed in another way.
+            CheckpointRefused: the checkpoint is damaged, was computed in another way, or learned from other data.
         """
-        run = prepare(self.assembly, device)
         kept = self.checkpoint()
-        check_arithmetic(run, kept)
+        run = prepare(assemble(self.recipe), device, filled=True)
+        check_alike(run, kept)
         restore(run, kept)
         return run
 
     @cached_property
     def assembly(self) -> Assembly:
-        """Its components, as its recipe has them; they know nothing yet."""
-        return assemble(self.recipe)
+        """Its components, as its recipe has them; they know nothing yet, and read no initial weights."""
+        return assemble_filled(self.recipe)
 
 
 def no_images(shape: Preprocessing, names: list[str]) -> DataSet:

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import torch
 
+from lwmfw.assembly.assemble import assemble_filled
 from lwmfw.assembly.calls import Attached
 from lwmfw.assembly.parts import Assembly
 from lwmfw.components import ObjectiveOptions
@@ -18,6 +19,7 @@ from lwmfw.data.arrange import arrange
 from lwmfw.data.images import DataSet, ImageSet
 from lwmfw.data.loader import Loader
 from lwmfw.engine.build import DeviceName, choose_device, new_model
+from lwmfw.engine.facts import check_classes, data_facts, file_digests
 from lwmfw.engine.origin import (
     NO_CLASSES,
     check_alike,
@@ -36,6 +38,7 @@ from lwmfw.engine.telling import told_in_words
 from lwmfw.errors import UserError
 from lwmfw.memory.store import Memory
 from lwmfw.recipe.budget import parse_budget
+from lwmfw.recipe.places import weight_files
 from lwmfw.recipe.scenario import Orders, Step, labels_of, stated_order, steps_of, used_classes
 from lwmfw.recipe.tables import Origin, Scenario
 from lwmfw.recipe.text import placed
@@ -45,21 +48,33 @@ from lwmfw.record.results import Results
 from lwmfw.rng import generator
 
 
-def prepare(assembly: Assembly, device_name: DeviceName = "auto") -> Run:
+def prepare(
+    assembly: Assembly, device_name: DeviceName = "auto", *, filled: bool = False, again: Path | None = None
+) -> Run:
     """Build everything a run needs besides its components: data in class order, an empty model.
+
+    Args:
+        assembly: the components.
+        device_name: where it computes.
+        filled: whether the model will be filled from a checkpoint; initial weights that are gone are not asked for.
+        again: the directory of the run that goes on, if it is certain that one does.
 
     Raises:
         UserError: missing data, a scenario the data cannot fill, no such device.
         RunFailed: an error inside a component.
+        CheckpointRefused: the data are of other classes than the run has begun with.
     """
+    if (filled or assembly.resolved.recipe.origin) and not assembly.grows:  # a network that grows may read them again
+        lost = [file for file in weight_files(assembly.resolved).values() if not file.is_file()]
+        assembly = assemble_filled(assembly.resolved) if lost else assembly
     with told_in_words(assembly, Path.cwd()):
-        run = _prepared(assembly, device_name)
+        run = _prepared(assembly, device_name, again)
         for step in run.steps[run.known_steps :]:
             assembly.check_objective(step)
     return run
 
 
-def _prepared(assembly: Assembly, device_name: DeviceName) -> Run:
+def _prepared(assembly: Assembly, device_name: DeviceName, again: Path | None) -> Run:
     recipe, device = assembly.resolved.recipe, choose_device(device_name)
     origin = origin_of(recipe.origin) if recipe.origin else None
     loaded: DataSet = assembly.method("data", "load")()
@@ -68,12 +83,14 @@ def _prepared(assembly: Assembly, device_name: DeviceName) -> Run:
         raise UserError("data: has no classes; set data.root to a folder of them")
     if recipe.origin and origin:
         return _behind(assembly, recipe.origin, origin, device, loaded)
+    if again:
+        check_classes(again, assembly.resolved, loaded.class_names)
     order, steps = _planned(assembly, loaded.class_names)
     names = [loaded.class_names[label] for label in order]
     data = arrange(loaded, order, recipe.evaluation.validation, recipe.seed)
-    return run_of(
-        assembly, device, data, steps, Results(recipe.name, recipe.seed, order, names, providers_of(assembly))
-    )
+    results = Results(recipe.name, recipe.seed, order, names, providers_of(assembly))
+    results.data, results.files = data_facts(loaded), file_digests(assembly.resolved)
+    return run_of(assembly, device, data, steps, results)
 
 
 def _behind(assembly: Assembly, table: Origin, kept: Checkpoint, device: torch.device, loaded: DataSet) -> Run:
@@ -97,6 +114,8 @@ def _behind(assembly: Assembly, table: Origin, kept: Checkpoint, device: torch.d
         new=names[len(known) :],
         providers=providers_of(assembly),
         sources=sources,
+        data=data_facts(loaded),
+        files=file_digests(assembly.resolved),
     )
     run = run_of(assembly, device, data, finished_steps(results, later), results)
     run.origin, run.known_steps = replace(kept, results=results), len(results.steps)

@@ -25,6 +25,7 @@ from lwmfw.memory.store import Memory
 from lwmfw.model.features import features_of
 from lwmfw.model.growing import Model
 from lwmfw.recipe.phase import Phase
+from lwmfw.recipe.places import weight_files
 from lwmfw.recipe.scenario import Step
 from lwmfw.recipe.tables import Recipe
 from lwmfw.record.checkpoint import Checkpoint
@@ -189,6 +190,9 @@ class Run:
 
     def fresh_model(self, rng: Generator) -> Model:
         """An untrained model with as many classes as the run's; torch's global generator is left alone."""
+        for key, file in weight_files(self.assembly.resolved).items():
+            if key.startswith("backbone.") and not file.is_file():  # a run that goes on may have done without
+                raise UserError(f"{key}: {file} is gone, and an untrained model begins with it; put it back")
         images, devices = self.data.train, [self.device] if self.device.type == "cuda" else []
         draw = int(torch.randint(1, 2**62, (), generator=rng))
         with torch.random.fork_rng(devices=devices):

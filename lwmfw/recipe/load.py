@@ -106,7 +106,7 @@ def load_recipe(
     if seed is not None:
         table["seed"] = plain("--seed", seed)
         source.places[("seed",)] = "--seed"
-    files = _files(plugins)
+    files = plugin_files(plugins)
     if files and isinstance(table.setdefault("plugins", []), list):
         table["plugins"] = table["plugins"] + files
     return _checked(source, catalogue, written)
@@ -130,7 +130,8 @@ def override(resolved: Resolved, *rounds: Mapping[str, object]) -> Resolved:
     return _checked(source, resolved.catalogue, written)
 
 
-def _files(plugins: Any) -> list[str]:
+def plugin_files(plugins: Any) -> list[str]:
+    """The absolute paths of plug-in files, or of one, as `--plugins` gives them."""
     given = plain("--plugins", plugins)
     listed = given if isinstance(given, list) else [given]
     return [str(Path(path_of("--plugins", file)).resolve()) for file in listed]

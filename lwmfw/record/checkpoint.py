@@ -100,9 +100,14 @@ def save(folder: Path, kept: Checkpoint) -> None:
     remove(final)
     unfinished.replace(final)
     _sync(folder)
-    for other in _finished(folder):
-        if other != final and other.name != _name(1):
-            remove(other)
+    remove_older(folder)
+
+
+def remove_older(folder: Path) -> None:
+    """Remove all checkpoints but the first and the newest, and those that were not written to the end."""
+    for path in [*_finished(folder)[:-1], *folder.glob("step-*.tmp")]:
+        if path.name != _name(1):
+            remove(path)
 
 
 def _finished(folder: Path) -> list[Path]:

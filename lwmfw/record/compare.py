@@ -76,13 +76,15 @@ _COSTS = {"memory": _memory, "parameters": _parameters, "total": _total, "second
 def _variants(runs: Sequence[RecordedRun]) -> dict[str, list[RecordedRun]]:
     """Runs by recipe, the settings in which runs of that recipe differ, and completeness."""
     labels = [_label(run, runs) for run in runs]
+    for tell in (_measured_on, _learned_from):
+        # results alone say nothing of their settings; what they were measured on tells them apart all the same
+        alike = {name: {tell(r) for r, theirs in zip(runs, labels, strict=True) if theirs == name} for name in labels}
+        labels = [
+            f"{name}{tell(r) if len(alike[name] - {''}) > 1 else ''}" for r, name in zip(runs, labels, strict=True)
+        ]
     groups: dict[str, list[RecordedRun]] = {}
     for run, label in zip(runs, labels, strict=True):
-        # results alone say nothing of their settings; what they were measured on tells them apart all the same
-        alike = {_measured_on(other) for other, theirs in zip(runs, labels, strict=True) if theirs == label}
-        one, *sizes = _measured_on(run)
-        told = f" on classes from {one}, {' + '.join(map(str, sizes))}" if len(alike) > 1 else ""
-        groups.setdefault(f"{label}{told}", []).append(run)
+        groups.setdefault(label, []).append(run)
     for label, group in groups.items():
         seeds = [run.results.seed for run in group]
         for index, seed in enumerate(seeds):
@@ -94,9 +96,17 @@ def _variants(runs: Sequence[RecordedRun]) -> dict[str, list[RecordedRun]]:
 
 def _label(run: RecordedRun, runs: Sequence[RecordedRun]) -> str:
     """A run's recipe, what tells it from others of that recipe, and whether it has ended."""
-    others = [other.settings for other in runs if other.results.recipe == run.results.recipe and other.settings]
+    alike = [other for other in runs if other.results.recipe == run.results.recipe]
+    settings, *others = (_settings(each, alike) for each in (run, *alike))
     unfinished = "" if run.results.complete else "(unfinished)"
-    return " ".join(filter(None, [run.results.recipe, _told_apart(run.settings, others), unfinished]))
+    return " ".join(filter(None, [run.results.recipe, _told_apart(settings, [o for o in others if o]), unfinished]))
+
+
+def _settings(run: RecordedRun, alike: Sequence[RecordedRun]) -> Mapping[str, str]:
+    """What decides a run's numbers; where the images lie does not, if all are known to have the same."""
+    if len({_learned_from(each) for each in alike}) > 1 or not _learned_from(run):
+        return run.settings
+    return {key: value for key, value in run.settings.items() if not (key.startswith("data.") and '"/' in value[:2])}
 
 
 def _told_apart(settings: Mapping[str, str], others: Sequence[Mapping[str, str]]) -> str:
@@ -120,11 +130,16 @@ def _common(others: Sequence[Mapping[str, str]]) -> set[str]:
     return set.intersection(*map(set, others)) if others else set()
 
 
-def _measured_on(run: RecordedRun) -> tuple[str | int, ...]:
+def _measured_on(run: RecordedRun) -> str:
     """The first of the classes by name, and how many each step has; of an unfinished run how many there are."""
     results = run.results
     sizes = [len(step.new_classes) for step in results.steps] if results.complete else [len(results.class_names)]
-    return min(results.class_names, default=""), *sizes
+    return f" on classes from {min(results.class_names, default='')}, {' + '.join(map(str, sizes))}"
+
+
+def _learned_from(run: RecordedRun) -> str:
+    """The digest of the data set; empty where it is not known, and nothing tells a run apart then."""
+    return f" of data {run.results.data['sha256'][:8]}" if run.results.data else ""
 
 
 def _spread(found: Sequence[float | None]) -> str:

@@ -9,6 +9,7 @@ import socket
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import distributions
 from pathlib import Path
@@ -18,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from lwmfw.errors import RunBusy, UserError, shown
 from lwmfw.recipe.load import Resolved
+from lwmfw.recipe.places import places
 from lwmfw.record.files import write_bytes, write_text
 from lwmfw.record.reading import RecordedRun
 from lwmfw.record.results import Results, accuracy_csv
@@ -56,10 +58,13 @@ class RunDirectory:
 
     def keep_sources(self, resolved: Resolved) -> None:
         """Write the recipe as given, and copies of its plug-in files."""
+        self._keep_plugins(resolved)
+        write_text(self._home / "recipe.toml", resolved.source.text)
+
+    def _keep_plugins(self, resolved: Resolved) -> None:
         for file in resolved.catalogue.files:
             (self._home / _PLUGIN_FOLDER).mkdir(exist_ok=True)
             write_text(self._home / _PLUGIN_FOLDER / file.name, file.read_text(encoding="utf-8"))
-        write_text(self._home / "recipe.toml", resolved.source.text)
 
     def write_recipe(self, name: str, resolved: Resolved, head: str = "") -> None:
         """Write a recipe, every default written out, that runs with the plug-in files kept here."""
@@ -68,6 +73,12 @@ class RunDirectory:
         tables = resolved.tables()
         tables["plugins"] = [f"{_PLUGIN_FOLDER}/{entry}" for entry in _portable(tables)["plugins"]]
         write_text(self._home / name, head + tomli_w.dumps(tables))
+
+    def restate(self, resolved: Resolved) -> None:
+        """Have resolved.toml say with which files a run goes on: where they lie now, and plug-in files as mended."""
+        if _portable(RecordedRun(self._home).tables) != _portable(resolved.tables()):
+            self._keep_plugins(resolved)
+            self.write_recipe("resolved.toml", resolved)
 
     def write_environment(self, facts: Mapping[str, Any]) -> None:
         """env.json: the machine and the software that made the numbers."""
@@ -112,6 +123,12 @@ class RunDirectory:
         file.parent.mkdir(exist_ok=True)
         write_bytes(file, content)
 
+    def remove_unfinished(self) -> None:
+        """Remove files that were not written to the end, here and in the folders of components."""
+        for file in [*self._home.glob("*.tmp"), *self._home.glob("*/*.tmp")]:
+            with suppress(OSError):  # a folder, or one that cannot be removed, which costs no run
+                file.unlink()
+
     def finish(self) -> None:
         """DONE: results and last checkpoint are on the disk."""
         write_text(self._home / "DONE", "")
@@ -121,13 +138,16 @@ class RunDirectory:
         self._lock.release()
 
 
-def open_directory(resolved: Resolved, out: Path | None, resume: Resume) -> tuple[RunDirectory, bool]:
+def open_directory(
+    resolved: Resolved, out: Path | None, resume: Resume, *, renewed: bool = False
+) -> tuple[RunDirectory, bool]:
     """Own the directory of a run and say whether it holds an unfinished run of the same resolved recipe.
 
     Args:
         resolved: the recipe to be run.
         out: the directory; by default `runs/<recipe>/<time>-s<seed>`.
         resume: `auto` continues an unfinished run, `never` refuses to, `must` insists on one.
+        renewed: whether the recipe is that of the run with other places and plug-in files.
 
     Raises:
         UserError: the directory holds a finished run, another recipe's run, or something else.
@@ -145,7 +165,7 @@ def open_directory(resolved: Resolved, out: Path | None, resume: Resume) -> tupl
         raise UserError(f"{shown(str(path))}: cannot be used: {error.strerror}; choose another --out") from error
     if known:
         try:
-            _check_resumable(directory, resolved, resume)
+            _check_resumable(directory, resolved, resume, renewed)
         except BaseException:
             directory.close()
             raise
@@ -184,14 +204,17 @@ def _step_of(line: str) -> int:
     return step if isinstance(step, int) else 0
 
 
-def _check_resumable(directory: RunDirectory, resolved: Resolved, resume: Resume) -> None:
+def _check_resumable(directory: RunDirectory, resolved: Resolved, resume: Resume, renewed: bool) -> None:
     path = directory.path
     if RecordedRun(path).finished:
         done = f"nothing is left to do, `lwmfw compare {path}` shows its results" if resume == "must" else ""
         raise UserError(f"{path}: holds a finished run; {done or 'choose another --out'}")
-    key = first_difference(_portable(RecordedRun(path).tables), _portable(resolved.tables()))
+    key = "" if renewed else first_difference(_portable(RecordedRun(path).tables), _portable(resolved.tables()))
     if key:
-        raise UserError(f"{path}: holds a run of another recipe ({key} differs); choose another --out")
+        moved = (
+            f", or `lwmfw resume {path} --set {key}=PLACE` if its files have moved" if key in places(resolved) else ""
+        )
+        raise UserError(f"{path}: holds a run of another recipe ({key} differs); choose another --out{moved}")
     if resume == "never":
         raise UserError(f"{path}: holds an unfinished run; choose another --out, or allow --resume auto")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,6 +55,11 @@ class RecordedRun:
             raise UserError(f"{file}: not the results of a run ({type(error).__name__}); name another") from error
 
     @property
+    def data_facts(self) -> dict[str, Any] | None:
+        """What it has recorded of its data set; None: nothing yet."""
+        return self.results.data if (self.path / "results.json").is_file() else None
+
+    @property
     def class_names(self) -> list[str]:
         """The classes it has learned, in class order."""
         return self.results.class_names[: self.results.steps[-1].seen] if self.results.steps else []
@@ -91,9 +97,13 @@ class RecordedRun:
             UserError: there is no run, or a component is not there any more.
             CheckpointRefused: resolved.toml is damaged.
         """
+        return self.recipe_with({})
+
+    def recipe_with(self, settings: Mapping[str, object]) -> Resolved:
+        """The same with other settings."""
         if not self.tables:
             raise UserError(f"{shown(str(self.path), 1000)}: no run directory; name one that holds a resolved.toml")
-        return load_recipe(self.path / "resolved.toml")
+        return load_recipe(self.path / "resolved.toml", settings)
 
     def checkpoint(self, step: int | None = None) -> Checkpoint:
         """What was kept after its last finished step, or after another.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 SCHEMA = 1
-_OPTIONAL = ("first_step", "sources")
+_OPTIONAL = ("first_step", "sources", "data", "files", "mended")
 _MEASURES = (
     *("average_incremental_accuracy", "last_accuracy", "forgetting", "first_step_forgetting"),
     "task_aware_accuracy",
@@ -63,7 +63,9 @@ class Results:
     """The content of results.json.
 
     `first_step`: the recipe and checkpoint, or the weights, that the first step was taken from. `sources`: of a run
-    that goes on from another, which images each of them has learned from, oldest first.
+    that goes on from another, which images each of them has learned from, oldest first. `data`: class names, counts and
+    digests of the data set. `files`: SHA-256 of files that components read, such as initial weights, by dotted key.
+    `mended`: of a run that went on with other plug-in files, how many steps the former ones have computed.
     """
 
     __pydantic_config__ = _KNOWN
@@ -77,6 +79,9 @@ class Results:
     steps: list[StepResult] = field(default_factory=list)
     first_step: dict[str, Any] | None = None
     sources: list[dict[str, Any]] = field(default_factory=list)
+    data: dict[str, Any] | None = None
+    files: dict[str, str] = field(default_factory=dict)
+    mended: list[dict[str, Any]] = field(default_factory=list)
     schema: int = SCHEMA
 
     @property

@@ -11,6 +11,7 @@ from lwmfw.engine.opened import OpenedRun
 from lwmfw.engine.origin import place, preprocessing_of, sources_of
 from lwmfw.errors import UserError
 from lwmfw.recipe.load import Resolved, override
+from lwmfw.recipe.places import without_weights
 from lwmfw.record import checkpoint
 from lwmfw.record.checkpoint import Checkpoint
 
@@ -82,11 +83,6 @@ def folder_table(kept: Checkpoint, root: Path, test: Path | None = None, held_ou
         "test_share": held_out,
     }
     return table | ({"test": str(test.resolve())} if test else {})
-
-
-def without_weights(given: Resolved) -> dict[str, object]:
-    """Settings by which a backbone reads no initial weights: the checkpoint has every weight."""
-    return {"backbone.weights": ""} if given.tables()["backbone"].get("weights") else {}
 
 
 def _as_it_is(opened: OpenedRun) -> dict[str, object]:

@@ -37,7 +37,7 @@ def merged(one: OpenedRun, two: OpenedRun, base: OpenedRun | None = None) -> Run
     new = [name for name in two.class_names if name not in names]
     every = [*names, *new]
     sources = [*sources_of(one), *sources_of(two)[len(shared) :]]
-    run.results = continued(only_readouts(run.results, list(exact_parts(run))), new=new, sources=sources)
+    run.results = continued(only_readouts(run.results, list(exact_parts(run))), new=new, sources=sources, data=None)
     run.steps = finished_steps(run.results, [Step(1, range(len(new)), range(len(new)), 1)])
     run.model.grow(len(new))
     for name, part in exact_parts(run).items():

@@ -96,7 +96,7 @@ def _shortened(opened: OpenedRun, states: Mapping[str, State], sources: list[dic
         raise UserError(f"{opened.path}: nothing would be left; delete the run")
     seen = steps[-1].seen
     order, names = results.classes_order[:seen], results.class_names[:seen]
-    results = replace(results, steps=steps, classes_order=order, class_names=names, sources=sources)
+    results = replace(results, steps=steps, classes_order=order, class_names=names, sources=sources, data=None)
     kept, shorter = opened.checkpoint(), opened.untrained(results).state_dict()
     rows = {name: kept.model[name][tuple(map(slice, value.shape))] for name, value in shorter.items()}
     kept = replace(kept, model=rows, results=results, components={})

@@ -1,8 +1,10 @@
 """Runs that are interrupted."""
 
+from unittest.mock import patch
+
 import pytest
 
-from lwmfw import Observer, hookimpl
+from lwmfw import Observer, hookimpl, loop
 from lwmfw.errors import Interrupted
 from lwmfw.testing import tiny_run
 
@@ -34,3 +36,17 @@ def interrupted(folder, recipe, after, observers=()):
     assert error.value.exit_code == 130
     assert not (folder / "run" / "DONE").exists()
     return tiny_run(recipe, folder, components=components)
+
+
+def halted(folder, recipe, after=1):
+    """A run that has ended behind a step, as Ctrl-C ends it; returns its directory."""
+
+    def learn(run, step, old, _learn=loop.learn):
+        if step.index > after:
+            raise KeyboardInterrupt
+        return _learn(run, step, old)
+
+    folder.mkdir(exist_ok=True)
+    with patch.object(loop, "learn", learn), pytest.raises(Interrupted):
+        tiny_run(recipe, folder)
+    return folder / "run"

@@ -278,7 +278,7 @@ def test_a_plan_of_the_first_step_that_depends_on_their_number_is_compared(even,
 
 
 def test_what_is_no_finished_run_is_refused(tmp_path):
-    with pytest.raises(UserError, match="holds no finished run; name the directory of one that has ended"):
+    with pytest.raises(UserError, match="holds no run that has finished a step; name the directory of one that has"):
         taken_from(tmp_path, BASE, tmp_path / "taken")
 
 

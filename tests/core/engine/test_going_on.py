@@ -1,18 +1,21 @@
 """Going on after an interruption, wherever it came, and what stands in a directory meanwhile."""
 
+import hashlib
 import json
+import shutil
 
 import pytest
 import torch
+from helpers import command
 from helpers.plugin_files import penalty_file
-from helpers.runs import THREE_STEPS, interrupted
+from helpers.runs import THREE_STEPS, halted, interrupted
 
 import lwmfw
 import lwmfw.loop
 from lwmfw import Observer, Penalty, hookimpl
 from lwmfw.errors import CheckpointRefused, Interrupted, RunFailed, UserError
 from lwmfw.record import checkpoint
-from lwmfw.testing import tiny_run
+from lwmfw.testing import tiny_recipe, tiny_run
 
 LWM = {"penalties": [{"use": "L_D"}, {"use": "L_AD"}]}
 
@@ -191,3 +194,110 @@ def test_a_stage_that_is_not_there_is_refused_before_training(tmp_path):
     with pytest.raises(UserError, match="layer: 4 wanted, but the backbone has 3 stages"):
         tiny_run({"penalties": [{"use": "L_AD", "layer": 4}]}, tmp_path)
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def penalty(factor):
+    return f"@hookimpl\ndef compute_penalty(self, new):\n    return {{'t': {factor} * new.logits.mean()}}"
+
+
+def test_a_mended_plug_in_file_takes_the_place_of_the_copy_that_failed(tmp_path):
+    broken = penalty_file(tmp_path, penalty("nothing"))
+    recipe = {"plugins": ["probe.py"], "penalties": [{"use": "probe"}]}
+    before = hashlib.sha256(broken.read_bytes()).hexdigest()
+    with pytest.raises(RunFailed, match="name 'nothing' is not defined"):
+        tiny_run(recipe, tmp_path)
+    path = tmp_path / "run"
+    mended = penalty_file(tmp_path, penalty(0.5))
+    after = hashlib.sha256(mended.read_bytes()).hexdigest()
+    done = command.lwmfw("resume", path, "--plugins", mended)
+    assert done.returncode == 0, done.stderr
+    assert f"plugins/probe.py; sha256 was {before}, is {after}\n" in done.stderr
+    results = comparable(path)
+    assert results["providers"]["probe"] == f"probe.py sha256:{after}"
+    assert results["mended"] == [{"steps": 1, "providers": {"probe": f"probe.py sha256:{before}"}}]
+    assert epochs(path) == [(1, 1), (2, 1)]
+    # the run is whole: what it keeps is the file that it has ended with
+    assert (path / "plugins" / "probe.py").read_bytes() == mended.read_bytes()
+    assert command.lwmfw("check", path / "resolved.toml").returncode == 0
+    (tmp_path / "anew").mkdir()
+    penalty_file(tmp_path / "anew", penalty(0.5))
+    assert comparable(tiny_run(recipe, tmp_path / "anew").path)["steps"] == results["steps"]
+
+
+def test_a_file_that_is_none_of_the_runs_is_refused(tmp_path):
+    penalty_file(tmp_path, penalty(1))
+    path = halted(tmp_path, {"plugins": ["probe.py"], "penalties": [{"use": "probe"}]})
+    other = penalty_file(tmp_path, penalty(2), name="prob.py")
+    done = command.lwmfw("resume", path, "--plugins", other)
+    assert done.returncode == 2
+    assert "has no plug-in file of that name; did you mean 'probe.py'?" in done.stderr
+
+
+def test_an_unfinished_run_shares_its_first_step(tmp_path):
+    path = halted(tmp_path, {})
+    (tmp_path / "whole").mkdir()
+    whole = tiny_run(LWM, tmp_path / "whole").path
+    (path / "results.json").unlink()  # it was killed before it was written
+    done = command.lwmfw("run", tiny_recipe(LWM, tmp_path), "--from", path, "--out", tmp_path / "shared")
+    assert done.returncode == 0, done.stderr
+    assert comparable(tmp_path / "shared")["steps"] == comparable(whole)["steps"]
+
+
+def test_a_first_step_is_that_of_the_plug_in_file_that_computed_it(tmp_path):
+    acting = "acts_first = True\n" + penalty("FACTOR")
+    recipe = {"plugins": ["probe.py"], "penalties": [{"use": "probe"}]}
+    penalty_file(tmp_path, acting.replace("FACTOR", "1"), needs="set()")
+    path = halted(tmp_path, recipe)
+    mended = penalty_file(tmp_path, acting.replace("FACTOR", "2"), needs="set()")
+    done = command.lwmfw("resume", path, "--plugins", mended)
+    assert done.returncode == 0, done.stderr
+    for more in ([], ["--dry-run"]):
+        done = command.lwmfw("run", tiny_recipe(recipe, tmp_path), "--from", path, "--out", tmp_path / "shared", *more)
+        assert done.returncode == 2
+        assert "its first step was trained in another way (penalties.probe.provider differs)" in done.stderr
+
+
+TIMED = ("metrics.jsonl", "results.json", "env.json", "owner", "manifest.json", "state.json")
+"""Files in which a clock, the command line or a process are told."""
+
+
+def files(path):
+    """What lies in a run directory, and the contents of what is the same in every run."""
+    found = [file for file in sorted(path.rglob("*")) if file.is_file()]
+    return {str(f.relative_to(path)): f.name in TIMED or f.read_bytes() for f in found}
+
+
+def test_a_run_that_was_cut_short_leaves_the_files_of_an_uninterrupted_one(tmp_path, monkeypatch):
+    for name in ("whole", "cut"):
+        (tmp_path / name).mkdir()
+    whole = tiny_run(THREE_STEPS, tmp_path / "whole").path
+    removed = checkpoint.remove
+    # an older checkpoint could not be removed, and writing was cut short in several places
+    monkeypatch.setattr(checkpoint, "remove", lambda path: path.name.endswith(".tmp") and removed(path))
+    path = halted(tmp_path / "cut", THREE_STEPS, after=2)
+    shutil.copytree(path / "checkpoints" / "step-0002", path / "checkpoints" / "step-0009.tmp")
+    (path / "attention").mkdir()
+    for name in ("results.json.tmp", "attention/step-1.safetensors.tmp"):
+        (path / name).write_text("half")
+    tiny_run(THREE_STEPS, tmp_path / "cut")
+    assert (path / "checkpoints" / "step-0002").exists()
+    assert not list(path.rglob("*.tmp"))
+    (path / "DONE").unlink()
+    monkeypatch.undo()
+    tiny_run(THREE_STEPS, tmp_path / "cut")
+    assert files(path) == files(whole)
+
+
+def test_what_could_not_be_removed_at_the_last_step_is_removed_at_the_end(tmp_path, monkeypatch):
+    removed, busy = checkpoint.remove, ["step-0002"]
+
+    def busy_once(path):
+        if path.exists() and path.name in busy:
+            busy.remove(path.name)
+        else:
+            removed(path)
+
+    monkeypatch.setattr(checkpoint, "remove", busy_once)
+    run = tiny_run(THREE_STEPS, tmp_path)
+    assert not busy
+    assert sorted(each.name for each in (run.path / "checkpoints").iterdir()) == ["step-0001", "step-0003"]

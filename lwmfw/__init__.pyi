@@ -44,6 +44,7 @@ from lwmfw.model.growing import frozen_copy as frozen_copy
 from lwmfw.model.growing import full_precision as full_precision
 from lwmfw.model.outputs import Features as Features
 from lwmfw.model.outputs import Outputs as Outputs
+from lwmfw.model.weights import read_weights as read_weights
 from lwmfw.recipe.budget import Budget as Budget
 from lwmfw.recipe.phase import Phase as Phase
 from lwmfw.recipe.scenario import Step as Step

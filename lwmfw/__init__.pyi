@@ -31,6 +31,7 @@ from lwmfw.data.images import ImageSet as ImageSet
 from lwmfw.data.listing import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from lwmfw.data.listing import images_below as images_below
 from lwmfw.data.loader import Loader as Loader
+from lwmfw.data.room import check_room as check_room
 from lwmfw.engine.run import Run as Run
 from lwmfw.errors import LwmfwError as LwmfwError
 from lwmfw.errors import UserError as UserError

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from pydantic import field_validator, model_validator
 
-from lwmfw import Field, Folder, Options, UserError, images_below
+from lwmfw import Field, Folder, Options, UserError, check_room, images_below
 
 if TYPE_CHECKING:
     from lwmfw import DataSet, ImageSet
@@ -88,6 +88,16 @@ class Entry(NamedTuple):
     place: str
 
 
+def check_fits(images: int, options: FileOptions) -> None:
+    """Refuse so many images where they are to be decoded into memory and do not fit.
+
+    Raises:
+        UserError: they do not.
+    """
+    if options.decode == "once":
+        check_room(images, (options.channels, options.size, options.size))
+
+
 def data_set(
     train: Iterable[Labelled],
     test: Iterable[Labelled],
@@ -98,7 +108,8 @@ def data_set(
     """The data set of labelled files, held as the options say.
 
     Raises:
-        UserError: files are deeper than 8 bits and have no range of values in common, or one cannot be read.
+        UserError: files do not fit into memory, are deeper than 8 bits and have no range of values in common, or one
+            cannot be read.
     """
     import torch
 
@@ -110,6 +121,7 @@ def data_set(
 
     shown = [*train]
     listed = [*shown, *test]
+    check_fits(len(listed), options)
     labels = torch.tensor([label for _, label in listed], dtype=torch.int64)
     files = ImageFiles(
         [path for path, _ in listed],

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from unicodedata import normalize
 
 from lwmfw import IMAGE_SUFFIXES, Component, Data, Field, Folder, UserError, hookimpl, images_below
-from lwmfw_plugins.data._files import FileOptions, data_set, shuffled, sub_folders
+from lwmfw_plugins.data._files import FileOptions, check_fits, data_set, shuffled, sub_folders
 
 if TYPE_CHECKING:
     from lwmfw import DataSet
@@ -91,7 +91,9 @@ class OwnImages:
         if self.left_out:
             listed = ", ".join(f"{count} {what}" for what, count in self.left_out.items())
             print(f"{root}: left out: {listed}; convert, rename or move what is a class's image", file=sys.stderr)
-        skipped = self._unreadable([path for part in parts for paths in part for path in paths])
+        every = [path for part in parts for paths in part for path in paths]
+        check_fits(len(every), self.options)
+        skipped = self._unreadable(every)
         left_out = set(skipped)
         parts = [[[path for path in paths if path not in left_out] for paths in part] for part in parts]
         train, test = parts if separate else self._split(root, parts[0])

@@ -141,7 +141,10 @@ def test_a_network_of_our_own_is_adopted_without_an_option_for_weights(place, tm
         (("--weights", "body.pth", "--classes", "names.txt"), "nothing would know the classes"),
         (("--weights", "plain.pth", "--classes", "nowhere"), "nowhere: cannot be read"),
         (("--weights", "plain.pth", "--data", "nowhere"), "cannot be read (No such file or directory)"),
-        (("--weights", "plain.pth", "--classes", "names.txt", "--model", "resnet34"), "does not fit the model: lacks"),
+        (
+            ("--weights", "plain.pth", "--classes", "names.txt", "--model", "resnet34"),
+            "--weights: plain.pth: does not fit",
+        ),
         (("--weights", "plain.pth", "--classes", "names.txt", "--backbone", "torchvisoin"), "mean 'torchvision'?"),
         (("--weights", "plain.pth", "--classes", "names.txt", "--backbone", "resnet20"), "does not fit the backbone: "),
     ],

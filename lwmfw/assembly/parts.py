@@ -74,19 +74,28 @@ class Assembly:
         """A method of the only component of a kind."""
         return self.only(kind).method(method)
 
-    def check_objective(self, step: Step) -> None:
-        """See that the objective has classes to tell apart where a step is trained.
+    def check_terms(self, step: Step) -> None:
+        """See that the objective and the penalties have classes to tell apart where a step is trained.
 
         Raises:
-            UserError: it has not.
+            UserError: one has not.
         """
-        part, least = self.only("objective"), self.only("objective").trait("least_classes")
-        over = getattr(part.chosen.options, "over", "seen")
-        classes = len(step.new_classes if over == "new" else step.seen_classes)
-        if 0 < classes < least and any(phase.epochs for phase in self.phases(step)):
+        trained = [phase for phase in self.phases(step) if phase.epochs]
+        objective = self.only("objective")
+        over = getattr(objective.chosen.options, "over", "seen")
+        classes = step.new_classes if over == "new" else step.seen_classes
+        if trained:
+            self._check_says(objective, step, classes, over, 'set bce, other steps, or over = "seen"')
+        if any(phase.penalties for phase in trained):
+            for part in self.of_kind("penalty").values():
+                self._check_says(part, step, step.old_classes, "old", "set scenario.first higher, or leave it out")
+
+    def _check_says(self, part: Attached, step: Step, classes: range, which: str, remedy: str) -> None:
+        least = part.trait("least_classes")
+        if 0 < len(classes) < least:
             raise UserError(
-                f"objective: {part.name} over the {over} classes says nothing in step {step.index}, which has "
-                f'{classes} of them, and {least} are needed; set bce, other steps, or over = "seen"'
+                f"{part.record.kind}: {part.name} over the {which} classes says nothing in step {step.index}, which "
+                f"has {len(classes)} of them, and {least} are needed; {remedy}"
             )
 
     def chosen_data(self, run: Run, step: Step, data: ImageSet) -> ImageSet:

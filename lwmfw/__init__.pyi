@@ -29,7 +29,9 @@ from lwmfw.data.images import ImageFiles as ImageFiles
 from lwmfw.data.images import Images as Images
 from lwmfw.data.images import ImageSet as ImageSet
 from lwmfw.data.listing import IMAGE_SUFFIXES as IMAGE_SUFFIXES
+from lwmfw.data.listing import folders_in as folders_in
 from lwmfw.data.listing import images_below as images_below
+from lwmfw.data.listing import left_out_words as left_out_words
 from lwmfw.data.loader import Loader as Loader
 from lwmfw.data.room import check_room as check_room
 from lwmfw.engine.run import Run as Run

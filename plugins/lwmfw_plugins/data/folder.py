@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 from unicodedata import normalize
 
-from lwmfw import IMAGE_SUFFIXES, Component, Data, Field, Folder, UserError, hookimpl, images_below
+from lwmfw import IMAGE_SUFFIXES, Component, Data, Field, Folder, UserError, hookimpl, images_below, left_out_words
 from lwmfw_plugins.data._files import FileOptions, check_fits, data_set, shuffled, sub_folders
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class OwnImages:
     def __init__(self, options: OwnOptions) -> None:
         self.options = options
         self.left_out: Counter[str] = Counter()
-        """What was passed over, by suffix, and by name and "/" for folders; env.json lists it."""
+        """What was passed over, by suffix, and by name and "/" for folders."""
 
     def load(self) -> DataSet:
         """List the images and decode each once, so that what cannot be read is known before anything is learned.
@@ -89,7 +89,7 @@ class OwnImages:
             names, parts, separate = self._tested(names, parts[0], Path(self.options.test))
         _refuse_twins(names)
         if self.left_out:
-            listed = ", ".join(f"{count} {what}" for what, count in self.left_out.items())
+            listed = left_out_words(self.left_out)
             print(f"{root}: left out: {listed}; convert, rename or move what is a class's image", file=sys.stderr)
         every = [path for part in parts for paths in part for path in paths]
         check_fits(len(every), self.options)
@@ -97,7 +97,7 @@ class OwnImages:
         left_out = set(skipped)
         parts = [[[path for path in paths if path not in left_out] for paths in part] for part in parts]
         train, test = parts if separate else self._split(root, parts[0])
-        return data_set(_labelled(train), _labelled(test), names, self.options, skipped)
+        return data_set(_labelled(train), _labelled(test), names, self.options, skipped, self.left_out)
 
     def _together(self, root: Path, folders: Sequence[Path]) -> tuple[list[str], list[ClassFiles]]:
         if not folders:
@@ -257,7 +257,7 @@ def _images(folder: Path, left_out: Counter[str]) -> list[str]:
     found = images_below(folder, counts)
     if not found:
         known = ", ".join(sorted(IMAGE_SUFFIXES))
-        only = "".join(f", {count} {what}" for what, count in counts.items())
+        only = f", only {left_out_words(counts)}" if counts else ""
         raise UserError(f"{folder} has no images ({known}){only}; add some or remove the folder")
     left_out.update(counts)
     return found

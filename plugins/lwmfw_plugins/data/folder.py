@@ -143,8 +143,7 @@ class OwnImages:
             _refuse_parts(parents)
         if self.options.nested == "refuse":
             _refuse_repeated(place, folders, inside)
-            if len(folders) == 1 and len(inside[0][str(folders[0])]) > 1 and not _direct(folders[0], listed[0]):
-                raise UserError(f"{folders[0]} has no images beside its folders; name it instead, {TAKE}")
+            _question_groups(place, [_groups(*each) for each in zip(folders, listed, inside, strict=True)], folders)
         return listed
 
     def _split(self, root: Path, classes: ClassFiles) -> tuple[ClassFiles, ClassFiles]:
@@ -210,8 +209,24 @@ def _inside(folder: Path, paths: Sequence[str]) -> defaultdict[str, set[str]]:
     return found
 
 
-def _direct(folder: Path, paths: Sequence[str]) -> bool:
-    return any(os.path.dirname(path) == str(folder) for path in paths)
+def _groups(folder: Path, paths: Sequence[str], inside: Mapping[str, set[str]]) -> list[str]:
+    """The folders directly in a class's, where there are several and all its images lie in them."""
+    names = sorted(inside.get(str(folder), ()))
+    lone = len(names) < 2 or any(os.path.dirname(path) == str(folder) for path in paths)
+    return [] if lone else names
+
+
+def _question_groups(place: Path, groups: Sequence[Sequence[str]], folders: Sequence[Path]) -> None:
+    """Refuse a single class that is made of folders, and ask about several: these may be the classes."""
+    if not all(groups):
+        return
+    if len(folders) == 1:
+        raise UserError(f"{folders[0]} has no images beside its folders; name it instead, {TAKE}")
+    print(
+        f"{place}: every class is made of folders, as '{folders[0].name}' is of {', '.join(groups[0][:SHOWN])}; put "
+        f"these into one folder if they are the classes, {TAKE}",
+        file=sys.stderr,
+    )
 
 
 def _refuse_parts(inside: Mapping[str, set[str]]) -> None:

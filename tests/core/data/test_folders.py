@@ -263,6 +263,16 @@ def test_what_was_left_out_is_in_env_json(tmp_path):
     )
 
 
+def test_classes_that_are_all_made_of_folders_are_asked_about(tmp_path, capsys):
+    fill(tmp_path, "animals/cat", "animals/dog", "plants/fir", "plants/oak")
+    assert component(tmp_path).load().class_names == ["animals", "plants"]
+    assert f"{tmp_path}: every class is made of folders, as 'animals' is of cat, dog; put" in capsys.readouterr().err
+    component(tmp_path, nested="take").load()
+    fill(tmp_path, "plants")  # images beside the folders: it is a class
+    component(tmp_path).load()
+    assert not capsys.readouterr().err
+
+
 # classes of one image, and names that differ in nothing that is seen
 
 

@@ -80,22 +80,21 @@ class Assembly:
         Raises:
             UserError: one has not.
         """
-        trained = [phase for phase in self.phases(step) if phase.epochs]
         objective = self.only("objective")
         over = getattr(objective.chosen.options, "over", "seen")
         classes = step.new_classes if over == "new" else step.seen_classes
-        if trained:
-            self._check_says(objective, step, classes, over, 'set bce, other steps, or over = "seen"')
-        if any(phase.penalties for phase in trained):
-            for part in self.of_kind("penalty").values():
-                self._check_says(part, step, step.old_classes, "old", "set scenario.first higher, or leave it out")
+        self._check_says(objective, step, classes, over, 'set bce, other steps, or over = "seen"')
+        for part in self.of_kind("penalty").values():
+            self._check_says(part, step, step.old_classes, "old", "set scenario.first higher, or leave it out")
 
     def _check_says(self, part: Attached, step: Step, classes: range, which: str, remedy: str) -> None:
-        least = part.trait("least_classes")
-        if 0 < len(classes) < least:
+        kind, least = part.record.kind, part.trait("least_classes")
+        if not 0 < len(classes) < least:
+            return
+        if any(phase.epochs and (phase.penalties or kind == "objective") for phase in self.phases(step)):
             raise UserError(
-                f"{part.record.kind}: {part.name} over the {which} classes says nothing in step {step.index}, which "
-                f"has {len(classes)} of them, and {least} are needed; {remedy}"
+                f"{kind}: {part.name} over the {which} classes says nothing in step {step.index}, which has "
+                f"{len(classes)} of them, and {least} are needed; {remedy}"
             )
 
     def chosen_data(self, run: Run, step: Step, data: ImageSet) -> ImageSet:

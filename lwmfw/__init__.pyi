@@ -30,8 +30,11 @@ from lwmfw.data.images import ImageFiles as ImageFiles
 from lwmfw.data.images import Images as Images
 from lwmfw.data.images import ImageSet as ImageSet
 from lwmfw.data.listing import IMAGE_SUFFIXES as IMAGE_SUFFIXES
+from lwmfw.data.listing import folders_in as folders_in
 from lwmfw.data.listing import images_below as images_below
+from lwmfw.data.listing import left_out_words as left_out_words
 from lwmfw.data.loader import Loader as Loader
+from lwmfw.data.room import check_room as check_room
 from lwmfw.engine.run import Run as Run
 from lwmfw.errors import LwmfwError as LwmfwError
 from lwmfw.errors import UserError as UserError
@@ -45,6 +48,7 @@ from lwmfw.model.growing import frozen_copy as frozen_copy
 from lwmfw.model.growing import full_precision as full_precision
 from lwmfw.model.outputs import Features as Features
 from lwmfw.model.outputs import Outputs as Outputs
+from lwmfw.model.weights import read_weights as read_weights
 from lwmfw.recipe.budget import Budget as Budget
 from lwmfw.recipe.phase import Phase as Phase
 from lwmfw.recipe.scenario import Step as Step

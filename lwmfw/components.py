@@ -154,8 +154,8 @@ TRAITS = {
         ),
         Trait("grows", ("rate",), *_FLAG, "it keeps more than the budget says"),
         Trait(
-            *("least_classes", ("objective",), "number", lambda value: type(value) is int and value > 0, 1),
-            "over how many classes its loss has to be, to say anything",
+            *("least_classes", ("objective", "penalty"), "number", lambda value: type(value) is int and value > 0, 1),
+            "over how many classes its loss has to be, to say anything; of a penalty, how many old ones",
         ),
         Trait("none_of_these", ("objective",), *_FLAG, "labels below 0 are none of the classes"),
         Trait(

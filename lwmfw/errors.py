@@ -65,6 +65,22 @@ class Interrupted(LwmfwError):  # noqa: N818
         self.exit_code = exit_code
 
 
+_NO_MEMORY = (
+    "DefaultCPUAllocator",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "Cannot allocate memory",
+)
+"""What errors of no type of their own say where an allocator has failed."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocator has failed: Python's, numpy's, torch's or the system's."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError | OSError) and any(words in str(error) for words in _NO_MEMORY)
+
+
 def one_line(error: BaseException) -> str:
     """What an exception says, on one line and not endless."""
     try:

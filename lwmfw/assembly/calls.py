@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from lwmfw import hookspecs
 from lwmfw.assembly.answers import BEFORE, HOOKS, METHODS, Offered, nothing
 from lwmfw.components import Component
-from lwmfw.errors import FOREIGN, LwmfwError, RunFailed, UserError, WrongAnswer, describe, one_line
+from lwmfw.errors import FOREIGN, LwmfwError, RunFailed, UserError, WrongAnswer, describe, is_out_of_memory, one_line
 from lwmfw.hookspecs import SPECS
 
 GATHERED = frozenset({"plan_phases", "group_parameters", "compute_penalty"})
@@ -188,6 +188,8 @@ class Attached:
 
     def _told(self, method: str, error: BaseException) -> BaseException:
         """The error that a person is to see for one that came out of a method."""
+        if is_out_of_memory(error):
+            return error  # it is nobody's fault
         known = isinstance(error, LwmfwError | WrongAnswer) and type(error) is not LwmfwError
         if known and not raised_in(error, self.instance):
             return error  # told already, or of a network that was asked

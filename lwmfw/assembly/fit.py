@@ -25,7 +25,7 @@ def unfit_steps(assembly: Assembly) -> list[str]:
         for step in steps_of(scenario, classes):
             assembly.phases(step)
             if recipe.origin is None:
-                assembly.check_objective(step)
+                assembly.check_terms(step)
     except UserError as error:
         return [placed(error, assembly.resolved.source)]
     return []

@@ -74,19 +74,27 @@ class Assembly:
         """A method of the only component of a kind."""
         return self.only(kind).method(method)
 
-    def check_objective(self, step: Step) -> None:
-        """See that the objective has classes to tell apart where a step is trained.
+    def check_terms(self, step: Step) -> None:
+        """See that the objective and the penalties have classes to tell apart where a step is trained.
 
         Raises:
-            UserError: it has not.
+            UserError: one has not.
         """
-        part, least = self.only("objective"), self.only("objective").trait("least_classes")
-        over = getattr(part.chosen.options, "over", "seen")
-        classes = len(step.new_classes if over == "new" else step.seen_classes)
-        if 0 < classes < least and any(phase.epochs for phase in self.phases(step)):
+        objective = self.only("objective")
+        over = getattr(objective.chosen.options, "over", "seen")
+        classes = step.new_classes if over == "new" else step.seen_classes
+        self._check_says(objective, step, classes, over, 'set bce, other steps, or over = "seen"')
+        for part in self.of_kind("penalty").values():
+            self._check_says(part, step, step.old_classes, "old", "set scenario.first higher, or leave it out")
+
+    def _check_says(self, part: Attached, step: Step, classes: range, which: str, remedy: str) -> None:
+        kind, least = part.record.kind, part.trait("least_classes")
+        if not 0 < len(classes) < least:
+            return
+        if any(phase.epochs and (phase.penalties or kind == "objective") for phase in self.phases(step)):
             raise UserError(
-                f"objective: {part.name} over the {over} classes says nothing in step {step.index}, which has "
-                f'{classes} of them, and {least} are needed; set bce, other steps, or over = "seen"'
+                f"{kind}: {part.name} over the {which} classes says nothing in step {step.index}, which has "
+                f"{len(classes)} of them, and {least} are needed; {remedy}"
             )
 
     def chosen_data(self, run: Run, step: Step, data: ImageSet) -> ImageSet:

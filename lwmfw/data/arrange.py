@@ -42,7 +42,11 @@ def arrange(data: DataSet, order: Sequence[int | None], validation: float, seed:
 
 
 def together(parts: Sequence[ImageSet]) -> ImageSet:
-    """Sets of one kind as one, sorted by class."""
+    """Sets of one kind as one, sorted by class.
+
+    Raises:
+        UserError: they are files whose values become black and white in more than one way.
+    """
     first, labels = parts[0], torch.cat([part.labels for part in parts])
     if isinstance(first, Images):
         joined: ImageSet = replace(
@@ -50,7 +54,11 @@ def together(parts: Sequence[ImageSet]) -> ImageSet:
         )
     else:
         paths = [path for part in parts if isinstance(part, ImageFiles) for path in part.paths]
-        joined = replace(first, paths=paths, labels=labels)
+        ranges = {tuple(part.reading.values): None for part in parts if part.reading.values}
+        if len(ranges) > 1:
+            listed = " and ".join(map(str, map(list, ranges)))
+            raise UserError(f"data: files have values of {listed}, and cannot be one set; look through them apart")
+        joined = replace(first, paths=paths, labels=labels, values=next(iter(ranges), ()))
     return joined.select(labels.argsort(stable=True))
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from lwmfw.data.images import ImageFiles, Images, StoredImage
 from lwmfw.data.pixels import CHUNK, MAX_PIXELS, USUAL, Reading, draft, opened, rgb, upright
+from lwmfw.data.room import check_room
 from lwmfw.data.workers import Carried, in_workers
 from lwmfw.errors import RunFailed, UserError, one_line, shown
 
@@ -222,8 +223,9 @@ def decode_images(files: ImageFiles) -> Images:
     """All images of files in memory, evaluation's view of each; they fit the ordinary augmentation of small images.
 
     Raises:
-        UserError: a file cannot be read; names it.
+        UserError: they do not fit into memory, or a file cannot be read; names it.
     """
+    check_room(len(files), (files.channels, files.size, files.size))
     pixels = torch.empty(len(files), files.channels, files.size, files.size, dtype=torch.uint8)
     chosen = torch.arange(len(files)).split(CHUNK)
     for index, part in zip(chosen, decoded_batches(files, chosen), strict=True):

@@ -152,6 +152,7 @@ class DataSet:
         padding: zeros around an image in memory before it is cropped back at random; 0: no cropping.
         flip: whether training images are mirrored at random.
         skipped: files that were left out because they cannot be read.
+        left_out: what else was, counted by suffix, and by name and "/" for folders, as `images_below` counts it.
     """
 
     train: ImageSet
@@ -162,6 +163,7 @@ class DataSet:
     padding: int = 0
     flip: bool = False
     skipped: list[str] = field(default_factory=list)
+    left_out: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import os
 import re
 import warnings
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 from lwmfw.errors import UserError, shown
@@ -54,7 +55,7 @@ DOCUMENTS = frozenset(
 """Of files beside images that nobody misses: they are not counted where they hold no image."""
 
 
-def images_below(folder: Path, left_out: Counter[str] | None = None, *, folders: bool = False) -> list[str]:
+def images_below(folder: Path, left_out: Counter[str] | None = None) -> list[str]:
     """The images in a folder and its sub-folders, sorted.
 
     A file is an image by its suffix, or else by its content. Hidden ones, links to folders, and folders that systems
@@ -64,25 +65,45 @@ def images_below(folder: Path, left_out: Counter[str] | None = None, *, folders:
         folder: may have any name.
         left_out: counts what is passed over, by suffix, and by name and "/" for folders; without hidden files, except
             a Mac's "._" ones, and documents.
-        folders: list the folders directly inside instead, links to folders too, in natural order: 2 before 10.
 
     Raises:
         UserError: a folder cannot be read.
     """
     counts: Counter[str] = Counter() if left_out is None else left_out
-
-    def refuse(error: OSError) -> None:
-        raise UserError(f"{error.filename}: cannot be read ({error.strerror}); make it readable or remove it")
-
     found = []
-    for path, inside, files in os.walk(folder, onerror=refuse):
+    for path, inside, files in os.walk(folder, onerror=_refuse):
         inside[:] = [name for name in inside if _looked_into(name, counts)]
-        if folders:
-            counts.update(f"{suffix} in no class" for suffix in map(_suffix, files) if suffix in IMAGE_SUFFIXES)
-            return [os.path.join(path, name) for name in sorted(inside, key=_natural)]
         counts.update("links to folders" for name in inside if os.path.islink(os.path.join(path, name)))
         found += [os.path.join(path, name) for name in files if _is_image(path, name, counts)]
     return sorted(found)
+
+
+def folders_in(folder: Path, left_out: Counter[str] | None = None) -> list[str]:
+    """The folders directly in a folder, links to folders too, in natural order: 2 before 10.
+
+    Hidden ones and those that systems leave are passed over, as images are that lie beside the folders.
+
+    Args:
+        folder: may have any name.
+        left_out: counts these, as `images_below` does.
+
+    Raises:
+        UserError: the folder cannot be read.
+    """
+    counts: Counter[str] = Counter() if left_out is None else left_out
+    path, inside, files = next(os.walk(folder, onerror=_refuse))
+    found = [name for name in inside if _looked_into(name, counts)]
+    counts.update(f"{suffix} in no class" for suffix in map(_suffix, files) if suffix in IMAGE_SUFFIXES)
+    return [os.path.join(path, name) for name in sorted(found, key=_natural)]
+
+
+def left_out_words(counts: Mapping[str, int]) -> str:
+    """What was passed over, as messages list it: 2 .mp4, 1 @eaDir/; empty: nothing was."""
+    return ", ".join(f"{count} {what}" for what, count in counts.items())
+
+
+def _refuse(error: OSError) -> None:
+    raise UserError(f"{error.filename}: cannot be read ({error.strerror}); make it readable or remove it")
 
 
 def _natural(name: str) -> tuple[list[str | int], str]:

@@ -11,7 +11,7 @@ from torch import nn
 
 from lwmfw.assembly.calls import Attached
 from lwmfw.assembly.parts import Assembly
-from lwmfw.errors import UserError, WrongAnswer, describe, one_line, quoted
+from lwmfw.errors import UserError, WrongAnswer, describe, is_out_of_memory, one_line, quoted
 from lwmfw.model.growing import Model, build_model, check_state, probed
 from lwmfw.model.outputs import Form
 from lwmfw.recipe.scenario import Step
@@ -64,6 +64,8 @@ def _probe(backbone: nn.Module, channels: int, size: int, part: Attached) -> For
     try:
         return probed(backbone, torch.zeros(1, channels, size, size))
     except (RuntimeError, ValueError, AssertionError) as error:
+        if is_out_of_memory(error):
+            raise
         raise UserError(
             f"{who} cannot take images of {channels}x{size}x{size} ({one_line(error)}); "
             "choose another backbone or image size"

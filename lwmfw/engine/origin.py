@@ -53,8 +53,13 @@ def preprocessing_of(kept: Checkpoint) -> Preprocessing:
         raise CheckpointRefused(f"{kept.path}: says nothing of preprocessing; train the run anew") from error
 
 
-def check_alike(data: DataSet, kept: Checkpoint) -> None:
+def check_alike(data: DataSet, kept: Checkpoint, *, own_range: bool) -> None:
     """See that images come as the model of the origin has learned to see them.
+
+    Args:
+        data: as loaded.
+        kept: the origin's.
+        own_range: whether files of more than 8 bits may have another range of values than the origin's.
 
     Raises:
         UserError: they do not.
@@ -62,9 +67,12 @@ def check_alike(data: DataSet, kept: Checkpoint) -> None:
     here, there = vars(Preprocessing.of(data)), vars(preprocessing_of(kept))
     for name, value in there.items():
         # what may be read is no matter, nor the range of deep files where one of the two has none
-        ranges = name == "values" and not (value and here[name])
+        ranges = name == "values" and (own_range or not (value and here[name]))
         if here[name] != value and name != "max_pixels" and not ranges:
-            raise UserError(f"[data]: {name} is {here[name]}, where the origin was trained with {value}; set it alike")
+            remedy = (
+                "state data.values if these files have a range of their own" if name == "values" else "set it alike"
+            )
+            raise UserError(f"[data]: {name} is {here[name]}, where the origin was trained with {value}; {remedy}")
 
 
 def new_labels(data: DataSet, known: Sequence[str], *, more: bool) -> list[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from operator import itemgetter
@@ -70,7 +69,7 @@ def prepare(
     with told_in_words(assembly, Path.cwd()):
         run = _prepared(assembly, device_name, again)
         for step in run.steps[run.known_steps :]:
-            assembly.check_objective(step)
+            assembly.check_terms(step)
     return run
 
 
@@ -80,7 +79,7 @@ def _prepared(assembly: Assembly, device_name: DeviceName, again: Path | None) -
     loaded: DataSet = assembly.method("data", "load")()
     _check_promises(loaded, assembly.only("data"))
     if not loaded.class_names:
-        raise UserError("data: has no classes; set data.root to a folder of them")
+        raise UserError("data: has no classes; set data.root to a folder of them (--set data.root=DIR)")
     if recipe.origin and origin:
         return _behind(assembly, recipe.origin, origin, device, loaded)
     if again:
@@ -96,7 +95,7 @@ def _prepared(assembly: Assembly, device_name: DeviceName, again: Path | None) -
 def _behind(assembly: Assembly, table: Origin, kept: Checkpoint, device: torch.device, loaded: DataSet) -> Run:
     """A run behind the steps of a finished one, on classes that it does not know."""
     recipe, recorded = assembly.resolved.recipe, RecordedRun(table.run)
-    check_alike(loaded, kept)
+    check_alike(loaded, kept, own_range=bool(getattr(assembly.only("data").chosen.options, "values", ())))
     check_readouts(assembly.resolved, recorded)
     known = kept.results.class_names
     new = new_labels(loaded, known, more=table.more)
@@ -216,14 +215,8 @@ def environment(run: Run) -> dict[str, object]:
         "arithmetic": run.arithmetic,
         "threads": torch.get_num_threads(),
         "skipped_images": run.data.skipped,
-        "left_out": _left_out(run),
+        "left_out": run.data.left_out,
     }
-
-
-def _left_out(run: Run) -> Counter[str]:
-    """What the data set took for no images, by suffix or folder, if it says so."""
-    counts = getattr(run.assembly.only("data").instance, "left_out", None)
-    return counts if isinstance(counts, Counter) else Counter()
 
 
 def class_order(scenario: Scenario, names: Sequence[str], orders: Orders, seed: int) -> list[int]:

@@ -10,7 +10,8 @@ import torch
 
 from lwmfw.assembly.blame import blamed
 from lwmfw.assembly.parts import Assembly
-from lwmfw.errors import LwmfwError, RunFailed, describe
+from lwmfw.data.room import REMEDY
+from lwmfw.errors import LwmfwError, RunFailed, UserError, describe, is_out_of_memory
 
 
 @contextmanager
@@ -20,15 +21,23 @@ def told_in_words(assembly: Assembly, path: Path) -> Iterator[None]:
         yield
     except LwmfwError:
         raise
-    except torch.OutOfMemoryError as error:
-        position = assembly.position
-        raise RunFailed(f"out of device memory; the run stopped {position}; lower training.batch_size") from error
-    except OSError as error:
-        raise RunFailed(f"{error.filename or path}: {error.strerror or error}; the run stopped") from error
     except (Exception, SystemExit) as error:
+        if is_out_of_memory(error):
+            raise _out_of_memory(assembly, error) from None  # which line asked for too much says nothing
+        if isinstance(error, OSError):
+            raise RunFailed(f"{error.filename or path}: {error.strerror or error}; the run stopped") from error
         failure = blamed(assembly, error)
         if failure is None and isinstance(error, SystemExit):  # or the run would end as if nothing had happened
             failure = RunFailed(f"a component raised {describe(error)}; the run stopped {assembly.position}")
         if failure is None:
             raise
         raise failure from error
+
+
+def _out_of_memory(assembly: Assembly, error: BaseException) -> LwmfwError:
+    """The failure to report when an allocator has failed; before the first step it is the images that ask for most."""
+    position, on_device = assembly.position, isinstance(error, torch.OutOfMemoryError) or "CU" in str(error)
+    what = f"out of {'device ' if on_device else ''}memory"
+    if position.step:
+        return RunFailed(f"{what}; the run stopped {position}; lower training.batch_size")
+    return UserError(f"data: {what} {position}; {REMEDY}{', or use --device cpu' if on_device else ''}")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lwmfw.assembly.calls import Attached, Position
-from lwmfw.errors import NotFinite, RunFailed, WrongAnswer, one_line, quoted
+from lwmfw.errors import NotFinite, RunFailed, WrongAnswer, is_out_of_memory, one_line, quoted
 
 
 def merge_terms(
@@ -52,9 +52,9 @@ def backward(terms: Mapping[str, Tensor], position: Position) -> None:
     """
     try:
         sum(terms.values(), start=torch.zeros((), device=next(iter(terms.values())).device)).backward()
-    except torch.OutOfMemoryError:
-        raise
     except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
         raise RunFailed(
             f"the gradient of {' + '.join(terms)} cannot be computed: {one_line(error)}; the run stopped {position}; "
             "a penalty neither changes outputs in place nor calls backward"

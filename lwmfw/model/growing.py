@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from lwmfw.errors import WrongAnswer, describe
+from lwmfw.errors import WrongAnswer, describe, is_out_of_memory
 from lwmfw.model.outputs import Features, Form, Outputs, checked_features, checked_logits, state_fault
 
 
@@ -149,9 +149,11 @@ def _answering(kind: str, method: str) -> Iterator[None]:
     call that a network does not take leaves no frame of its file in the traceback."""
     try:
         yield
-    except (WrongAnswer, torch.OutOfMemoryError):
+    except WrongAnswer:
         raise
     except (Exception, SystemExit) as error:
+        if is_out_of_memory(error):
+            raise
         raise WrongAnswer(kind, f"raised {describe(error)} from {method}") from error
 
 

@@ -33,7 +33,7 @@ from lwmfw.recipe.scenario import Step
 from lwmfw.record.checkpoint import Checkpoint
 from lwmfw.record.results import Results
 from lwmfw.using.keep import keep
-from lwmfw.using.weights import Head, find_head, read_weights
+from lwmfw.using.weights import Head, find_head, unwrapped_weights
 
 Tell = Callable[[str], None]
 
@@ -63,12 +63,12 @@ def adopted(wanted: Adoption, out: Path | None, device: DeviceName, tell: Tell) 
     Raises:
         UserError: the weights do not fit the network, or nothing would know the classes.
     """
-    tensors, said = read_weights(wanted.weights)
+    tensors, said = unwrapped_weights(wanted.weights)
     for line in said:
         tell(f"{wanted.weights}: {line}")
     given = load_recipe(shipped.locate(wanted.recipe), dict(wanted.settings) | _data(wanted.data))
     with tempfile.TemporaryDirectory(prefix="lwmfw-") as folder:
-        filled, width = _filled(given, tensors, Path(folder))
+        filled, width = _filled(given, wanted.weights, tensors, Path(folder))
     head, names = find_head(tensors, filled.state_dict(), width), _names(wanted.classes)
     loaded = _loaded(given)
     names = names or loaded.class_names
@@ -111,17 +111,19 @@ def _names(file: Path | None) -> list[str]:
     return names
 
 
-def _filled(given: Resolved, tensors: Mapping[str, Tensor], folder: Path) -> tuple[nn.Module, int]:
-    """The backbone with its weights, and the width of its features."""
-    option = "weights" in given.tables()["backbone"]
+def _filled(given: Resolved, named: Path, tensors: Mapping[str, Tensor], folder: Path) -> tuple[nn.Module, int]:
+    """The backbone with its weights, which go to it by a file in a folder, and the width of its features."""
+    option, file = "weights" in given.tables()["backbone"], folder / "weights.safetensors"
     if option:
-        file = folder / "weights.safetensors"
         safetensors.torch.save_file(dict(tensors), file)
         given = override(given, {"backbone.weights": str(file)})
     assembly = assemble(given)
     shape = Preprocessing.of(_loaded(override(given, {"data.root": ""})))
-    with told_in_words(assembly, folder):
-        model = new_model(assembly, shape.channels, shape.size, choose_device("cpu"))
+    try:
+        with told_in_words(assembly, folder):
+            model = new_model(assembly, shape.channels, shape.size, choose_device("cpu"))
+    except UserError as error:
+        raise UserError(str(error).replace(f"backbone.weights: {file}", f"--weights: {named}")) from error
     assert model.form is not None, "found when it was built"  # noqa: S101
     if not option:
         _load(model.backbone, tensors)
@@ -131,12 +133,13 @@ def _filled(given: Resolved, tensors: Mapping[str, Tensor], folder: Path) -> tup
 def _load(backbone: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Fill a network that has no option for weights; what it has no place for is its former head."""
     own = backbone.state_dict()
-    lacking = [name for name in own if name not in tensors or tensors[name].shape != own[name].shape]
-    if lacking:
+    needed = [name for name in own if not name.endswith("num_batches_tracked")]  # which older files lack
+    wrong = [name for name in needed if name not in tensors or tensors[name].shape != own[name].shape]
+    if wrong:
         raise UserError(
-            f"--weights: does not fit the backbone: {lacking[0]} is missing or of another shape; name another"
+            f"--weights: does not fit the backbone: {wrong[0]} is missing or of another shape; name another"
         )
-    backbone.load_state_dict({name: tensors[name] for name in own})
+    backbone.load_state_dict({name: tensors[name] for name in own if name in tensors}, strict=False)
 
 
 def _loaded(given: Resolved) -> DataSet:

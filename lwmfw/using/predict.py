@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lwmfw.data.decoding import unreadable_images
 from lwmfw.data.images import ImageFiles
-from lwmfw.data.listing import IMAGE_SUFFIXES, images_below
+from lwmfw.data.listing import IMAGE_SUFFIXES, images_below, left_out_words
 from lwmfw.data.loader import Preprocessing
 from lwmfw.data.workers import kept_workers
 from lwmfw.engine.build import DeviceName
@@ -109,7 +109,7 @@ def images_of(places: Iterable[Path]) -> list[str]:
 def _images_in(folder: Path) -> list[str]:
     left_out: Counter[str] = Counter()
     found = images_below(folder, left_out)
-    listed = ", ".join(f"{count} {what}" for what, count in left_out.items())
+    listed = left_out_words(left_out)
     if not found:
         known = ", ".join(sorted(IMAGE_SUFFIXES))
         only = f", only {listed}" if listed else ""

@@ -23,6 +23,9 @@ from lwmfw.using.extend import folder_table
 from lwmfw.using.keep import recipe_from
 from lwmfw.using.sums import State, arranged, check_exact, exact_parts, summed
 
+_NESTED = {"nested": "take"}
+"""Of a folder's table: its folders are classes by their names, which the run knows or not, whatever lies inside."""
+
 
 def retracted(opened: OpenedRun, data: Path, device: DeviceName, tell: Callable[[str], None]) -> Run:
     """A run whose read-outs have never learned from images.
@@ -51,14 +54,14 @@ def _learned(opened: OpenedRun, sources: Sequence[Mapping[str, Any]], data: Path
         if "images" not in source:
             continue
         table = source["data"] | {"root": str(data.resolve())}
-        table |= {"test": table["root"]} if table.get("test") else {}
+        table |= ({"test": table["root"]} if table.get("test") else {}) | (_NESTED if "nested" in table else {})
         key = json.dumps([table, source["validation"], source["seed"]])
         if key not in loaded:
             loaded[key] = arranged(opened, table, source["validation"], source["seed"]).train
         if fingerprint(loaded[key], opened.class_names) == source["images"]:
             return number, loaded[key]
     # a folder that is its own test set is learned from whole
-    return None, arranged(opened, folder_table(opened.checkpoint(), data, test=data)).train
+    return None, arranged(opened, folder_table(opened.checkpoint(), data, test=data) | _NESTED).train
 
 
 def _less(opened: OpenedRun, taken: Mapping[str, State], data: Path) -> dict[str, State]:

@@ -84,7 +84,7 @@ def arranged(opened: OpenedRun, table: Mapping[str, Any], validation: float = 0.
     assembly = assemble(override(opened.recipe, {"data": dict(table)}))
     with told_in_words(assembly, opened.path):
         loaded: DataSet = assembly.method("data", "load")()
-    check_alike(loaded, opened.checkpoint())
+    check_alike(loaded, opened.checkpoint(), own_range=True)  # which they had when they were learned from
     order = labels_in(loaded, opened.class_names)
     if not any(label is not None for label in order):
         names = shown(", ".join(loaded.class_names), 200)

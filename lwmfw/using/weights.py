@@ -5,40 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError  # what torch raises; nothing is unpickled here
 from typing import Any
 
-import safetensors.torch
 import torch
 from torch import Tensor
 
-from lwmfw.errors import UserError, describe
+from lwmfw.errors import UserError
+from lwmfw.model.weights import examine, read_checkpoint
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "weights", "module")
 _PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
 
 
-def read_weights(file: Path) -> tuple[dict[str, Tensor], list[str]]:
+def unwrapped_weights(file: Path) -> tuple[dict[str, Tensor], list[str]]:
     """The tensors of a file by the names that the network's library gives them, and what was taken off to get there.
 
-    The one place where a file of torch's own format is read, of which nothing but tensors is taken.
-
     Raises:
-        UserError: it cannot be read, or holds no weights.
+        UserError: it cannot be read, holds no weights, or holds what no trained network has.
     """
-    try:
-        if file.suffix == ".safetensors":
-            content: Any = safetensors.torch.load_file(file)
-        else:
-            content = torch.load(file, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
-        raise UserError(
-            f"{file}: holds more than tensors, which is not read; save model.state_dict() with torch.save, or better "
-            "with safetensors.torch.save_file"
-        ) from error
-    except Exception as error:  # of any kind, as unpickling raises for what is no file of torch's
-        raise UserError(f"{file}: cannot be read ({describe(error)}); name a .safetensors or .pth file") from error
-    return _unwrapped(content, file)
+    found, said = _unwrapped(read_checkpoint(file), file)
+    examine(file, found)
+    single, more = _in_single_precision(found)
+    return single, [*said, *more]
 
 
 def _unwrapped(content: Any, file: Path) -> tuple[dict[str, Tensor], list[str]]:
@@ -57,10 +45,17 @@ def _unwrapped(content: Any, file: Path) -> tuple[dict[str, Tensor], list[str]]:
             {name.removeprefix(prefix): value for name, value in found.items()},
             [*said, f"dropped '{prefix}'"],
         )
-    halves = [name for name, value in found.items() if value.is_floating_point() and value.dtype != torch.float32]
-    if halves:
-        said.append(f"made float32 of {found[halves[0]].dtype}")
-    return {name: value.float() if name in halves else value.contiguous() for name, value in found.items()}, said
+    return found, said
+
+
+def _in_single_precision(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    others = [name for name, value in tensors.items() if value.is_floating_point() and value.dtype != torch.float32]
+    said = [f"made float32 of {tensors[others[0]].dtype}"] if others else []
+    own = torch.contiguous_format
+    # copies, for a file of torch's may hold tensors that share their values, and no .safetensors file does
+    return {
+        name: value.float() if name in others else value.clone(memory_format=own) for name, value in tensors.items()
+    }, said
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
-from lwmfw import UserError
+from lwmfw import UserError, read_weights
 
 
 def load_weights(network: nn.Module, file: str, without: Sequence[str]) -> None:
@@ -20,24 +18,23 @@ def load_weights(network: nn.Module, file: str, without: Sequence[str]) -> None:
         without: paths of the classifier; the file may hold it, for any number of classes.
 
     Raises:
-        UserError: the file cannot be read, or holds the weights of another network.
+        UserError: the file cannot be read, or holds what are no weights, or those of another network.
     """
     try:
-        given = load_file(file)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(
-            f"backbone.weights: {file}: cannot be read ({error}); name a file as written by "
-            "safetensors.torch.save_file(model.state_dict(), file)"
-        ) from error
+        given = read_weights(file)
+    except UserError as error:
+        raise UserError(f"backbone.weights: {error}") from error
     given = {name: value for name, value in given.items() if not name.startswith(tuple(f"{p}." for p in without))}
     own = network.state_dict()
     # a counter that no computation reads; older files lack it
     wrong = [f"lacks {name}" for name in own if name not in given and not name.endswith("num_batches_tracked")]
     wrong += [f"holds {name}, which is none of its names" for name in sorted(given) if name not in own]
+    both = [(name, value, own[name]) for name, value in sorted(given.items()) if name in own]
+    wrong += [f"{name} is {[*g.shape]} rather than {[*o.shape]}" for name, g, o in both if g.shape != o.shape]
     wrong += [
-        f"{name} is {list(value.shape)} rather than {list(own[name].shape)}"
-        for name, value in sorted(given.items())
-        if name in own and value.shape != own[name].shape
+        f"{name} is {g.dtype} rather than {o.dtype}"
+        for name, g, o in both
+        if g.is_floating_point() != o.is_floating_point()
     ]
     if wrong:
         more = f", and {len(wrong) - 3} more" if len(wrong) > 3 else ""

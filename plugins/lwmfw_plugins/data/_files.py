@@ -6,13 +6,13 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from pydantic import field_validator, model_validator
 
-from lwmfw import Field, Folder, Options, UserError, images_below
+from lwmfw import Field, Folder, Options, UserError, check_room, folders_in
 
 if TYPE_CHECKING:
     from lwmfw import DataSet, ImageSet
@@ -39,7 +39,9 @@ class FileOptions(Options):
     )
     flip: bool = Field(True, description="whether training images are mirrored at random")
     channels: Literal[1, 3] = Field(3, description="3, or 1 for grey")
-    mean: list[float] = Field(MEAN, description="per channel, of pixels scaled to 0..1; default: of ImageNet")
+    mean: list[Annotated[float, Field(ge=0, le=1)]] = Field(
+        MEAN, description="per channel, of pixels scaled to 0..1; default: of ImageNet"
+    )
     std: list[Annotated[float, Field(gt=0)]] = Field(STD, description="per channel, likewise")
 
     background: str = Field("white", description="the colour that shows where a file is transparent, a name or #rrggbb")
@@ -88,17 +90,29 @@ class Entry(NamedTuple):
     place: str
 
 
+def check_fits(images: int, options: FileOptions) -> None:
+    """Refuse so many images where they are to be decoded into memory and do not fit.
+
+    Raises:
+        UserError: they do not.
+    """
+    if options.decode == "once":
+        check_room(images, (options.channels, options.size, options.size))
+
+
 def data_set(
     train: Iterable[Labelled],
     test: Iterable[Labelled],
     names: list[str],
     options: FileOptions,
     skipped: Sequence[str] = (),
+    left_out: Mapping[str, int] | None = None,
 ) -> DataSet:
     """The data set of labelled files, held as the options say.
 
     Raises:
-        UserError: files are deeper than 8 bits and have no range of values in common, or one cannot be read.
+        UserError: files do not fit into memory, are deeper than 8 bits and have no range of values in common, or one
+            cannot be read.
     """
     import torch
 
@@ -110,6 +124,7 @@ def data_set(
 
     shown = [*train]
     listed = [*shown, *test]
+    check_fits(len(listed), options)
     labels = torch.tensor([label for _, label in listed], dtype=torch.int64)
     files = ImageFiles(
         [path for path, _ in listed],
@@ -129,7 +144,7 @@ def data_set(
         return decode_images(part) if once else part
 
     padding, parts = size // 16 if once else 0, (held(0, len(shown)), held(len(shown), len(listed)))
-    return DataSet(*parts, names, options.mean, options.std, padding, options.flip, list(skipped))
+    return DataSet(*parts, names, options.mean, options.std, padding, options.flip, list(skipped), dict(left_out or {}))
 
 
 def find(root: str, places: Sequence[str], marker: str, source: str) -> Path:
@@ -139,7 +154,9 @@ def find(root: str, places: Sequence[str], marker: str, source: str) -> Path:
         UserError: none does; names the paths looked at and where the set comes from.
     """
     if not root:
-        raise UserError(f"the images are not shipped; set data.root to the unpacked set, {source}")
+        raise UserError(
+            f"the images are not shipped; set data.root (--set data.root=DIR) to the unpacked set, {source}"
+        )
     looked = [Path(root, place) for place in places]
     for folder in looked:
         if (folder / marker).exists():
@@ -159,7 +176,7 @@ def sub_folders(folder: Path, left_out: Counter[str] | None = None) -> list[Path
         UserError: the folder cannot be read.
     """
     try:
-        return [Path(path) for path in images_below(folder, left_out, folders=True)]
+        return [Path(path) for path in folders_in(folder, left_out)]
     except UserError as error:
         raise UserError(f"{str(error).rpartition(';')[0]}; set data.root to another folder") from error
 

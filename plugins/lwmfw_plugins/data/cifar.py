@@ -53,7 +53,7 @@ class Cifar100:
         published = getattr(torchvision.datasets, self.torchvision_name)
         if not self.options.root:
             raise UserError(
-                f"the images are not shipped; set data.root to the folder that holds "
+                "the images are not shipped; set data.root (--set data.root=DIR) to the folder that holds "
                 f"{published.base_folder} (with data.download = true, to where it shall come)"
             )
         folder = Path(self.options.root) / published.base_folder

@@ -102,7 +102,8 @@ class FashionMnist:
             looked = ", ".join(str(path) for path in folders)
             raise UserError(
                 f"not found; looked for {FILES['train images']}[.gz] and companions in {looked}; "
-                "install Debian's package dataset-fashion-mnist, or set data.root (data.download = true fetches it)"
+                "install Debian's package dataset-fashion-mnist, or set data.root (--set data.root=DIR; "
+                "data.download = true fetches it)"
             )
         return read_folder(folder, ORIGINAL_SHA256, self.options)
 

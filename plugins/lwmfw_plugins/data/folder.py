@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 from unicodedata import normalize
 
-from lwmfw import IMAGE_SUFFIXES, Component, Data, Field, Folder, UserError, hookimpl, images_below
-from lwmfw_plugins.data._files import FileOptions, data_set, shuffled, sub_folders
+from lwmfw import IMAGE_SUFFIXES, Component, Data, Field, Folder, UserError, hookimpl, images_below, left_out_words
+from lwmfw_plugins.data._files import FileOptions, check_fits, data_set, shuffled, sub_folders
 
 if TYPE_CHECKING:
     from lwmfw import DataSet
@@ -62,7 +62,7 @@ class OwnImages:
     def __init__(self, options: OwnOptions) -> None:
         self.options = options
         self.left_out: Counter[str] = Counter()
-        """What was passed over, by suffix, and by name and "/" for folders; env.json lists it."""
+        """What was passed over, by suffix, and by name and "/" for folders."""
 
     def load(self) -> DataSet:
         """List the images and decode each once, so that what cannot be read is known before anything is learned.
@@ -89,13 +89,15 @@ class OwnImages:
             names, parts, separate = self._tested(names, parts[0], Path(self.options.test))
         _refuse_twins(names)
         if self.left_out:
-            listed = ", ".join(f"{count} {what}" for what, count in self.left_out.items())
+            listed = left_out_words(self.left_out)
             print(f"{root}: left out: {listed}; convert, rename or move what is a class's image", file=sys.stderr)
-        skipped = self._unreadable([path for part in parts for paths in part for path in paths])
+        every = [path for part in parts for paths in part for path in paths]
+        check_fits(len(every), self.options)
+        skipped = self._unreadable(every)
         left_out = set(skipped)
         parts = [[[path for path in paths if path not in left_out] for paths in part] for part in parts]
         train, test = parts if separate else self._split(root, parts[0])
-        return data_set(_labelled(train), _labelled(test), names, self.options, skipped)
+        return data_set(_labelled(train), _labelled(test), names, self.options, skipped, self.left_out)
 
     def _together(self, root: Path, folders: Sequence[Path]) -> tuple[list[str], list[ClassFiles]]:
         if not folders:
@@ -141,8 +143,7 @@ class OwnImages:
             _refuse_parts(parents)
         if self.options.nested == "refuse":
             _refuse_repeated(place, folders, inside)
-            if len(folders) == 1 and len(inside[0][str(folders[0])]) > 1 and not _direct(folders[0], listed[0]):
-                raise UserError(f"{folders[0]} has no images beside its folders; name it instead, {TAKE}")
+            _question_groups(place, [_groups(*each) for each in zip(folders, listed, inside, strict=True)], folders)
         return listed
 
     def _split(self, root: Path, classes: ClassFiles) -> tuple[ClassFiles, ClassFiles]:
@@ -208,8 +209,24 @@ def _inside(folder: Path, paths: Sequence[str]) -> defaultdict[str, set[str]]:
     return found
 
 
-def _direct(folder: Path, paths: Sequence[str]) -> bool:
-    return any(os.path.dirname(path) == str(folder) for path in paths)
+def _groups(folder: Path, paths: Sequence[str], inside: Mapping[str, set[str]]) -> list[str]:
+    """The folders directly in a class's, where there are several and all its images lie in them."""
+    names = sorted(inside.get(str(folder), ()))
+    lone = len(names) < 2 or any(os.path.dirname(path) == str(folder) for path in paths)
+    return [] if lone else names
+
+
+def _question_groups(place: Path, groups: Sequence[Sequence[str]], folders: Sequence[Path]) -> None:
+    """Refuse a single class that is made of folders, and ask about several: these may be the classes."""
+    if not all(groups):
+        return
+    if len(folders) == 1:
+        raise UserError(f"{folders[0]} has no images beside its folders; name it instead, {TAKE}")
+    print(
+        f"{place}: every class is made of folders, as '{folders[0].name}' is of {', '.join(groups[0][:SHOWN])}; put "
+        f"these into one folder if they are the classes, {TAKE}",
+        file=sys.stderr,
+    )
 
 
 def _refuse_parts(inside: Mapping[str, set[str]]) -> None:
@@ -255,7 +272,7 @@ def _images(folder: Path, left_out: Counter[str]) -> list[str]:
     found = images_below(folder, counts)
     if not found:
         known = ", ".join(sorted(IMAGE_SUFFIXES))
-        only = "".join(f", {count} {what}" for what, count in counts.items())
+        only = f", only {left_out_words(counts)}" if counts else ""
         raise UserError(f"{folder} has no images ({known}){only}; add some or remove the folder")
     left_out.update(counts)
     return found

@@ -127,6 +127,7 @@ class BiasCorrection:
     """
 
     needs = frozenset({"old", "memory", "rows"})
+    least_classes = 2  # a softmax over one class is 1
     spares_first_step = True
 
     def __init__(self, options: CorrectionOptions) -> None:

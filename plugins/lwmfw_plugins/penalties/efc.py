@@ -98,6 +98,7 @@ class Efc:
 
     def __init__(self, options: EfcOptions) -> None:
         self.options = options
+        self.least_classes = 1 if options.plain else 2  # of a softmax over one class features feel nothing
         self.matrix: Tensor | None = None
 
     @hookimpl

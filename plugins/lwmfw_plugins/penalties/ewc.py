@@ -102,6 +102,7 @@ class Ewc(Holding):
     """
 
     term = "ewc"
+    least_classes = 2  # of a softmax over one class nothing is felt
     spares_first_step = True
 
     def __init__(self, options: EwcOptions) -> None:

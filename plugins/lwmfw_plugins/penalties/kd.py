@@ -60,6 +60,7 @@ class SoftmaxDistillation:
     """
 
     needs = frozenset({"old"})
+    least_classes = 2  # a softmax over one class is 1
 
     def __init__(self, options: KDOptions) -> None:
         self.options = options

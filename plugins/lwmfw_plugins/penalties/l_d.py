@@ -63,6 +63,7 @@ class Distillation:
 
     def __init__(self, options: DistillationOptions) -> None:
         self.options = options
+        self.least_classes = 2 if options.form == "softmax" else 1
 
     @hookimpl
     def compute_penalty(self, step: Step, new: Outputs, old: Outputs) -> dict[str, Tensor]:

@@ -59,6 +59,7 @@ class WeightAlignment:
     """
 
     needs = frozenset({"old", "rows"})
+    least_classes = 2  # a softmax over one class is 1
 
     def __init__(self, options: AlignmentOptions) -> None:
         self.options = options

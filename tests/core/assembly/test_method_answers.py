@@ -32,6 +32,38 @@ SLIM = images(pixels=torch.zeros(16, 3, 8, 6, dtype=torch.uint8))
 EMPTY = images(pixels=torch.zeros(16, 3, 0, 0, dtype=torch.uint8))
 LISTED = ImageFiles([Path("a")] * 16, torch.arange(16) % 4, 8, 8)
 
+
+def read(**values):
+    """A data set of files that are read in some way."""
+    files = dataclasses.replace(ImageFiles(["a"] * 16, torch.arange(16) % 4, 8, 8), **values)
+    return tampered(train=files, test=files)
+
+
+SAID = {
+    "twins": (tampered(class_names=["a", "b", "a", "d"]), "class_names with 'a' twice; name classes apart"),
+    "mean": (tampered(mean=[123.7, 116.3, 103.5]), "mean = [123.7, 116.3, 103.5]; give 3 numbers from 0 to 1, one per"),
+    "below": (tampered(mean=[0.5, -0.1, 0.5]), "mean = [0.5, -0.1, 0.5]; give 3 numbers from 0 to 1, one per channel"),
+    "std": (tampered(std=[0.5, 0.0, 0.5]), "std = [0.5, 0.0, 0.5]; give 3 numbers above 0, one per channel"),
+    "dark": (
+        tampered(train=images(pixels=torch.ones(16, 3, 8, 8, dtype=torch.uint8))),
+        "pixels of 0 and 1 alone, where",
+    ),
+    "bytes": (tampered(train=images(labels=(torch.arange(16) % 4).to(torch.uint8))), "labels are torch.uint8 of shape"),
+    "values": (read(values=(9, 1)), "values are (9, 1); give the smaller one first"),
+    "one": (read(values=(9,)), "values are (9,); give (lowest, highest), or () for what the files have"),
+    "colour": (read(background="whiter"), "background is 'whiter'; name a colour, or give it as #rrggbb"),
+    "limit": (read(max_pixels=0), "max_pixels are 0; give a whole number above 0"),
+}
+
+
+@pytest.mark.parametrize("case", SAID)
+def test_what_is_wrong_with_a_data_set_is_told_of_its_provider(case, tmp_path):
+    load, words = SAID[case]
+    message = told("data", answering("load", load), tmp_path)
+    assert message.startswith("shop 1: stranger.load returned ")
+    assert words in message
+
+
 METHOD_ANSWERS = {
     "data.load": [
         lambda: Stranger().load().train,
@@ -60,6 +92,8 @@ METHOD_ANSWERS = {
         tampered(padding=9),
         tampered(skipped=None),
         tampered(skipped=[Path("a")]),
+        tampered(left_out=["a"]),
+        tampered(left_out={"a": "2"}),
         tampered(train=SLIM, test=SLIM),
         tampered(test=SLIM),
         tampered(train=EMPTY, test=EMPTY),

@@ -1,6 +1,7 @@
 """Data: batches, the data set in class order, and images made on the spot."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from lwmfw import DataSet, Images, UserError
-from lwmfw.data.arrange import arrange
+from lwmfw import DataSet, ImageFiles, Images, UserError
+from lwmfw.data.arrange import arrange, together
 from lwmfw.data.loader import EpochShape, Loader, crop_and_flip
 from lwmfw_plugins.data.synthetic import Synthetic, SyntheticOptions
 
@@ -273,3 +274,10 @@ def test_synthetic_without_noise_shows_the_same_patterns_in_training_and_test():
     for c in range(4):
         shown = torch.cat([part.pixels[part.labels == c] for part in (data.train, data.test)])
         assert torch.equal(shown, shown[:1].expand_as(shown))
+
+
+def test_files_of_several_folders_are_one_set_where_one_range_holds_for_all():
+    files = [ImageFiles([name], torch.tensor([0]), 8, 8, values=values) for name, values in (("a", ()), ("b", (0, 9)))]
+    assert (together(files).paths, together(files).values) == (["a", "b"], (0, 9))
+    with pytest.raises(UserError, match=r"files have values of \[0, 9\] and \[0, 5\], and cannot be one set"):
+        together([*files, replace(files[1], values=(0, 5))])

@@ -10,7 +10,7 @@ from helpers.command import lwmfw
 from helpers.pictures import make_folder, noise, one_jpeg, put
 from PIL import Image
 
-from lwmfw import UserError, images_below
+from lwmfw import UserError, images_below, left_out_words
 from lwmfw.data.arrange import arrange
 from lwmfw.data.images import DataSet, Images
 from lwmfw.engine.origin import labels_in, new_labels
@@ -219,7 +219,7 @@ def test_a_class_of_nothing_else_says_what_there_is(tmp_path):
     put(tmp_path / "ant" / "a.heic", b"no image")
     message = refusal(tmp_path)
     assert "ant has no images (" in message
-    assert message.endswith(", 1 .heic (needs pillow-heif, registered with Pillow); add some or remove the folder")
+    assert message.endswith(", only 1 .heic (needs pillow-heif, registered with Pillow); add some or remove the folder")
 
 
 def test_no_file_is_waited_for_and_no_pixel_is_decoded_to_find_images(tmp_path, monkeypatch):
@@ -253,6 +253,7 @@ def test_what_was_left_out_is_in_env_json(tmp_path):
     data = {"use": "folder", "root": str(tmp_path / "set"), "size": 8, "decode": "once"}
     done = tiny_run({"data": data}, tmp_path)
     assert json.loads((done.path / "env.json").read_text())["left_out"] == {"@eaDir/": 1, ".mp4": 1}
+    assert left_out_words({"@eaDir/": 1, ".mp4": 2}) == "1 @eaDir/, 2 .mp4"
     put(tmp_path / "asked" / "1", JPEG)
     put(tmp_path / "asked" / "2.heic", b"no image")
     said = lwmfw("predict", done.path, tmp_path / "asked", "--json")
@@ -260,6 +261,16 @@ def test_what_was_left_out_is_in_env_json(tmp_path):
     assert (
         f"{tmp_path / 'asked'}: left out: 1 .heic (needs pillow-heif, registered with Pillow); convert" in said.stderr
     )
+
+
+def test_classes_that_are_all_made_of_folders_are_asked_about(tmp_path, capsys):
+    fill(tmp_path, "animals/cat", "animals/dog", "plants/fir", "plants/oak")
+    assert component(tmp_path).load().class_names == ["animals", "plants"]
+    assert f"{tmp_path}: every class is made of folders, as 'animals' is of cat, dog; put" in capsys.readouterr().err
+    component(tmp_path, nested="take").load()
+    fill(tmp_path, "plants")  # images beside the folders: it is a class
+    component(tmp_path).load()
+    assert not capsys.readouterr().err
 
 
 # classes of one image, and names that differ in nothing that is seen

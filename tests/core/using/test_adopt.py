@@ -6,7 +6,7 @@ import pytest
 import safetensors.torch
 import torch
 from helpers.command import lwmfw
-from helpers.pictures import noise, save
+from helpers.pictures import noise, put, save
 from torchvision.models import resnet18
 
 import lwmfw as framework
@@ -109,10 +109,12 @@ def test_a_head_of_another_size_is_left_out_and_the_images_decide(place, tmp_pat
 def test_a_class_without_images_is_known_to_the_classifier_alone(place, tmp_path):
     place, _ = place
     pictures(tmp_path / "some", ["ant", "cat"])
+    put(tmp_path / "some" / "ant" / "clip.mp4", b"no image")
     arguments = ("--classes", place / "names.txt", "--data", tmp_path / "some", *SMALL, "--out", tmp_path / "run")
     adopt("--weights", place / "plain.pth", *arguments)
     counts = framework.open_run(tmp_path / "run").checkpoint().components["ridge"]["counts"]
     assert counts.tolist() == [5, 0, 5]
+    assert json.loads((tmp_path / "run" / "env.json").read_text())["left_out"] == {".mp4": 1}
 
 
 def test_a_network_of_our_own_is_adopted_without_an_option_for_weights(place, tmp_path):
@@ -141,7 +143,10 @@ def test_a_network_of_our_own_is_adopted_without_an_option_for_weights(place, tm
         (("--weights", "body.pth", "--classes", "names.txt"), "nothing would know the classes"),
         (("--weights", "plain.pth", "--classes", "nowhere"), "nowhere: cannot be read"),
         (("--weights", "plain.pth", "--data", "nowhere"), "cannot be read (No such file or directory)"),
-        (("--weights", "plain.pth", "--classes", "names.txt", "--model", "resnet34"), "does not fit the model: lacks"),
+        (
+            ("--weights", "plain.pth", "--classes", "names.txt", "--model", "resnet34"),
+            "--weights: plain.pth: does not fit",
+        ),
         (("--weights", "plain.pth", "--classes", "names.txt", "--backbone", "torchvisoin"), "mean 'torchvision'?"),
         (("--weights", "plain.pth", "--classes", "names.txt", "--backbone", "resnet20"), "does not fit the backbone: "),
     ],

@@ -8,6 +8,8 @@ import pytest
 import torch
 from helpers.command import lwmfw
 from helpers.months import CLASSES, READOUTS, counts, extend, pictures, statistics
+from helpers.pictures import save
+from PIL import Image
 
 import lwmfw as framework
 from lwmfw.testing import tiny_run
@@ -51,6 +53,27 @@ def test_verify_computes_anew_over_all_images(place, tmp_path):
     assert done.returncode == 1
     assert "it has learned from 48 images, these are 46" in done.stderr
     assert [said["equal"] for said in json.loads(done.stdout)] == [False] * 3
+
+
+def test_deep_files_of_another_range_are_taken_where_it_is_stated(tmp_path):
+    def deep(folder, names, top):
+        for name in names:
+            for n in range(3):
+                grey = torch.randint(0, top, (9, 9), generator=torch.Generator().manual_seed(ord(name[0]) + n))
+                save(Image.fromarray(grey.numpy().astype("uint16")), tmp_path / folder / name / f"{n}.png")
+
+    deep("base", ["ant", "bee"], 65536)
+    deep("more", ["cat"], 4096)
+    data = {"use": "folder", "root": str(tmp_path / "base"), "size": 8, "decode": "once", "values": [0.0, 65535.0]}
+    scenario = {"first": 0, "increment": 0, "order": "given"}
+    run = tiny_run({"data": data, "scenario": scenario, "readouts": [{"use": "ncm"}]}, tmp_path).path
+    extend(run, tmp_path / "more", tmp_path / "longer", "--set", "data.values=[0.0, 4095.0]")
+    assert framework.open_run(tmp_path / "longer").class_names == ["ant", "bee", "cat"]
+    assert lwmfw("verify", tmp_path / "longer").returncode == 0
+    own = ("--set", "data.values=[]")  # whatever the new files have: the range is not what they were learned with
+    done = lwmfw("extend", run, "--data", tmp_path / "more", "--out", tmp_path / "other", *own)
+    assert done.returncode == 2
+    assert "trained with [0.0, 65535.0]; state data.values if these files have a range of their own" in done.stderr
 
 
 def test_known_classes_are_refused_unless_more_of_them_is_wanted(place, tmp_path):

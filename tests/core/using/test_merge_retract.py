@@ -57,6 +57,22 @@ def test_single_images_are_retracted_and_no_more_than_there_were(place, tmp_path
     assert "are not exact: " in done.stderr
 
 
+def test_folders_in_classes_are_looked_into_as_they_were_when_they_were_learned_from(place, tmp_path):
+    pictures(tmp_path / "june" / "gnu", ["left", "right"], count=4)
+    pictures(tmp_path / "june" / "hen", ["left", "right"], count=4)
+    extend(place / "may-run", tmp_path / "june", tmp_path / "run", "--set", "data.nested=take")
+    shutil.copytree(tmp_path / "june", tmp_path / "some")
+    learned = counts(tmp_path / "run")
+    for name in ("gnu", "hen"):  # no more of them than were learned from
+        for path in sorted((tmp_path / "some" / name).rglob("*.png"))[3:]:
+            if path.parent.name == "right" and path.stem != "0":
+                path.unlink()
+        (tmp_path / "some" / name / "left" / "0.png").unlink()
+    done = lwmfw("retract", tmp_path / "run", "--data", tmp_path / "some", "--out", tmp_path / "less")
+    assert done.returncode == 0, done.stderr
+    assert counts(tmp_path / "less") == [*learned[:6], learned[6] - 4, learned[7] - 4]
+
+
 def test_runs_of_other_backbones_are_not_merged(place, tmp_path):
     data = {"use": "folder", "root": str(place / "months"), "size": 8, "decode": "once"}
     other = tiny_run(

@@ -128,13 +128,24 @@ def refusal(model, weights="", channels=3):
     return str(refused.value)
 
 
-def test_missing_and_foreign_files_are_refused(tmp_path):
+def test_what_is_no_file_of_weights_is_refused_in_its_name(tmp_path):
     assert f"backbone.weights: {tmp_path}/none: cannot be read" in refusal("resnet18", tmp_path / "none")
     (tmp_path / "pickle.pth").write_bytes(b"\x80\x02}q\x00." * 9)
     message = refusal("resnet18", tmp_path / "pickle.pth")
-    assert "pickle.pth: cannot be read" in message
-    assert "safetensors.torch.save_file(model.state_dict(), file)" in message
-    assert "cannot be read" in refusal("resnet18", tmp_path)
+    assert message.startswith(f"backbone.weights: {tmp_path}/pickle.pth: is no .safetensors file; write it with safe")
+    save_file({"conv1.weight": torch.full((64, 3, 7, 7), torch.nan)}, tmp_path / "nan.safetensors")
+    assert "nan.safetensors: conv1.weight has 9408 of 9408 values that" in refusal(
+        "resnet18", tmp_path / "nan.safetensors"
+    )
+
+
+def test_a_counter_in_the_place_of_a_table_is_refused(tmp_path):
+    from lwmfw_plugins.backbones._weights import load_weights
+
+    network = nn.ParameterDict({"table": torch.zeros(2)})
+    save_file({"table": torch.zeros(2, dtype=torch.int64)}, tmp_path / "w.safetensors")
+    with pytest.raises(UserError, match=r"table is torch.int64 rather than torch.float32; "):
+        load_weights(network, str(tmp_path / "w.safetensors"), [])
 
 
 def test_weights_of_another_model_are_refused_by_their_names(tmp_path):

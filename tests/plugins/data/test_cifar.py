@@ -93,7 +93,7 @@ def test_a_pickle_that_runs_code_is_not_opened(published, tmp_path):
 def test_a_missing_set_is_refused_with_the_path_and_what_gets_it(component, tmp_path):
     with pytest.raises(UserError, match=r"looked for .*(data_batch_1|train); unpack cifar-100?-python\.tar\.gz"):
         load(component, tmp_path)
-    with pytest.raises(UserError, match=r"not shipped; set data\.root"):
+    with pytest.raises(UserError, match=r"not shipped; set data\.root \(--set data\.root=DIR\) to"):
         load(component, "")
     assert list(tmp_path.iterdir()) == []
 

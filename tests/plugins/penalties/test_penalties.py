@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from lwmfw import UserError
-from lwmfw.testing import outputs_pair, penalty_terms, tiny_run
+from lwmfw.assembly.assemble import assemble
+from lwmfw.recipe.load import load_recipe
+from lwmfw.testing import outputs_pair, penalty_terms, tiny_recipe, tiny_run
 from lwmfw_plugins._attention import attention, pooled_attention
 from lwmfw_plugins.classifiers._heads import CosineHead, LinearHead, ProxyHead
 from lwmfw_plugins.penalties.l_ad import AttentionDistillation, AttentionOptions, attention_distance
@@ -226,3 +228,44 @@ def test_a_map_of_one_position_is_refused_with_a_stage_that_has_more(tmp_path):
         tiny_run(tables, tmp_path)
     (tmp_path / "two").mkdir()
     assert "L_AD" in tiny_run({**tables, "penalties": [{"use": "L_AD", "layer": 2}]}, tmp_path / "two").terms[2]
+
+
+# one old class, of which a softmax says nothing
+
+
+@pytest.mark.parametrize(
+    ("penalty", "says"),
+    [
+        ({"use": "KD"}, False),
+        ({"use": "L_D", "form": "softmax"}, False),
+        ({"use": "wa"}, False),
+        ({"use": "muc"}, False),
+        ({"use": "ewc"}, False),
+        ({"use": "efc", "plain": 0.0}, False),
+        ({"use": "efc"}, True),
+        ({"use": "L_D"}, True),
+        ({"use": "L_AD"}, True),
+        ({"use": "mas"}, True),
+        ({"use": "POD"}, True),
+    ],
+)
+def test_a_term_that_says_nothing_of_one_old_class_is_refused_with_the_recipe(penalty, says, tmp_path):
+    def assembled(first, **tables):
+        scenario = {"scenario": {"first": first, "increment": 2}, "objective": {"use": "bce"}}
+        return assemble(load_recipe(tiny_recipe({"penalties": [penalty]} | scenario | tables, tmp_path)))
+
+    assert assembled(2)
+    assert assembled(1, training={"epochs": 0})
+    if says:
+        assert assembled(1)
+    else:
+        with pytest.raises(UserError) as refused:
+            assembled(1)
+        words = f"penalty: {penalty['use']} over the old classes says nothing in step 2, which has 1 of them, and 2 are"
+        assert words in str(refused.value)
+
+
+def test_side_classifiers_of_one_class_are_refused_before_training(tmp_path):
+    scenario = {"first": 2, "increment": [1, 1]}
+    with pytest.raises(UserError, match="muc: step 2 has one class, of which side classifiers say nothing; "):
+        tiny_run({"penalties": [{"use": "muc"}], "scenario": scenario, "objective": {"use": "bce"}}, tmp_path)

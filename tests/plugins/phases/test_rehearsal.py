@@ -87,6 +87,62 @@ def test_a_balanced_phase_trains_what_it_says(trains, tmp_path):
     assert before
 
 
+AS_PODNET = {"use": "balanced", "epochs": 1, "trains": "directions", "batchnorm": "always"}
+
+
+@pytest.mark.parametrize("trains", ["directions", "classifier"])
+def test_a_balanced_phase_as_podnets_code_has_it(trains, tmp_path):
+    """Statistics of the backbone follow the batches, its weights stay, and the classifier learns without its factor."""
+    before, found = {}, set()
+
+    class Watch(Probe):
+        @hookimpl
+        def group_parameters(self, phase, model):
+            if not phase.main:
+                before.update({name: value.clone() for name, value in model.state_dict().items()})
+
+        @hookimpl
+        def after_update(self, model):
+            if before:
+                state = model.state_dict().items()
+                found.update(name for name, value in state if not torch.equal(value, before[name]))
+
+        @hookimpl
+        def after_training(self, run, model):
+            before.clear()
+            assert model.batchnorm == "train"
+            assert all(p.requires_grad for p in model.parameters())
+
+    phases = [AS_PODNET | {"trains": trains}]
+    with_penalty(Watch, SEEN | {"classifier": {"use": "cosine"}, "phases": phases}, tmp_path)
+    body = {name for name in found if name.startswith("backbone")}
+    assert {name.rpartition(".")[2] for name in body} == {"running_mean", "running_var", "num_batches_tracked"}
+    learned = {"classifier.weights.0", "classifier.weights.1", "classifier.weights.2"}
+    assert found - body == learned | ({"classifier.scale"} if trains == "classifier" else set())
+
+
+def test_statistics_of_a_backbone_that_does_not_learn_stay_unless_the_phase_is_to_move_them(tmp_path):
+    modes = {}
+
+    class Watch(Probe):
+        @hookimpl
+        def group_parameters(self, phase):
+            self.phase = phase.name
+
+        @hookimpl
+        def after_update(self, model):
+            modes.setdefault(self.phase, set()).add(model.backbone.training)
+
+    phases = [AS_PODNET | {"as": "always"}, AS_PODNET | {"as": "main-like", "batchnorm": "main"}]
+    with_penalty(Watch, SEEN | {"classifier": {"use": "cosine"}, "phases": phases}, tmp_path)
+    assert modes == {"main": {True}, "always": {True}, "main-like": {False}}
+
+
+def test_directions_apart_from_their_factor_need_a_classifier_that_tells_them_apart(tmp_path):
+    with pytest.raises(UserError, match=r"balanced needs 'similarities', but the classifier linear offers"):
+        tiny_run(SEEN | {"phases": [AS_PODNET]}, tmp_path)
+
+
 def test_a_balanced_phase_without_penalties_has_the_classification_loss_alone(tmp_path):
     phases = [{"use": "balanced", "epochs": 1, "penalties": False}]
     run = tiny_run(SEEN | {"phases": phases, "penalties": [{"use": "L_D"}]}, tmp_path)

@@ -42,6 +42,8 @@ def data_set(answer: Any) -> str:
         return f"returned padding = {shown(repr(padding))}; give a whole number of pixels, {train.size} at most"
     if not isinstance(answer.flip, bool):
         return f"returned flip = {shown(repr(answer.flip))}; give true or false"
+    if not _numbers([answer.brightness], 1) or not 0 <= answer.brightness <= 1:
+        return f"returned brightness = {shown(repr(answer.brightness))}; give a number of 0 to 1"
     if not isinstance(skipped, list) or not all(isinstance(path, str) for path in skipped):
         return "returned skipped files that are no list of strings; name each by its path"
     return ""

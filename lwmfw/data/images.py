@@ -152,6 +152,7 @@ class DataSet:
         padding: zeros around an image in memory before it is cropped back at random; 0: no cropping.
         flip: whether training images are mirrored at random.
         skipped: files that were left out because they cannot be read.
+        brightness: pixels of a training image are multiplied by 1 - brightness to 1 + brightness at random; 0: by 1.
     """
 
     train: ImageSet
@@ -162,6 +163,7 @@ class DataSet:
     padding: int = 0
     flip: bool = False
     skipped: list[str] = field(default_factory=list)
+    brightness: float = 0.0
 
 
 @dataclass(frozen=True)

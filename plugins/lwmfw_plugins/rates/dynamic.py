@@ -48,7 +48,7 @@ class Dynamic:
         self.options = options
 
     def share(self, step: int) -> float:
-        """alpha of the exemplars that a step is trained with, counted from 1; none in step 1, which has no exemplars."""
+        """alpha of the exemplars that a step, counted from 1, is trained with; step 1 has none."""
         alpha = self.options.alpha
         return alpha[min(step - 2, len(alpha) - 1)] if step > 1 else 0.0
 

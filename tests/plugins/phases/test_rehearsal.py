@@ -9,6 +9,7 @@ from torch.nn.functional import normalize
 
 from lwmfw import Codec, LwmfwError, Penalty, UserError, hookimpl
 from lwmfw.assembly.assemble import assemble
+from lwmfw.cli.plan import plan_rows
 from lwmfw.components import Provider
 from lwmfw.model.features import class_means
 from lwmfw.recipe.load import load_recipe
@@ -85,6 +86,15 @@ def test_a_balanced_phase_trains_what_it_says(trains, tmp_path):
 
     with_penalty(Watch, SEEN | {"phases": [{"use": "balanced", "epochs": 1, "trains": trains}]}, tmp_path)
     assert before
+
+
+def test_the_epochs_of_all_phases_are_told_before_and_after(tmp_path):
+    training = {"epochs": 2, "first": {"epochs": 1}}
+    made = tiny_run(SEEN | {"training": training, "phases": [{"use": "balanced", "epochs": 3}]}, tmp_path)
+    assert [step.epochs for step in made.results.steps] == [1, 2 + 3, 2 + 3]
+    header, rows = plan_rows(made.run)
+    column = [row[header.index("epochs")] for row in rows]
+    assert column == ["1", "2", "3", "2", "3", "11"]
 
 
 AS_PODNET = {"use": "balanced", "epochs": 1, "trains": "directions", "batchnorm": "always"}

@@ -267,7 +267,8 @@ class Backbone(Component):
 class Classifier(Component):
     """A head. Its object has `build(features) -> nn.Module` with `grow(classes)`.
 
-    One whose module has `similarities(features)`, the logits before a learned scale, sets `offers = {"similarities"}`.
+    One whose module has `similarities(features)`, the logits before a learned scale, sets `offers = {"similarities"}`;
+    the scale is the module's `scale`, if it has one.
     """
 
     kind, table, required_methods = "classifier", "classifier", ("build",)

@@ -68,19 +68,21 @@ def learn(run: Run, step: Step, old: Model | None) -> Model | None:
     images, candidates = choose_data(run, step)
     with run.sharing_features():
         hook.before_step(run=run, step=step, model=run.model, data=images, rng=run.rng)
-    taken = run.first_step if step.index == 1 else None
+    taken, epochs = run.first_step if step.index == 1 else None, 0
     if taken:
         take_first_step(run, taken)
     else:
         for phase in run.phases(step):
             position.phase, position.epoch = phase.name, 0
             train_phase(run, step, phase, balanced(run, step, images) if phase.balanced else images, old)
+            epochs += phase.epochs
         position.epoch = 0
     run.rng.renew()  # whatever was drawn in training, which another run may have done
     with run.sharing_features():
         hook.after_training(run=run, step=step, model=run.model, old=old, data=images, rng=run.rng)
     keep_exemplars(run, step, candidates)
-    result = evaluate(run, step, train_seconds=taken.train_seconds if taken else time.perf_counter() - started)
+    cost = (taken.train_seconds, taken.epochs) if taken else (time.perf_counter() - started, epochs)
+    result = evaluate(run, step, *cost)
     run.results.steps.append(result)
     old = old_model(run)
     hook.after_step(run=run, step=step, model=run.model, data=images, result=result, rng=run.rng)

@@ -71,6 +71,8 @@ def _rest_fault(data: Any) -> str:
         return f"returned padding = {shown(repr(padding))}; give a whole number of pixels, {data.train.size} at most"
     if not isinstance(data.flip, bool):
         return f"returned flip = {shown(repr(data.flip))}; give true or false"
+    if not _numbers([data.brightness], 1) or not 0 <= data.brightness <= 1:
+        return f"returned brightness = {shown(repr(data.brightness))}; give a number of 0 to 1"
     if not isinstance(skipped, list) or not all(isinstance(path, str) for path in skipped):
         return "returned skipped files that are no list of strings; name each by its path"
     if not isinstance(left_out, dict) or not all(isinstance(k, str) and type(n) is int for k, n in left_out.items()):

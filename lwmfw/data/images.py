@@ -153,6 +153,7 @@ class DataSet:
         flip: whether training images are mirrored at random.
         skipped: files that were left out because they cannot be read.
         left_out: what else was, counted by suffix, and by name and "/" for folders, as `images_below` counts it.
+        brightness: pixels of a training image are multiplied by 1 - brightness to 1 + brightness at random; 0: by 1.
     """
 
     train: ImageSet
@@ -164,6 +165,7 @@ class DataSet:
     flip: bool = False
     skipped: list[str] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)
+    brightness: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -120,12 +120,13 @@ class Loader:
     std: Tensor
     padding: int
     flip: bool
+    brightness: float = 0.0
 
     @classmethod
     def of(cls, data: DataSet, device: torch.device) -> Loader:
         """The loader of a data set."""
         mean, std = (torch.tensor(values, device=device).mul(255).view(1, -1, 1, 1) for values in (data.mean, data.std))
-        return cls(mean, std, data.padding, data.flip)
+        return cls(mean, std, data.padding, data.flip, data.brightness)
 
     def training_batches(self, images: ImageSet, shape: EpochShape, rng: torch.Generator) -> Iterator[Batch]:
         """One epoch, in an order and augmented by numbers that are drawn before the first batch."""
@@ -139,6 +140,8 @@ class Loader:
             shown = decoded_batches(images, order, seeds=[seeds[number] for number in numbers], flip=self.flip)
         else:
             shown = self._augmented(images, order, numbers, drawn, rng)
+        if self.brightness:
+            shown = self._brightened(shown, numbers, drawn, rng, images.labels.device)
         for index, pixels in zip(_sent(order, images.labels.device), shown, strict=True):
             yield Batch(self.normalise(pixels), images.labels[index], index < shape.held)
 
@@ -149,6 +152,13 @@ class Loader:
         shifts, mirrored = (drawn.to(device) for drawn in self.draw(drawn, rng))
         for index, number in zip(_sent(order, device), _sent(numbers, device), strict=True):
             yield self.augment(images.pixels[index], shifts[:, number], mirrored[number])
+
+    def _brightened(
+        self, shown: Iterator[Tensor], numbers: Sequence[Tensor], drawn: int, rng: torch.Generator, device: torch.device
+    ) -> Iterator[Tensor]:
+        factors = (1 + self.brightness * (2 * torch.rand(drawn, generator=rng) - 1))[torch.cat([*numbers])].to(device)
+        for pixels, factor in zip(shown, factors.split([len(number) for number in numbers]), strict=True):
+            yield (pixels * factor.view(-1, 1, 1, 1)).clamp_(max=255)
 
     def draw(self, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """How so many images in memory are augmented: offsets (2, count) of the cut, and (count,), whether mirrored."""

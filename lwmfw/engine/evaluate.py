@@ -17,7 +17,7 @@ from lwmfw.recipe.scenario import Step
 from lwmfw.record.results import StepResult, accuracy
 
 
-def evaluate(run: Run, step: Step, train_seconds: float) -> StepResult:
+def evaluate(run: Run, step: Step, train_seconds: float, epochs: int) -> StepResult:
     """The result of a step: accuracies and confusion by read-out, and cost."""
     seen, model, readouts = step.seen_classes, run.model, run.assembly.of_kind("readout")
     images = run.data.test.of_classes(seen)
@@ -40,6 +40,7 @@ def evaluate(run: Run, step: Step, train_seconds: float) -> StepResult:
         exemplars=len(run.memory.exemplars) if run.memory else 0,
         memory_bytes=run.memory.bytes if run.memory else 0,
         train_seconds=round(train_seconds, 3),
+        epochs=epochs,
         readout_bytes={name: _bytes(state) for name, state in states.items()},
         readouts=_certificates(run, readouts, states),
     )

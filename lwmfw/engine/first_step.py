@@ -54,6 +54,11 @@ class FirstStep:
         """What its training took, as far as that is known."""
         return self.kept.results.steps[0].train_seconds if self.kept.results.steps else 0.0
 
+    @property
+    def epochs(self) -> int:
+        """How many it was trained for, likewise."""
+        return self.kept.results.steps[0].epochs if self.kept.results.steps else 0
+
 
 def first_step_of(path: Path, assembly: Assembly) -> FirstStep:
     """The first step of the run at `path`, which need not have come further, for a run of other components.

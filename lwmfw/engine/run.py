@@ -73,6 +73,7 @@ class Run:
         origin: what it goes on from, where that is no checkpoint of its directory.
         known_steps: how many steps the finished run has that it goes on from.
         first_step: a first step that another run has trained.
+        until: the step that it ends with, by its number; None: the last one.
     """
 
     recipe: Recipe
@@ -90,6 +91,7 @@ class Run:
     origin: Checkpoint | None = None
     known_steps: int = 0
     first_step: FirstStep | None = None
+    until: int | None = None
     _seen: dict[tuple[int, int, bool], tuple[Any, Tensor]] | None = None
 
     @property
@@ -104,8 +106,8 @@ class Run:
 
     @property
     def remaining_steps(self) -> list[Step]:
-        """The steps that are not finished."""
-        return self.steps[len(self.results.steps) :]
+        """The steps that are to come."""
+        return self.steps[len(self.results.steps) : self.until]
 
     @property
     def replay(self) -> float:

@@ -84,7 +84,7 @@ class Model(nn.Module):
         """Training or evaluation mode. A frozen backbone stays in evaluation mode, or its BatchNorm would learn on."""
         super().train(mode)
         trained = [p.requires_grad for p in self.backbone.parameters()]
-        if trained and not any(trained):
+        if trained and not any(trained) and self.batchnorm != "always":
             self.backbone.eval()
         if self.batchnorm == "eval":
             for module in self.modules():

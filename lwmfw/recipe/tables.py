@@ -81,10 +81,11 @@ class StepSettings(Options):
         [0.5, 0.75], description="of schedule steps: shares of the phase after which the rate falls"
     )
     gamma: float = Field(0.1, gt=0, le=1, description="of schedule steps")
-    batchnorm: Literal["train", "eval"] = Field(
+    batchnorm: Literal["train", "eval", "always"] = Field(
         "train",
         description="train: a batch is normalised by its own mean and variance, which the running ones follow; eval: "
-        "by the running ones, as the step before left them; scale and shift learn either way",
+        "by the running ones, as the step before left them; scale and shift learn either way; always: as train, in a "
+        "backbone too that does not learn, whose running ones stay as they are otherwise",
     )
 
 

@@ -25,8 +25,8 @@ def comparison_rows(runs: Sequence[RecordedRun]) -> tuple[list[str], list[list[s
 
     Runs of one recipe with different settings are variants; their rows name the settings in which they differ. Behind
     the measures of accuracy stands the most that a step leaves (bytes of the exemplars; bytes of model, exemplars and
-    the read-out's state together), the parameters at the end, and the seconds that all steps were trained. A column of
-    a step averages the runs that have finished it.
+    the read-out's state together), the parameters at the end, and the seconds and epochs, those of all phases, that all
+    steps were trained. A column of a step averages the runs that have finished it.
 
     Raises:
         UserError: two runs have the same recipe, settings and seed.
@@ -64,13 +64,18 @@ def _seconds(runs: Sequence[Results], who: str) -> str:
     return f"{mean(sum(step.train_seconds for step in r.steps) for r in runs):.0f}"
 
 
+def _epochs(runs: Sequence[Results], who: str) -> str:
+    counts = [sum(step.epochs for step in r.steps) for r in runs if all(step.epochs for step in r.steps)]
+    return f"{mean(counts):.0f}" if counts else ""
+
+
 _MEASURES: dict[str, Callable[[Results], dict[str, float | None]]] = {
     "average": lambda results: results.average_incremental_accuracy,
     "last": lambda results: results.last_accuracy,
     "forgetting": lambda results: results.forgetting,
     "task-aware": lambda results: results.task_aware_accuracy,
 }
-_COSTS = {"memory": _memory, "parameters": _parameters, "total": _total, "seconds": _seconds}
+_COSTS = {"memory": _memory, "parameters": _parameters, "total": _total, "seconds": _seconds, "epochs": _epochs}
 
 
 def _variants(runs: Sequence[RecordedRun]) -> dict[str, list[RecordedRun]]:

@@ -36,7 +36,8 @@ _KNOWN = {"extra": "forbid"}
 class StepResult:
     """What was measured after a step. Dictionaries are by read-out; confusion rows are true classes, both in
     class order. `readouts` has of each with a state whether it is exact, and digests of its statistics and of the
-    backbone. `extra` is for observers: component name -> plain values of its own."""
+    backbone. `extra` is for observers: component name -> plain values of its own. `epochs` are those of all phases;
+    0: not known, or none."""
 
     __pydantic_config__ = _KNOWN
 
@@ -56,6 +57,7 @@ class StepResult:
     readout_bytes: dict[str, int] = field(default_factory=dict)
     readouts: dict[str, dict[str, Any]] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
+    epochs: int = 0
 
 
 @dataclass

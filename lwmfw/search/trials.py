@@ -111,7 +111,7 @@ class _Trials:
         new = seen = after = None
         with told_in_words(assembly, self.directory.path):
             run = prepare(assembly, self.device)
-            run.steps = run.steps[: step.index]
+            run.until = step.index  # the memory is planned for the steps behind it all the same
             # a copy, since components go on with what they are given
             run.origin = copy.deepcopy(self.origin)
             if plain and run.origin:

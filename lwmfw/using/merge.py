@@ -44,7 +44,7 @@ def merged(one: OpenedRun, two: OpenedRun, base: OpenedRun | None = None) -> Run
         part.method("add")(two.checkpoint().components[name], [every.index(c) for c in two.class_names], 1)
         if base:
             part.method("add")(base.checkpoint().components[name], [every.index(c) for c in base.class_names], -1)
-    run.results.steps.append(evaluate(run, run.steps[-1], train_seconds=0.0))
+    run.results.steps.append(evaluate(run, run.steps[-1], train_seconds=0.0, epochs=0))
     return run
 
 

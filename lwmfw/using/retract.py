@@ -110,7 +110,7 @@ def _shortened(opened: OpenedRun, states: Mapping[str, State], sources: list[dic
     held = {name: digest(part.method("state")()) for name, part in exact_parts(run).items()}
     *run.results.steps, last = run.results.steps
     if held != {name: each["statistics"] for name, each in last.readouts.items()}:
-        last = evaluate(run, run.steps[-1], last.train_seconds)
+        last = evaluate(run, run.steps[-1], last.train_seconds, last.epochs)
     for said in last.readouts.values():
         said["exact"] = said["exact"] and exact
     run.results.steps.append(last)

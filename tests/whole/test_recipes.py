@@ -84,6 +84,33 @@ def test_it_runs_two_steps(name, tmp_path):
     assert results.complete
 
 
+NEAREST_MEAN = {
+    "classifier.scaling": 3.0, "classifier.learned_scale": False, "penalties.POD.weight": 5.0, "phases": [],
+}  # fmt: skip
+"""The settings by which podnet-nme differs from podnet, and which its head names."""
+
+
+def test_four_settings_make_any_podnet_the_one_whose_nearest_means_are_published():
+    written = ("classifier.scaling=3.0", "classifier.learned_scale=false", "penalties.POD.weight=5.0", "phases=[]")
+    head = RECIPES["cifar100/b50/podnet-nme"].read_text()
+    assert " ".join(f"--set {setting}" for setting in written) in head
+    changed, published = (
+        load_recipe(RECIPES[f"cifar100/b50/{name}"], settings, catalogue=CATALOGUE).tables()
+        for name, settings in (("podnet", NEAREST_MEAN), ("podnet-nme", {}))
+    )
+    assert changed | {"name": published["name"]} == published
+
+
+def test_podnet_and_its_variants_have_the_published_phase_brightness_and_herding_and_no_last_relu():
+    for name in (name for name in RECIPES if name.startswith("cifar100/b50/podnet")):
+        tables = load_recipe(RECIPES[name], catalogue=CATALOGUE).tables()
+        assert tables["memory"]["select"]["form"] == "code"
+        assert tables["data"]["brightness"] == pytest.approx(63 / 255, abs=1e-5)
+        assert tables["backbone"].get("final_relu", False) is False
+        for phase in tables["phases"]:
+            assert (phase["epochs"], phase["trains"], phase["batchnorm"]) == (20, "directions", "always")
+
+
 def test_purposes_differ():
     purposes = [shipped.purpose(Path(path)) for path in RECIPES.values()]
     assert len(set(purposes)) == len(purposes)

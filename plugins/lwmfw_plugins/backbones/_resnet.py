@@ -1,9 +1,9 @@
 """Residual networks of two-layer blocks (He et al., CVPR 2016), as plain PyTorch.
 
 A stem, then stages of blocks, then the spatial mean as features. `ResNet` is section 4.2's for small images: three
-stages, shortcuts without parameters (option A: every second position, new channels zero); 6n+2 layers with the
-classifier. `ResNet18` is section 4.1's: four stages of two blocks, 1x1 convolutions as shortcuts where the shape
-changes (option B). `PodNet32` and `Thesis32` are the two that PODNet and its variants are measured with.
+stages of 2n layers, 6n+2 with stem and classifier; shortcuts without parameters (option A: every second position, new
+channels zero) or 1x1 convolutions where the shape changes (option B). `ResNet18` is section 4.1's: four stages of two
+blocks, shortcuts of option B. `PodNet32` and `Thesis32` are the two that PODNet and its variants are measured with.
 """
 
 from __future__ import annotations
@@ -133,9 +133,12 @@ def small_stem(channels: int, width: int) -> nn.Sequential:
 class ResNet(ResidualNetwork):
     """The body of a CIFAR ResNet: three stages, features (B, 4*width)."""
 
-    def __init__(self, channels: int, blocks: int, width: int, *, final_relu: bool = True) -> None:
+    def __init__(
+        self, channels: int, blocks: int, width: int, *, final_relu: bool = True, projected: bool = False
+    ) -> None:
         stages = [Stage(blocks, width, 1), Stage(blocks, 2 * width, 2), Stage(blocks, 4 * width, 2)]
-        super().__init__(small_stem(channels, width), Block, stages, final_relu=final_relu)
+        block = ProjectedBlock if projected else Block
+        super().__init__(small_stem(channels, width), block, stages, final_relu=final_relu)
 
 
 class PodNet32(ResidualNetwork):
@@ -156,10 +159,14 @@ class Thesis32(ResidualNetwork):
     Every block begins as its shortcut, which is a 1x1 convolution where the shape changes.
     """
 
-    def __init__(self, channels: int, width: int, *, final_relu: bool = True) -> None:
+    def __init__(self, channels: int, width: int, *, final_relu: bool = True, inner_relu: bool = True) -> None:
         stem = small_stem(channels, width).append(nn.MaxPool2d(3, 2, 1))
         stages = [Stage(5, width, 1), Stage(4, 2 * width, 2), Stage(3, 4 * width, 2), Stage(2, 8 * width, 2)]
         super().__init__(stem, ProjectedBlock, stages, final_relu=final_relu)
+        if not inner_relu:
+            *before, _ = [block for stage in self.stages for block in stage[1:]]  # type: ignore[index]
+            for block in before:
+                block.relu = False
         self.silence_branches()
 
 

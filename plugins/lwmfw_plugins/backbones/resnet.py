@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from lwmfw import Backbone, Component, Field, Options, hookimpl
 
@@ -17,11 +17,33 @@ class WidthOptions(Options):
     width: int = Field(16, ge=1, le=1024, description="channels of the first stage; the paper's networks have 16")
 
 
-class ResNetOptions(WidthOptions):
-    """Options of resnet20, resnet32 and thesis32."""
+class FinalReluOptions(WidthOptions):
+    """Options that resnet20, resnet32 and thesis32 have in common."""
 
     final_relu: bool = Field(
-        True, description="a ReLU after the last addition; UCIR's networks have none, so that features can be negative"
+        True,
+        description="a ReLU after the last addition; UCIR's and PODNet's networks have none, so that features can be "
+        "negative",
+    )
+
+
+class ResNetOptions(FinalReluOptions):
+    """Options of resnet20 and resnet32."""
+
+    shortcut: Literal["padded", "convolution"] = Field(
+        "padded",
+        description="where the shape changes: every second position and channels of zeros, or a 1x1 convolution, as in "
+        "UCIR's code",
+    )
+
+
+class Thesis32Options(FinalReluOptions):
+    """Options of thesis32."""
+
+    inner_relu: bool = Field(
+        True,
+        description="a ReLU after every addition before the last one; false: after that of each stage's first block "
+        "alone, as in the thesis' code",
     )
 
 
@@ -38,7 +60,8 @@ class ResNet20:
         """The network for images of so many channels."""
         from lwmfw_plugins.backbones._resnet import ResNet
 
-        return ResNet(channels, self.blocks, self.options.width, final_relu=self.options.final_relu)
+        options, projected = self.options, self.options.shortcut == "convolution"
+        return ResNet(channels, self.blocks, options.width, final_relu=options.final_relu, projected=projected)
 
 
 class ResNet32(ResNet20):
@@ -66,20 +89,21 @@ class Thesis32:
     """Residual network of four stages of 5, 4, 3 and 2 blocks, called ResNet-32 for its 30 layers.
 
     The stem's max-pooling leaves 32-pixel images a last map of 2x2. With its 128 features and 825,296 parameters it
-    is 1.8 times as large as resnet32, with which it is not to be compared as if only gates set them apart. Its source
-    switches the ReLU after additions off inside stages by default; here it is everywhere, as He et al. have it.
+    is 1.8 times as large as resnet32, with which it is not to be compared as if only gates set them apart. A ReLU
+    follows every addition, as He et al. have it; the thesis' code is `inner_relu = false` and `final_relu = false`.
     """
 
     offers = ResNet20.offers
 
-    def __init__(self, options: ResNetOptions) -> None:
+    def __init__(self, options: Thesis32Options) -> None:
         self.options = options
 
     def build(self, channels: int) -> ResidualNetwork:
         """The network for images of so many channels."""
         from lwmfw_plugins.backbones import _resnet
 
-        return _resnet.Thesis32(channels, self.options.width, final_relu=self.options.final_relu)
+        options = self.options
+        return _resnet.Thesis32(channels, options.width, final_relu=options.final_relu, inner_relu=options.inner_relu)
 
 
 @hookimpl
@@ -88,4 +112,4 @@ def register_components() -> Iterator[Component]:
     yield Backbone("resnet20", ResNet20, ResNetOptions)
     yield Backbone("resnet32", ResNet32, ResNetOptions)
     yield Backbone("podnet32", PodNet32, WidthOptions)
-    yield Backbone("thesis32", Thesis32, ResNetOptions)
+    yield Backbone("thesis32", Thesis32, Thesis32Options)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from lwmfw import Backbone, Component, Field, Options, hookimpl
-from lwmfw_plugins.backbones.resnet import ResNet20, ResNet32, ResNetOptions, Thesis32
+from lwmfw_plugins.backbones.resnet import ResNet20, ResNet32, ResNetOptions, Thesis32, Thesis32Options
 from lwmfw_plugins.backbones.resnet18 import ResNet18, ResNet18Options
 
 if TYPE_CHECKING:
@@ -25,7 +25,11 @@ class CbamOptions(Options):
 
 
 class ResNetCbamOptions(CbamOptions, ResNetOptions):
-    """Options of resnet20-cbam, resnet32-cbam and thesis32-cbam."""
+    """Options of resnet20-cbam and resnet32-cbam."""
+
+
+class Thesis32CbamOptions(CbamOptions, Thesis32Options):
+    """Options of thesis32-cbam."""
 
 
 class ResNet18CbamOptions(CbamOptions, ResNet18Options):
@@ -74,4 +78,4 @@ def register_components() -> Iterator[Component]:
     yield Backbone("resnet18-cbam", ResNet18Cbam, ResNet18CbamOptions)
     yield Backbone("resnet20-cbam", ResNet20Cbam, ResNetCbamOptions)
     yield Backbone("resnet32-cbam", ResNet32Cbam, ResNetCbamOptions)
-    yield Backbone("thesis32-cbam", Thesis32Cbam, ResNetCbamOptions)
+    yield Backbone("thesis32-cbam", Thesis32Cbam, Thesis32CbamOptions)

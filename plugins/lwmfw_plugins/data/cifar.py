@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from pydantic import field_validator
 
 from lwmfw import Component, Data, Field, Folder, Options, UserError, hookimpl
 from lwmfw_plugins.data._orders import PODNET, numpy_order
@@ -24,6 +26,24 @@ class CifarOptions(Options):
     download: bool = Field(False, description="whether to fetch a missing set into root")
     padding: int = Field(4, ge=0, le=32, description="zeros around a training image before it is cropped at random")
     flip: bool = Field(True, description="whether training images are mirrored at random")
+    brightness: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="training images are multiplied by 1 - brightness to 1 + brightness at random; PODNet: 63/255",
+    )
+    std: list[Annotated[float, Field(gt=0)]] = Field(
+        [],
+        description="deviation of each channel, of pixels scaled to 0..1; []: that of all training images; UCIR's "
+        "code: [0.2009, 0.1984, 0.2023], the mean of each image's own",
+    )
+
+    @field_validator("std")
+    @classmethod
+    def _for_each_channel(cls, std: list[float]) -> list[float]:
+        if len(std) not in (0, 3):
+            raise ValueError("input should have 3 deviations, one per channel, or none")
+        return std
 
 
 class Cifar100:
@@ -66,7 +86,14 @@ class Cifar100:
         train, test = (published(self.options.root, train=train) for train in (True, False))
         options = self.options
         return DataSet(
-            _images(train), _images(test), list(train.classes), self.mean, self.std, options.padding, options.flip
+            _images(train),
+            _images(test),
+            list(train.classes),
+            self.mean,
+            options.std or self.std,
+            options.padding,
+            options.flip,
+            brightness=options.brightness,
         )
 
 

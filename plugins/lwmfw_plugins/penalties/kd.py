@@ -42,6 +42,10 @@ class KDOptions(Options):
     """Options of KD."""
 
     weight: float = Field(0.9, ge=0, le=1e6, description="factor of the term")
+    of: Literal["logits", "similarities"] = Field(
+        "logits",
+        description="whose softmax: the classifier's logits, or its similarities before a learned scale (the thesis)",
+    )
     temperature: float = Field(10.0, gt=0, le=1000, description="of both softmaxes")
     square: bool = Field(True, description="multiply by the temperature squared")
     reduction: Reduction = Field(
@@ -64,14 +68,19 @@ class SoftmaxDistillation:
 
     def __init__(self, options: KDOptions) -> None:
         self.options = options
+        if options.of == "similarities":
+            self.needs |= {"similarities"}
 
     @hookimpl
     def compute_penalty(self, step: Step, new: Outputs, old: Outputs) -> dict[str, Tensor]:
         """The term KD."""
         options = self.options
-        ours, theirs = (outputs.logits[:, : len(step.old_classes)] for outputs in (new, old))
+        ours, theirs = (self._scores(outputs)[:, : len(step.old_classes)] for outputs in (new, old))
         loss = softmax_divergence(ours, theirs, options.temperature, options.reduction, square=options.square)
         return {"KD": options.weight * adaptive_factor(options.adaptive, step) * loss}
+
+    def _scores(self, outputs: Outputs) -> Tensor:
+        return outputs.logits if self.options.of == "logits" else outputs.similarities()
 
 
 @hookimpl

@@ -2,8 +2,9 @@
 
 After a step's main phase new classes have had ten times the images of old ones. EEIL (Castro et al., ECCV 2018), UCIR's
 "class-balance fine-tuning" and PODNet's published code end a step with some epochs on exemplars, those of the new
-classes included. PODNet: the classifier alone, penalties on; UCIR: everything, cross-entropy alone; DER (Yan et al.,
-CVPR 2021, section 3.4): the classifier alone and drawn anew, cross-entropy alone at a temperature.
+classes included. PODNet: the classifier's proxies alone, the whole network in training mode, penalties on; UCIR:
+everything, cross-entropy alone; DER (Yan et al., CVPR 2021, section 3.4): the classifier alone and drawn anew,
+cross-entropy alone at a temperature.
 """
 
 from __future__ import annotations
@@ -36,7 +37,14 @@ class BalancedOptions(Options):
     epochs: int = Field(20, ge=1, le=100_000, description="passes over the balanced images")
     lr: float = Field(0.05, gt=0, le=1000, description="learning rate at the start of the phase")
     schedule: Literal["cosine", "steps", "constant"] = Field("constant", description="as training.schedule")
-    trains: Literal["classifier", "all"] = Field("classifier", description="what learns")
+    trains: Literal["directions", "classifier", "all"] = Field(
+        "classifier", description="what learns; directions: the classifier without its factor eta (PODNet's code)"
+    )
+    batchnorm: Literal["main", "always"] = Field(
+        "main",
+        description="main: as in the main phase, and what does not learn stays as it is; always: by the batch, which "
+        "running statistics follow, in a backbone too that does not learn (PODNet's code)",
+    )
     penalties: bool = Field(True, description="whether the penalties' terms stay part of the loss")
     fresh: bool = Field(False, description="whether the classifier is drawn anew first, rows of old classes too (DER)")
     temperature: float = Field(
@@ -54,6 +62,8 @@ class Balanced:
         self.options = options
         if options.fresh:
             self.needs |= {"rows"}
+        if options.trains == "directions":
+            self.needs |= {"similarities"}
 
     @hookimpl
     def plan_phases(self, step: Step, main: Phase, name: str) -> list[Phase] | None:
@@ -65,15 +75,21 @@ class Balanced:
             "balanced": True,
             **self.options.model_dump(include={"epochs", "lr", "schedule", "penalties", "temperature"}),
         }
+        if self.options.batchnorm == "always":
+            changed["batchnorm"] = "always"
         return [replace(main, **changed)]
 
     @hookimpl
     def group_parameters(self, phase: Phase, model: Model, name: str, rng: Generator) -> None:
-        """Keep the backbone as it is, and draw the classifier anew."""
+        """Keep the backbone as it is, and eta; draw the classifier anew."""
         if phase.name != name:
             return
-        if self.options.trains == "classifier":
+        if self.options.trains != "all":
             model.backbone.requires_grad_(False)
+        if self.options.trains == "directions":
+            scale = getattr(model.classifier, "scale", None)
+            if scale is not None:  # or there is none that learns
+                scale.requires_grad_(False)
         if self.options.fresh:
             draw_anew(model.classifier.weight, model.classifier.bias, rng)  # type: ignore[arg-type]
 

@@ -1,8 +1,9 @@
-"""dynamic: a memory that grows by a share of the images of each coming step (RMM, Liu et al., NeurIPS 2021).
+"""dynamic: a memory that is larger by a share of the images of a later step (RMM, Liu et al., NeurIPS 2021).
 
-M_t = M + alpha_t * (images of the step's new classes): the formula by which RMM plans, with a given list of shares in
-the place of its learned policy. RMM gives up as many new images in exchange, so that a step is trained on no more than
-before; the thesis that took the formula up only extends the memory.
+M_t = M + alpha_t * increment * images a class, after every step, the first and the last included: the formula by which
+RMM plans, with a given list of shares in the place of its learned policy. RMM gives up as many new images in exchange,
+so that a step is trained on no more than before; the thesis that took the formula up (section 3.2.3) only extends the
+memory.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class DynamicOptions(Options):
     alpha: list[Share] = Field(
         [0.3],
         min_length=1,
-        description="share of the new images of step 2, 3, ... that the memory grows by; the last one holds on",
+        description="share of a step's new images that is added after step 1, 2, ...; the last one holds on",
     )
     give_up: bool = Field(
         False, description="leave out as many new images as exemplars are added: the step's images keep their number"
@@ -35,7 +36,10 @@ class DynamicOptions(Options):
 
 
 class Dynamic:
-    """An even share of the budget and of a part of the coming step's images; grows the memory."""
+    """An even share of the budget and of a part of the coming step's images; grows the memory.
+
+    After the last step, which none follows, its own images take the place of the coming one's.
+    """
 
     grows = True
     spares_first_step = True
@@ -44,17 +48,18 @@ class Dynamic:
         self.options = options
 
     def share(self, step: int) -> float:
-        """alpha of a step, counted from 1; none in step 1, which has no exemplars."""
+        """alpha of the exemplars that a step, counted from 1, is trained with; step 1 has none."""
         alpha = self.options.alpha
         return alpha[min(step - 2, len(alpha) - 1)] if step > 1 else 0.0
 
     @hookimpl
     def allocate_memory(self, run: Run, step: Step, budget: Budget, classes: range, cost: float) -> dict[int, int]:
-        """The exemplars with which the next step is trained."""
+        """The exemplars with which the next step is trained, and as many classes are told apart by after the last."""
         total = budget.total(len(classes), cost)
         if total is None:
             return dict.fromkeys(classes, sys.maxsize)
-        coming = run.steps[step.index : step.index + 1]
+        later = run.steps[1:]
+        coming = later[step.index - 1 :][:1] or later[-1:]
         images = sum(len(run.data.train.of_classes(s.new_classes)) for s in coming)
         extra = round(self.share(step.index + 1) * images)
         return dict.fromkeys(classes, (total + extra) // len(classes))

@@ -54,6 +54,7 @@ def test_dry_run_says_what_would_run_and_writes_nothing(tmp_path):
     assert [line.split()[:5] for line in done.stdout.splitlines()[1:]] == [
         ["1", "main", "32", "7", "14"],
         ["2", "main", "32", "7", "14"],
+        ["all", "14", "28"],
     ]
     assert list(tmp_path.iterdir()) == [recipe]
 

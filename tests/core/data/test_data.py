@@ -172,6 +172,32 @@ def test_an_exemplar_that_comes_twice_is_augmented_twice():
     assert len({tuple(batch.images[1].flatten().tolist()) for batch in batches}) > 3
 
 
+def brightened(images, shape, seed=0, brightness=0.25):
+    loader = Loader(torch.zeros(1), torch.ones(1), 0, False, brightness)
+    return list(loader.training_batches(images, shape, rng(seed)))
+
+
+def test_brightness_multiplies_every_image_by_a_number_of_its_own_and_no_pixel_leaves_its_range():
+    images = Images(torch.full((4000, 1, 2, 2), 100, dtype=torch.uint8), torch.zeros(4000, dtype=torch.int64))
+    shown = torch.cat([batch.images for batch in brightened(images, whole(images, 1000))])
+    factors = shown[:, 0, 0, 0] / 100
+    assert torch.equal(shown, shown[:, :1, :1, :1].expand_as(shown))
+    assert 0.75 <= factors.min() < 0.76
+    assert 1.24 < factors.max() <= 1.25
+    assert abs(factors.mean() - 1) < 0.01
+    white = Images(torch.full((50, 1, 2, 2), 250, dtype=torch.uint8), torch.zeros(50, dtype=torch.int64))
+    assert max(batch.images.max() for batch in brightened(white, whole(white, 50))) == 255
+
+
+def test_brightness_is_drawn_for_an_epoch_whatever_the_size_of_its_batches():
+    images = Images(torch.randint(0, 256, (20, 1, 4, 4), dtype=torch.uint8, generator=rng()), torch.arange(20))
+    epochs = [torch.cat([b.images for b in brightened(images, whole(images, size))]) for size in (3, 20)]
+    assert torch.equal(*epochs)
+    assert not torch.equal(epochs[0], torch.cat([b.images for b in brightened(images, whole(images, 3), seed=1)]))
+    twice = brightened(images, EpochShape(20, 1, 2, 0.5))  # one exemplar in every batch
+    assert len({float(batch.images[0].sum()) for batch in twice}) == len(twice)
+
+
 def test_every_shift_occurs_mirrored_and_not_about_equally_often():
     image = torch.arange(1, 10, dtype=torch.uint8).view(1, 1, 3, 3)
     images = Images(image.repeat(3600, 1, 1, 1), torch.zeros(3600, dtype=torch.int64))

@@ -103,5 +103,5 @@ def test_any_batchnorm_of_the_model_is_meant_and_nothing_else():
 
 
 def test_another_value_is_refused_by_its_key(tmp_path):
-    with pytest.raises(UserError, match=r"tiny\.toml:\d+: training\.batchnorm: .*'train' or 'eval'"):
+    with pytest.raises(UserError, match=r"tiny\.toml:\d+: training\.batchnorm: .*'train', 'eval' or 'always'"):
         tiny_run({"training": {"batchnorm": "frozen"}}, tmp_path)

@@ -279,7 +279,7 @@ def test_results_json_holds_what_the_contract_lists(tmp_path):
     assert list(last) == [
         "step", "new_classes", "seen", "accuracy", "accuracy_top5", "accuracy_by_step", "confusion", "parameters",
         "model_bytes", "exemplars", "memory_bytes", "train_seconds", "accuracy_task_aware", "readout_bytes",
-        "readouts", "extra",
+        "readouts", "extra", "epochs",
     ]  # fmt: skip
     assert results["complete"] is True
     assert results["classes_order"] == first["new_classes"] + last["new_classes"]

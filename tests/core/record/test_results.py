@@ -194,7 +194,7 @@ def test_one_run_twice_is_no_second_seed():
 
 
 MEASURED = ["recipe", "classifier", "seeds", "average", "last", "forgetting", "task-aware"]
-COSTS = ["memory", "parameters", "total", "seconds"]
+COSTS = ["memory", "parameters", "total", "seconds", "epochs"]
 
 
 def test_a_comparison_averages_over_seeds():
@@ -207,7 +207,7 @@ def test_a_comparison_averages_over_seeds():
     assert header == [*MEASURED, *COSTS, "step 1", "step 2"]
     # the deviation of two values is their distance over the root of 2: 0.05, 0.1, 0.2, 0.2, 0.1
     measures, steps = ["0.625 ± 0.035", "0.550 ± 0.071", "0.300 ± 0.141", ""], ["0.700 ± 0.141", "0.550 ± 0.071"]
-    assert [*rows[0][:7], *rows[0][11:]] == ["lwm", "cnn", "2", *measures, *steps]
+    assert [*rows[0][:7], *rows[0][12:]] == ["lwm", "cnn", "2", *measures, *steps]
     assert rows[1][:7] == ["other (unfinished)", "cnn", "1", "0.500", "0.500", "0.000", ""]
 
 
@@ -217,12 +217,13 @@ def test_a_comparison_says_what_each_costs_at_the_end():
         for step in run.steps:
             step.train_seconds, step.readout_bytes, step.memory_bytes = seconds, {"cnn": 500}, 2000
             step.accuracy_task_aware = {"cnn": 0.9}
+        run.steps[0].epochs, run.steps[1].epochs = 160, 180  # with a phase of 20
         run.steps[-1].parameters, run.steps[-1].model_bytes = 1000, 4000
         run.steps[0].memory_bytes = 3000  # as a memory that grows has between steps
     header, (row,) = comparison_rows(named(*runs))
     told = dict(zip(header, row, strict=True))
     assert {name: told[name] for name in COSTS} == {
-        "memory": "3.0 kB", "parameters": "1000", "total": "6.5 kB", "seconds": "4",
+        "memory": "3.0 kB", "parameters": "1000", "total": "6.5 kB", "seconds": "4", "epochs": "340",
     }  # fmt: skip
     assert told["task-aware"] == "0.900 ± 0.000"
 

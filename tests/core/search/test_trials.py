@@ -213,6 +213,18 @@ def test_every_trial_is_a_run_whose_components_start_where_the_accepted_one_stop
     assert found[2].accepted.after.components["probe"]["seen"] == [1, 2, 3]
 
 
+def test_a_trial_keeps_the_exemplars_that_a_run_keeps_though_no_step_follows_it(tmp_path):
+    rate = {"use": "dynamic", "alpha": [0.25]}
+    memory = {"budget": "8 exemplars", "select": {"use": "random"}, "rate": rate}
+    seen, scenario = {"use": "cross_entropy", "over": "seen"}, {"first": 2, "increment": [1, 3]}
+    training = {"epochs": 0, "first": {"epochs": 1}}
+    given = loaded(tmp_path, memory=memory, objective=seen, scenario=scenario, penalties=[], training=training)
+    found, _ = run_search(given, tmp_path / "found", rates=[0.1], validation=0.2)
+    kept = [each.accepted.after.results.steps[-1].exemplars for each in found]
+    run = lwmfw.run(tmp_path / "found" / "found.toml", {"evaluation.validation": 0.2}, out=None)
+    assert kept == [step.exemplars for step in run.steps[:2]] == [12, 18]
+
+
 def test_a_rate_at_which_the_loss_is_not_finite_is_passed_over(tmp_path):
     resolved = loaded(tmp_path, training={"epochs": 20})
     found, said = run_search(resolved, tmp_path / "found", rates=[1000.0, 0.05], steps=1)

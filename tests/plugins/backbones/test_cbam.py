@@ -19,6 +19,7 @@ from lwmfw_plugins.backbones.resnet_cbam import (
     ResNet32Cbam,
     ResNetCbamOptions,
     Thesis32Cbam,
+    Thesis32CbamOptions,
 )
 from lwmfw_plugins.classifiers._heads import LinearHead
 
@@ -154,7 +155,7 @@ def gate_parameters(channels, hidden, form):
     [
         (ResNet20Cbam, ResNetCbamOptions, 269_072, {16: 3, 32: 3, 64: 3}),
         (ResNet32Cbam, ResNetCbamOptions, 463_504, {16: 5, 32: 5, 64: 5}),
-        (Thesis32Cbam, ResNetCbamOptions, 825_296, {16: 5, 32: 4, 64: 3, 128: 2}),
+        (Thesis32Cbam, Thesis32CbamOptions, 825_296, {16: 5, 32: 4, 64: 3, 128: 2}),
         (ResNet18Cbam, ResNet18CbamOptions, 11_176_512 - 64 * 3 * 40, {64: 2, 128: 2, 256: 2, 512: 2}),
     ],
 )
@@ -165,7 +166,7 @@ def test_every_block_has_its_gates(backbone, options, plain, blocks, form):
 
 
 def test_the_thesis_network_has_the_thesis_parameters():
-    options = ResNetCbamOptions(form="light", ratio=16, floor=1)
+    options = Thesis32CbamOptions(form="light", ratio=16, floor=1)
     assert parameter_count(Thesis32Cbam(options).build(3)) == 832_972
 
 

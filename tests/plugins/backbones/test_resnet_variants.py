@@ -8,19 +8,27 @@ from torch.nn.functional import max_pool2d, pad
 from torch.testing import assert_close
 
 from lwmfw.model.growing import Model, frozen_copy, parameter_count
-from lwmfw_plugins.backbones.resnet import PodNet32, ResNet20, ResNet32, ResNetOptions, Thesis32, WidthOptions
+from lwmfw_plugins.backbones.resnet import (
+    PodNet32,
+    ResNet20,
+    ResNet32,
+    ResNetOptions,
+    Thesis32,
+    Thesis32Options,
+    WidthOptions,
+)
 from lwmfw_plugins.backbones.resnet18 import ResNet18, ResNet18Options
 from lwmfw_plugins.classifiers._heads import LinearHead
 
 WITH_OPTION = {
     "resnet20": lambda **options: ResNet20(ResNetOptions(width=4, **options)),
     "resnet32": lambda **options: ResNet32(ResNetOptions(width=4, **options)),
-    "thesis32": lambda **options: Thesis32(ResNetOptions(width=4, **options)),
+    "thesis32": lambda **options: Thesis32(Thesis32Options(width=4, **options)),
     "resnet18": lambda **options: ResNet18(ResNet18Options(**options)),
 }
 NARROW = {
     "podnet32": lambda: PodNet32(WidthOptions(width=4)),
-    "thesis32": lambda: Thesis32(ResNetOptions(width=4)),
+    "thesis32": lambda: Thesis32(Thesis32Options(width=4)),
     "resnet20 without": lambda: ResNet20(ResNetOptions(width=4, final_relu=False)),
 }
 
@@ -46,7 +54,7 @@ def test_podnet32_is_resnet32_in_other_stages():
 
 
 def test_thesis32_has_30_layers_and_a_last_map_of_2x2():
-    network = Thesis32(ResNetOptions()).build(3)
+    network = Thesis32(Thesis32Options()).build(3)
     assert parameter_count(network) == 825_296
     assert [len(stage) for stage in network.stages] == [5, 4, 3, 2]
     assert convolutions(network, 3) + 1 == 30  # with the classifier
@@ -66,7 +74,7 @@ def test_podnet32_begins_as_its_stem():
 
 
 def test_thesis32_begins_as_its_stem_and_projections():
-    network, images = Thesis32(ResNetOptions(width=4)).build(3), torch.randn(2, 3, 16, 16)
+    network, images = Thesis32(Thesis32Options(width=4)).build(3), torch.randn(2, 3, 16, 16)
     convolution, norm, _, _ = network.stem
     x, out = max_pool2d(norm(convolution(images)).relu(), 3, 2, 1), network(images)
     for actual, (first, *_) in zip(out.maps, network.stages, strict=True):
@@ -110,6 +118,25 @@ def test_final_relu_is_the_last_one_alone(name):
     assert_close(bare.raw_maps, usual.raw_maps, rtol=0, atol=0)
     assert bare.pooled is bare.maps[-1] is bare.raw_maps[-1]
     assert_close(bare.features, bare.pooled.flatten(2).mean(2))
+
+
+def test_the_thesis_code_has_a_relu_after_the_first_block_of_each_stage_alone():
+    network = Thesis32(Thesis32Options(width=4, inner_relu=False, final_relu=False)).build(3)
+    assert [[block.relu for block in stage] for stage in network.stages] == [
+        [True] + [False] * (blocks - 1) for blocks in (5, 4, 3, 2)
+    ]
+    images = torch.randn(4, 3, 16, 16)
+    out = unsettle(network).eval()(images)
+    assert all((part < 0).any() for part in (*out.maps, out.features))
+    within = unsettle(Thesis32(Thesis32Options(width=4, inner_relu=False)).build(3)).eval()(images)
+    assert (within.features >= 0).all()
+    assert all((part < 0).any() for part in within.maps[:-1])
+
+
+def test_resnet32_with_convolutions_as_shortcuts_has_the_parameters_of_ucirs_network():
+    network = ResNet32(ResNetOptions(shortcut="convolution", final_relu=False)).build(3)
+    assert parameter_count(network) == 466_256
+    assert convolutions(network, 1) == 2
 
 
 @pytest.mark.parametrize("name", NARROW)

@@ -57,7 +57,11 @@ def test_images_labels_and_names_are_those_of_the_files(published):
         assert images.labels.tolist() == [label for part in parts for label in part[label_key]]
         assert images.pixels.is_contiguous()
     assert data.class_names == [f"class {n}" for n in range(component.class_count)]
-    assert (data.padding, data.flip) == (4, True)
+    assert (data.padding, data.flip, data.brightness) == (4, True, 0.0)
+    changed = load(component, folder.parent, brightness=63 / 255, std=[0.2009, 0.1984, 0.2023])
+    assert (changed.brightness, changed.std) == (63 / 255, [0.2009, 0.1984, 0.2023])
+    assert changed.mean == data.mean
+    assert data.std == component.std
 
 
 def test_a_truncated_file_is_refused_with_its_md5_before_it_is_opened(published):

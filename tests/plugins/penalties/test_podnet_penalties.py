@@ -285,6 +285,16 @@ def test_kd_looks_at_old_classes_only_which_are_the_first():
     assert gradient[:, 2:].abs().max() == 0
 
 
+def test_kd_is_of_logits_or_of_similarities_as_it_is_told(tmp_path):
+    pair = outputs_pair(head=CosineHead(6, 3.0))
+    for of, read in (("logits", lambda outputs: outputs.logits), ("similarities", lambda o: o.similarities())):
+        ours, theirs = (read(outputs)[:, :2] for outputs in (pair.new, pair.old))
+        assert_close(term("KD", pair, of=of), 0.9 * softmax_divergence(ours, theirs, 10.0, "batchmean", square=True))
+    assert term("KD", pair, of="logits") > 2 * term("KD", pair, of="similarities")
+    with pytest.raises(UserError, match=r"KD needs 'similarities', but the classifier linear offers"):
+        tiny_run({"penalties": [{"use": "KD", "of": "similarities"}]}, tmp_path)
+
+
 # all of them
 
 

@@ -9,6 +9,7 @@ from torch.nn.functional import normalize
 
 from lwmfw import Codec, LwmfwError, Penalty, UserError, hookimpl
 from lwmfw.assembly.assemble import assemble
+from lwmfw.cli.plan import plan_rows
 from lwmfw.components import Provider
 from lwmfw.model.features import class_means
 from lwmfw.recipe.load import load_recipe
@@ -87,6 +88,71 @@ def test_a_balanced_phase_trains_what_it_says(trains, tmp_path):
     assert before
 
 
+def test_the_epochs_of_all_phases_are_told_before_and_after(tmp_path):
+    training = {"epochs": 2, "first": {"epochs": 1}}
+    made = tiny_run(SEEN | {"training": training, "phases": [{"use": "balanced", "epochs": 3}]}, tmp_path)
+    assert [step.epochs for step in made.results.steps] == [1, 2 + 3, 2 + 3]
+    header, rows = plan_rows(made.run)
+    column = [row[header.index("epochs")] for row in rows]
+    assert column == ["1", "2", "3", "2", "3", "11"]
+
+
+AS_PODNET = {"use": "balanced", "epochs": 1, "trains": "directions", "batchnorm": "always"}
+
+
+@pytest.mark.parametrize("trains", ["directions", "classifier"])
+def test_a_balanced_phase_as_podnets_code_has_it(trains, tmp_path):
+    """Statistics of the backbone follow the batches, its weights stay, and the classifier learns without its factor."""
+    before, found = {}, set()
+
+    class Watch(Probe):
+        @hookimpl
+        def group_parameters(self, phase, model):
+            if not phase.main:
+                before.update({name: value.clone() for name, value in model.state_dict().items()})
+
+        @hookimpl
+        def after_update(self, model):
+            if before:
+                state = model.state_dict().items()
+                found.update(name for name, value in state if not torch.equal(value, before[name]))
+
+        @hookimpl
+        def after_training(self, run, model):
+            before.clear()
+            assert model.batchnorm == "train"
+            assert all(p.requires_grad for p in model.parameters())
+
+    phases = [AS_PODNET | {"trains": trains}]
+    with_penalty(Watch, SEEN | {"classifier": {"use": "cosine"}, "phases": phases}, tmp_path)
+    body = {name for name in found if name.startswith("backbone")}
+    assert {name.rpartition(".")[2] for name in body} == {"running_mean", "running_var", "num_batches_tracked"}
+    learned = {"classifier.weights.0", "classifier.weights.1", "classifier.weights.2"}
+    assert found - body == learned | ({"classifier.scale"} if trains == "classifier" else set())
+
+
+def test_statistics_of_a_backbone_that_does_not_learn_stay_unless_the_phase_is_to_move_them(tmp_path):
+    modes = {}
+
+    class Watch(Probe):
+        @hookimpl
+        def group_parameters(self, phase):
+            self.phase = phase.name
+
+        @hookimpl
+        def after_update(self, model):
+            modes.setdefault(self.phase, set()).add(model.backbone.training)
+
+    phases = [AS_PODNET | {"as": "always"}, AS_PODNET | {"as": "main-like", "batchnorm": "main"}]
+    with_penalty(Watch, SEEN | {"classifier": {"use": "cosine"}, "phases": phases}, tmp_path)
+    assert modes == {"main": {True}, "always": {True}, "main-like": {False}}
+
+
+def test_directions_apart_from_their_factor_need_a_classifier_that_tells_them_apart(tmp_path):
+    with pytest.raises(UserError, match=r"balanced needs 'similarities', but the classifier linear offers"):
+        tiny_run(SEEN | {"phases": [AS_PODNET]}, tmp_path)
+
+
 def test_a_balanced_phase_without_penalties_has_the_classification_loss_alone(tmp_path):
     phases = [{"use": "balanced", "epochs": 1, "penalties": False}]
     run = tiny_run(SEEN | {"phases": phases, "penalties": [{"use": "L_D"}]}, tmp_path)
@@ -150,13 +216,25 @@ def dynamic(**options):
     return SEEN | {"memory": MEMORY | {"rate": {"use": "dynamic", **options}}}
 
 
-def test_the_dynamic_rate_grows_the_memory_by_a_share_of_the_coming_images(tmp_path):
+def test_the_dynamic_rate_adds_a_share_of_a_steps_images_after_every_step(tmp_path):
     run = tiny_run(dynamic(alpha=[0.5, 0.25]), tmp_path)
-    # 12 and half of 32, 12 and a quarter of 32, 12 and none: shared out and rounded down
-    assert [s.exemplars for s in run.results.steps] == [28, 20, 12]
-    assert [s.memory_bytes for s in run.results.steps] == [28 * 192, 20 * 192, 12 * 192]
+    # 12 and half of 32, then 12 and a quarter of 32, after the last step too: shared out and rounded down
+    assert [s.exemplars for s in run.results.steps] == [28, 20, 18]
+    assert [s.memory_bytes for s in run.results.steps] == [28 * 192, 20 * 192, 18 * 192]
     planned = [run.run.planned_exemplars(after=step) for step in (1, 2, 3)]
-    assert planned == [28, 20, 12]
+    assert planned == [28, 20, 18]
+
+
+@pytest.mark.parametrize(
+    ("scenario", "kept"),
+    [
+        ({"first": 2, "increment": [3, 1]}, [2 * 16, 12 + 8, (12 + 8) // 6 * 6]),  # all of 12 + 24; coming; last
+        ({"first": 6, "increment": 0}, [12]),  # no step brings images
+    ],
+)
+def test_what_the_dynamic_rate_adds_is_a_share_of_the_step_that_comes(scenario, kept, tmp_path):
+    recipe = dynamic(alpha=[0.5]) | {"scenario": scenario, "training": {"epochs": 0}}
+    assert [s.exemplars for s in tiny_run(recipe, tmp_path).results.steps] == kept
 
 
 def test_what_the_dynamic_rate_adds_can_be_given_up_elsewhere(tmp_path):

@@ -20,6 +20,7 @@ from lwmfw.data.images import DataSet, ImageSet
 from lwmfw.data.loader import EpochShape, Loader
 from lwmfw.engine.build import grow, new_model
 from lwmfw.engine.first_step import FirstStep
+from lwmfw.engine.progress import Progress, SaveEvery
 from lwmfw.errors import UserError, one_line
 from lwmfw.memory.store import Memory
 from lwmfw.model.features import features_of
@@ -72,6 +73,7 @@ class Run:
         origin: what it goes on from, where that is no checkpoint of its directory.
         known_steps: how many steps the finished run has that it goes on from.
         first_step: a first step that another run has trained.
+        save_every: how often the inside of a step is kept.
     """
 
     recipe: Recipe
@@ -89,12 +91,18 @@ class Run:
     origin: Checkpoint | None = None
     known_steps: int = 0
     first_step: FirstStep | None = None
+    save_every: SaveEvery = SaveEvery()
     _seen: dict[tuple[int, int, bool], tuple[Any, Tensor]] | None = None
 
     @property
     def position(self) -> Position:
         """Where the run is."""
         return self.assembly.position
+
+    @cached_property
+    def progress(self) -> Progress:
+        """Where it is inside a step."""
+        return Progress(self)
 
     @property
     def arithmetic(self) -> str:

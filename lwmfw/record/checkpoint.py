@@ -80,6 +80,35 @@ def _copy(value: Tensor) -> Tensor:
 
 def save(folder: Path, kept: Checkpoint) -> None:
     """Write the checkpoint of the last finished step and remove older ones but the first, which other runs can use."""
+    final = _write(folder / kept.path.name, kept)
+    for other in (*_finished(folder), *folder.glob("inside-*")):
+        if other != final and other.name != _name(1):
+            remove(other)
+
+
+def save_inside(folder: Path, kept: Checkpoint, step: int, serial: int) -> None:
+    """Write where a run is inside a step, and remove where it was before."""
+    final = _write(folder / f"{_inside(step)}{serial:06d}", kept)
+    for other in folder.glob("inside-*"):
+        if other != final:
+            remove(other)
+
+
+def load_inside(folder: Path, step: int) -> Checkpoint | None:
+    """Where a run was inside a step; None: it is not known.
+
+    Raises:
+        CheckpointRefused: a file is missing, damaged or not what its digest says.
+    """
+    found = sorted(path for path in folder.glob(f"{_inside(step)}*") if path.name.removeprefix(_inside(step)).isdigit())
+    return _read(found[-1]) if found else None
+
+
+def _inside(step: int) -> str:
+    return f"inside-{step:04d}-"
+
+
+def _write(final: Path, kept: Checkpoint) -> Path:
     tensors = {f"model.{name}": value for name, value in kept.model.items()}
     plain: dict[str, dict[str, Any]] = {}
     for name, state in kept.components.items():
@@ -90,8 +119,7 @@ def save(folder: Path, kept: Checkpoint) -> None:
     contents = {_TENSORS: safetensors.torch.save(tensors), _STATE: state_json.encode()}
     manifest = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
 
-    final = folder / kept.path.name
-    unfinished = folder / f"{final.name}.tmp"
+    unfinished = final.with_name(f"{final.name}.tmp")
     remove(unfinished)
     unfinished.mkdir(parents=True)
     for name, content in contents.items():
@@ -99,10 +127,8 @@ def save(folder: Path, kept: Checkpoint) -> None:
     write_bytes(unfinished / _MANIFEST, json.dumps(manifest).encode())
     remove(final)
     unfinished.replace(final)
-    _sync(folder)
-    for other in _finished(folder):
-        if other != final and other.name != _name(1):
-            remove(other)
+    _sync(final.parent)
+    return final
 
 
 def _finished(folder: Path) -> list[Path]:
@@ -133,7 +159,10 @@ def load(folder: Path, step: int | None = None) -> Checkpoint | None:
     found = [path for path in _finished(folder) if step is None or path.name == _name(step)]
     if not found:
         return None
-    path = found[-1]
+    return _read(found[-1])
+
+
+def _read(path: Path) -> Checkpoint:
     contents = _verified(path)
     try:
         state = json.loads(contents[_STATE])

@@ -28,8 +28,9 @@ from lwmfw.engine.build import grow
 from lwmfw.engine.evaluate import evaluate
 from lwmfw.engine.going_on import finish, go_on, old_model, save, take_first_step
 from lwmfw.engine.optimizer import Answers, build_optimizer, build_schedule, check_parameters
+from lwmfw.engine.progress import EVALUATION, MEMORY, READOUTS
 from lwmfw.engine.run import Run
-from lwmfw.engine.terms import TermMeans, backward, check_gradient, merge_terms
+from lwmfw.engine.terms import backward, check_gradient, merge_terms
 from lwmfw.memory.exemplars import balanced, choose_data, keep_exemplars
 from lwmfw.model.growing import Model
 from lwmfw.model.outputs import Outputs
@@ -37,6 +38,7 @@ from lwmfw.recipe.phase import Phase
 from lwmfw.recipe.scenario import Step
 from lwmfw.record.results import Results
 from lwmfw.rng import generator, seed_global
+from lwmfw.stopping import STOP
 
 
 def train(run: Run) -> Results:
@@ -50,8 +52,9 @@ def train(run: Run) -> Results:
         hook.before_run(run=run, rng=run.rng)
         go_on(run)
         old = old_model(run)
-        for step in run.remaining_steps:
-            old = learn(run, step, old)
+        with STOP.waiting():
+            for step in run.remaining_steps:
+                old = learn(run, step, old)
         finish(run)
     finally:
         hook.after_run(run=run, results=run.results, rng=run.rng)
@@ -60,33 +63,38 @@ def train(run: Run) -> Results:
 
 def learn(run: Run, step: Step, old: Model | None) -> Model | None:
     """One incremental step; returns the old model of the next one."""
-    hook, position = run.assembly.hook, run.assembly.position
+    hook, position, progress = run.assembly.hook, run.assembly.position, run.progress
     position.step, position.phase, position.epoch, position.batch = step.index, "", 0, 0
-    started = time.perf_counter()
+    progress.begin_step()
     seed_global(run.recipe.seed, step.index)
     grow(run.assembly, run.model, step)
     images, candidates = choose_data(run, step)
     with run.sharing_features():
         hook.before_step(run=run, step=step, model=run.model, data=images, rng=run.rng)
-    taken, epochs = run.first_step if step.index == 1 else None, 0
+    taken = run.first_step if step.index == 1 else None
     if taken:
         take_first_step(run, taken)
     else:
-        for phase in run.phases(step):
+        for stage, phase in enumerate(run.phases(step)):
             position.phase, position.epoch = phase.name, 0
-            train_phase(run, step, phase, balanced(run, step, images) if phase.balanced else images, old)
-            epochs += phase.epochs
+            if progress.enters(stage):
+                train_phase(run, step, phase, balanced(run, step, images) if phase.balanced else images, old)
         position.epoch = 0
     run.rng.renew()  # whatever was drawn in training, which another run may have done
-    with run.sharing_features():
-        hook.after_training(run=run, step=step, model=run.model, old=old, data=images, rng=run.rng)
-    keep_exemplars(run, step, candidates)
-    cost = (taken.train_seconds, taken.epochs) if taken else (time.perf_counter() - started, epochs)
+    if progress.enters(READOUTS):
+        with run.sharing_features():
+            hook.after_training(run=run, step=step, model=run.model, old=old, data=images, rng=run.rng)
+    if progress.enters(MEMORY):
+        keep_exemplars(run, step, candidates)
+    progress.enters(EVALUATION)
+    epochs = sum(phase.epochs for phase in run.phases(step))
+    cost = (taken.train_seconds, taken.epochs) if taken else (progress.seconds, epochs)
     result = evaluate(run, step, *cost)
     run.results.steps.append(result)
     old = old_model(run)
     hook.after_step(run=run, step=step, model=run.model, data=images, result=result, rng=run.rng)
     save(run)
+    STOP.obey()
     return old
 
 
@@ -114,29 +122,31 @@ def train_epochs(run: Run, step: Step, phase: Phase, images: ImageSet, old: Mode
     schedule = build_schedule(phase, optimizer, phase.epochs * shape.batches)
     model.batchnorm = phase.batchnorm
     model.train()
-    for epoch in range(1, phase.epochs + 1):
-        means = TermMeans()
-        position.epoch = epoch
-        started, rate = time.perf_counter(), schedule.get_last_lr()[0]
-        rng = generator(run.recipe.seed, "epoch", step.index, phase.name, epoch)
-        batches = run.loader.training_batches(images, shape, rng)
-        for position.batch, batch in enumerate(batches, 1):
+    at = run.progress.in_phase(optimizer, schedule)
+    for position.epoch in range(at.epoch, phase.epochs + 1):
+        started, done = time.perf_counter(), at.batch
+        rng = generator(run.recipe.seed, "epoch", step.index, phase.name, at.epoch)
+        batches = run.loader.training_batches(images, shape, rng, done)
+        for position.batch, batch in enumerate(batches, done + 1):
             terms = compute_terms(run, step, phase, batch, old)
             optimizer.zero_grad(set_to_none=True)
             backward(terms, position)
             optimizer.step()
             schedule.step()
             hook.after_update(step=step, batch=batch, model=model, rng=run.rng)
-            means.add(terms)
-        on_host = means.to_host(position)  # the only host synchronisation of an epoch
-        seconds = time.perf_counter() - started
+            at.means.add(terms)
+            run.progress.advance()
+        on_host = at.means.to_host(position)  # the only host synchronisation of an epoch
+        images_per_s = shape.shown * (1 - done / shape.batches) / (time.perf_counter() - started)
         if run.directory:
-            row = {"step": step.index, "phase": phase.name, "epoch": epoch, "terms": on_host, "lr": rate}
-            run.directory.log_epoch(row | {"images_per_s": round(shape.shown / seconds, 1)})
+            row = {"step": step.index, "phase": phase.name, "epoch": at.epoch, "terms": on_host, "lr": at.rate}
+            run.directory.log_epoch(row | {"images_per_s": round(images_per_s, 1)})
         position.batch = 0
-        hook.after_epoch(run=run, step=step, epoch=epoch, means=on_host, rng=run.rng)
-        if epoch < phase.epochs:
+        hook.after_epoch(run=run, step=step, epoch=at.epoch, means=on_host, rng=run.rng)
+        if at.epoch < phase.epochs:
             check_parameters(optimizer, model)
+        at.next_epoch(schedule.get_last_lr()[0])
+    run.progress.look()  # the last update has no loss behind it
 
 
 def compute_terms(run: Run, step: Step, phase: Phase, batch: Batch, old_model: Model | None) -> dict[str, Tensor]:

@@ -65,6 +65,19 @@ class Randomness:
             self._generators[name] = generator(self._seed, "component", *moment, name)
         return self._generators[name]
 
+    def state(self) -> dict[str, Any]:
+        """Where the generators stand: the step and phase that they are of, and each one's state by its component."""
+        return {"[moment]": self._moment} | {name: each.get_state() for name, each in self._generators.items()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Put them there, from a dictionary that may hold other things with a name in brackets."""
+        from lwmfw.rng import generator
+
+        self._moment = tuple(state["[moment]"]) if state["[moment]"] else None
+        self._generators = {name: generator(0) for name in state if not name.startswith("[")}
+        for name, each in self._generators.items():
+            each.set_state(state[name])
+
 
 @dataclass(frozen=True)
 class Attached:

@@ -128,8 +128,17 @@ class Loader:
         mean, std = (torch.tensor(values, device=device).mul(255).view(1, -1, 1, 1) for values in (data.mean, data.std))
         return cls(mean, std, data.padding, data.flip, data.brightness)
 
-    def training_batches(self, images: ImageSet, shape: EpochShape, rng: torch.Generator) -> Iterator[Batch]:
-        """One epoch, in an order and augmented by numbers that are drawn before the first batch."""
+    def training_batches(
+        self, images: ImageSet, shape: EpochShape, rng: torch.Generator, done: int = 0
+    ) -> Iterator[Batch]:
+        """One epoch, in an order and augmented by numbers that are drawn before the first batch.
+
+        Args:
+            images: exemplars first.
+            shape: of the epoch.
+            rng: what is drawn from.
+            done: how many batches at its beginning are left out.
+        """
         order = shape.shuffled(rng)
         drawn = sum(map(len, order))
         # an image that comes once has its own numbers, whatever batch it is in
@@ -137,12 +146,13 @@ class Loader:
         numbers = order if once else list(torch.arange(drawn).split([len(index) for index in order]))
         if isinstance(images, ImageFiles):
             seeds = torch.randint(2**63 - 1, (drawn,), generator=rng)
-            shown = decoded_batches(images, order, seeds=[seeds[number] for number in numbers], flip=self.flip)
+            rest = [seeds[number] for number in numbers[done:]]
+            shown = decoded_batches(images, order[done:], seeds=rest, flip=self.flip)
         else:
-            shown = self._augmented(images, order, numbers, drawn, rng)
+            shown = self._augmented(images, order[done:], numbers[done:], drawn, rng)
         if self.brightness:
-            shown = self._brightened(shown, numbers, drawn, rng, images.labels.device)
-        for index, pixels in zip(_sent(order, images.labels.device), shown, strict=True):
+            shown = self._brightened(shown, numbers[done:], drawn, rng, images.labels.device)
+        for index, pixels in zip(_sent(order[done:], images.labels.device), shown, strict=True):
             yield Batch(self.normalise(pixels), images.labels[index], index < shape.held)
 
     def _augmented(
@@ -193,7 +203,7 @@ class Loader:
 
 def _sent(parts: Sequence[Tensor], device: torch.device) -> tuple[Tensor, ...]:
     """The positions of an epoch's batches on a device, in one copy: one a batch would have the host wait for it."""
-    sent: tuple[Tensor, ...] = torch.cat(list(parts)).to(device).split([len(part) for part in parts])
+    sent: tuple[Tensor, ...] = torch.cat([*parts, torch.arange(0)]).to(device).split([len(part) for part in parts])
     return sent
 
 

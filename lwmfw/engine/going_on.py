@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
-from types import SimpleNamespace
+from dataclasses import replace
 from typing import Any
 
-import torch
-
-from lwmfw.data.loader import Preprocessing
 from lwmfw.engine.build import grow
 from lwmfw.engine.facts import other_first_step, other_sources, refuse_others
 from lwmfw.engine.first_step import FirstStep
+from lwmfw.engine.kept import snapshot, stateful
 from lwmfw.engine.run import Run
 from lwmfw.errors import CheckpointRefused, UserError
 from lwmfw.model.growing import Model, frozen_copy
@@ -42,7 +39,7 @@ def go_on(run: Run) -> None:
         directory.restate(run.assembly.resolved)
         if kept:
             directory.write_results(run.results)  # which a run that was killed may not have written
-        directory.forget_epochs_after(len(run.results.steps))
+        go_on_inside(run, directory)
         tidy(directory)
 
 
@@ -57,6 +54,22 @@ def tidy(directory: RunDirectory) -> None:
     """Remove what an end at any place has left: older checkpoints, and files that were not written to the end."""
     checkpoint.remove_older(directory.checkpoints)
     directory.remove_unfinished()
+
+
+def go_on_inside(run: Run, directory: RunDirectory) -> None:
+    """Go on from inside a step, if the run was left there, and drop what was logged after that.
+
+    Raises:
+        CheckpointRefused: what was kept there is damaged, or was computed in another way or on other data.
+    """
+    kept = checkpoint.load_inside(directory.checkpoints, len(run.results.steps) + 1)
+    if kept is None:
+        directory.forget_epochs_after(len(run.results.steps))
+        return
+    check_alike(run, kept)
+    run.results = with_sources(replace(kept.results, steps=run.results.steps), run.results)
+    directory.forget_log_after(kept.facts["progress"]["logged"])
+    run.progress.go_on_from(kept)
 
 
 def check_nothing_is_lost(directory: RunDirectory, kept: Checkpoint | None) -> None:
@@ -145,26 +158,6 @@ def save(run: Run) -> None:
         return
     checkpoint.save(run.directory.checkpoints, snapshot(run))
     run.directory.write_results(run.results)
-
-
-def snapshot(run: Run) -> Checkpoint:
-    """The finished steps as a checkpoint in memory."""
-    facts = {
-        "threads": torch.get_num_threads(),
-        "arithmetic": run.arithmetic,
-        "preprocessing": asdict(Preprocessing.of(run.data)),
-    }
-    return checkpoint.take(run.model, stateful(run), run.results, facts)
-
-
-def stateful(run: Run) -> dict[str, Any]:
-    """What a checkpoint keeps besides model and results, by name; no component is named with brackets."""
-    parts: dict[str, Any] = {
-        name: SimpleNamespace(state=part.method("state"), restore=part.method("restore"))
-        for name, part in run.assembly.components.items()
-        if part.trait("state")
-    }
-    return parts | ({"[memory]": run.memory} if run.memory else {})
 
 
 def old_model(run: Run) -> Model | None:

@@ -20,6 +20,7 @@ from lwmfw.data.images import DataSet, ImageSet
 from lwmfw.data.loader import EpochShape, Loader
 from lwmfw.engine.build import grow, new_model
 from lwmfw.engine.first_step import FirstStep
+from lwmfw.engine.progress import Progress, SaveEvery
 from lwmfw.errors import UserError, one_line
 from lwmfw.memory.store import Memory
 from lwmfw.model.features import features_of
@@ -74,6 +75,7 @@ class Run:
         known_steps: how many steps the finished run has that it goes on from.
         first_step: a first step that another run has trained.
         until: the step that it ends with, by its number; None: the last one.
+        save_every: how often the inside of a step is kept.
     """
 
     recipe: Recipe
@@ -92,12 +94,18 @@ class Run:
     known_steps: int = 0
     first_step: FirstStep | None = None
     until: int | None = None
+    save_every: SaveEvery = SaveEvery()
     _seen: dict[tuple[int, int, bool], tuple[Any, Tensor]] | None = None
 
     @property
     def position(self) -> Position:
         """Where the run is."""
         return self.assembly.position
+
+    @cached_property
+    def progress(self) -> Progress:
+        """Where it is inside a step."""
+        return Progress(self)
 
     @property
     def arithmetic(self) -> str:

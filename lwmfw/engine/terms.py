@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -64,10 +65,15 @@ def backward(terms: Mapping[str, Tensor], position: Position) -> None:
 class TermMeans:
     """Sums of the terms of an epoch, kept on the device, and the first batch in which one was not finite."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device | None = None) -> None:
+        self._device = device
         # batches whose terms have the same names are summed as one vector
         self._sums: dict[tuple[str, ...], tuple[Tensor, Tensor, list[int]]] = {}
         self._batches = 0
+
+    def anew(self) -> TermMeans:
+        """Sums of another epoch."""
+        return TermMeans(self._device)
 
     def add(self, terms: Mapping[str, Tensor]) -> None:
         """Add the terms of one batch."""
@@ -103,3 +109,17 @@ class TermMeans:
                 f"term '{worst[1]}' is not finite; the run stopped {position}; lower training.lr or the term's weight"
             )
         return {name: total / count for name, (total, count) in totals.items()}
+
+    def state(self) -> dict[str, Any]:
+        """The sums, by the number of their names."""
+        plain = {"batches": self._batches, "names": [list(names) for names in self._sums]}
+        sums = {f"{n} sums": sums for n, (sums, _, _) in enumerate(self._sums.values())}
+        bad = {f"{n} bad": bad for n, (_, bad, _) in enumerate(self._sums.values())}
+        return plain | {"counts": [count[0] for _, _, count in self._sums.values()]} | sums | bad
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state`."""
+        self._batches = state["batches"]
+        for n, (names, count) in enumerate(zip(state["names"], state["counts"], strict=True)):
+            sums, bad = (state[f"{n} {part}"].to(self._device) for part in ("sums", "bad"))
+            self._sums[tuple(names)] = (sums, bad, [count])

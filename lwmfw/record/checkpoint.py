@@ -10,6 +10,7 @@ import copy
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from lwmfw.record.files import remove, write_bytes
 from lwmfw.record.results import Results
 
 _OWN = "make a plug-in's own parts in before_run"
+_INSIDE = "inside-"
 _TENSORS, _STATE, _MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
 
 
@@ -80,6 +82,43 @@ def _copy(value: Tensor) -> Tensor:
 
 def save(folder: Path, kept: Checkpoint) -> None:
     """Write the checkpoint of the last finished step and remove older ones but the first, which other runs can use."""
+    _write(folder / kept.path.name, kept)
+    remove_older(folder)
+
+
+def save_inside(folder: Path, kept: Checkpoint, step: int, serial: int) -> None:
+    """Write where a run is inside a step, and remove where it was before."""
+    _write(folder / f"{_INSIDE}{step:04d}-{serial:06d}", kept)
+    remove_older(folder)
+
+
+def load_inside(folder: Path, step: int) -> Checkpoint | None:
+    """Where a run was inside a step; None: it is not known.
+
+    Raises:
+        CheckpointRefused: a file is missing, damaged or not what its digest says.
+    """
+    found = [path for path in _unfinished(folder) if path.name.startswith(f"{_INSIDE}{step:04d}-")]
+    return _read(found[-1]) if found else None
+
+
+def remove_older(folder: Path) -> None:
+    """Remove all checkpoints but the first and the newest, those that were not written to the end, and where a run was
+    inside a step that it has finished or left behind."""
+    done, inside = _finished(folder), _unfinished(folder)
+    newest = steps(folder)[-1] if done else 0
+    stale = inside if inside and int(inside[-1].name.split("-")[1]) <= newest else inside[:-1]
+    for path in [*done[:-1], *stale, *folder.glob("step-*.tmp"), *folder.glob(f"{_INSIDE}*.tmp")]:
+        if path.name != _name(1):
+            remove(path)
+
+
+def _unfinished(folder: Path) -> list[Path]:
+    """The folders of places inside a step, oldest first."""
+    return sorted(path for path in folder.glob(f"{_INSIDE}*") if re.fullmatch(r"\d{4,}-\d{6,}", path.name[len(_INSIDE) :]))
+
+
+def _write(final: Path, kept: Checkpoint) -> None:
     tensors = {f"model.{name}": value for name, value in kept.model.items()}
     plain: dict[str, dict[str, Any]] = {}
     for name, state in kept.components.items():
@@ -90,8 +129,7 @@ def save(folder: Path, kept: Checkpoint) -> None:
     contents = {_TENSORS: safetensors.torch.save(tensors), _STATE: state_json.encode()}
     manifest = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
 
-    final = folder / kept.path.name
-    unfinished = folder / f"{final.name}.tmp"
+    unfinished = final.with_name(f"{final.name}.tmp")
     remove(unfinished)
     unfinished.mkdir(parents=True)
     for name, content in contents.items():
@@ -99,15 +137,7 @@ def save(folder: Path, kept: Checkpoint) -> None:
     write_bytes(unfinished / _MANIFEST, json.dumps(manifest).encode())
     remove(final)
     unfinished.replace(final)
-    _sync(folder)
-    remove_older(folder)
-
-
-def remove_older(folder: Path) -> None:
-    """Remove all checkpoints but the first and the newest, and those that were not written to the end."""
-    for path in [*_finished(folder)[:-1], *folder.glob("step-*.tmp")]:
-        if path.name != _name(1):
-            remove(path)
+    _sync(final.parent)
 
 
 def _finished(folder: Path) -> list[Path]:
@@ -138,7 +168,10 @@ def load(folder: Path, step: int | None = None) -> Checkpoint | None:
     found = [path for path in _finished(folder) if step is None or path.name == _name(step)]
     if not found:
         return None
-    path = found[-1]
+    return _read(found[-1])
+
+
+def _read(path: Path) -> Checkpoint:
     contents = _verified(path)
     try:
         state = json.loads(contents[_STATE])

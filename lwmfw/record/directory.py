@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from lwmfw.errors import RunBusy, UserError, shown
+from lwmfw.errors import CheckpointRefused, RunBusy, UserError, shown
 from lwmfw.recipe.load import Resolved
 from lwmfw.recipe.places import places
 from lwmfw.record.files import write_bytes, write_text
@@ -111,6 +111,30 @@ class RunDirectory:
             lines = file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
             kept = [line for line in lines if line.endswith("\n") and 0 < _step_of(line) <= step]
             write_text(file, "".join(kept))
+
+    def logged(self) -> int:
+        """Bytes of metrics.jsonl, which are on the disk."""
+        file = self._home / "metrics.jsonl"
+        if not file.exists():
+            return 0
+        with file.open("rb") as stream:
+            os.fsync(stream.fileno())
+            return os.fstat(stream.fileno()).st_size
+
+    def forget_log_after(self, size: int) -> None:
+        """Cut metrics.jsonl back to so many bytes.
+
+        Raises:
+            CheckpointRefused: it has not so many.
+        """
+        file = self._home / "metrics.jsonl"
+        there = file.stat().st_size if file.exists() else 0
+        if there < size:
+            raise CheckpointRefused(
+                f"{self.path}/metrics.jsonl: has {there} bytes, and {size} when the run was kept; put it back as it was"
+            )
+        if there > size:
+            os.truncate(file, size)
 
     def write_results(self, results: Results) -> None:
         """results.json and its tidy form accuracy.csv."""

@@ -24,7 +24,7 @@ from lwmfw import loop
 from lwmfw.assembly.assemble import assemble
 from lwmfw.data.workers import kept_workers
 from lwmfw.engine.build import DeviceName
-from lwmfw.engine.going_on import snapshot
+from lwmfw.engine.kept import snapshot
 from lwmfw.engine.prepare import environment, prepare
 from lwmfw.engine.telling import told_in_words
 from lwmfw.errors import Interrupted, NotFinite

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from lwmfw.engine.going_on import snapshot
+from lwmfw.engine.kept import snapshot
 from lwmfw.engine.opened import OpenedRun
 from lwmfw.engine.prepare import environment
 from lwmfw.engine.run import Run

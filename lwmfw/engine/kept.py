@@ -1,0 +1,93 @@
+"""What is kept of a run: its parts, and the random numbers, optimiser and sums that an update hangs on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from lwmfw.data.loader import Preprocessing
+from lwmfw.record import checkpoint
+from lwmfw.record.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from lwmfw.engine.run import Run
+
+_SCHEDULE = ("last_epoch", "_step_count", "_last_lr")
+"""What of a schedule changes with its updates; the rest is made with it."""
+
+
+def snapshot(run: Run) -> Checkpoint:
+    """The finished steps as a checkpoint in memory."""
+    return checkpoint.take(run.model, stateful(run), run.results, facts(run))
+
+
+def facts(run: Run) -> dict[str, Any]:
+    """How a run is computed."""
+    return {
+        "threads": torch.get_num_threads(),
+        "arithmetic": run.arithmetic,
+        "preprocessing": asdict(Preprocessing.of(run.data)),
+    }
+
+
+def stateful(run: Run) -> dict[str, Any]:
+    """What a checkpoint keeps besides model and results, by name; no component is named with brackets."""
+    parts: dict[str, Any] = {
+        name: SimpleNamespace(state=part.method("state"), restore=part.method("restore"))
+        for name, part in run.assembly.components.items()
+        if part.trait("state")
+    }
+    return parts | ({"[memory]": run.memory} if run.memory else {})
+
+
+class Generators:
+    """The random numbers of a run: torch's global ones, and those of the components."""
+
+    def __init__(self, run: Run) -> None:
+        self._rng, self._cuda = run.rng, run.device.type == "cuda"
+
+    def state(self) -> dict[str, Any]:
+        """Where they stand."""
+        whole = {"[global]": torch.get_rng_state()} | ({"[cuda]": torch.cuda.get_rng_state()} if self._cuda else {})
+        return whole | self._rng.state()
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Put them there."""
+        torch.set_rng_state(state["[global]"])
+        if self._cuda:
+            torch.cuda.set_rng_state(state["[cuda]"])
+        self._rng.restore(state)
+
+
+class Descent:
+    """An optimiser and the schedule of its rate."""
+
+    def __init__(self, optimizer: Optimizer, schedule: LRScheduler) -> None:
+        self._optimizer, self._schedule = optimizer, schedule
+
+    def state(self) -> dict[str, Any]:
+        """Where they stand: what is of a parameter by its number, and what is of a group."""
+        whole = self._optimizer.state_dict()
+        of_parameters = {f"{number} {key}": v for number, own in whole["state"].items() for key, v in own.items()}
+        groups = [{key: value for key, value in group.items() if key != "params"} for group in whole["param_groups"]]
+        return of_parameters | {"groups": groups} | {key: getattr(self._schedule, key) for key in _SCHEDULE}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Put them there."""
+        own = self._optimizer.state_dict()["param_groups"]
+        of_parameters: dict[int, dict[str, Tensor]] = {}
+        for name, value in state.items():
+            if name[0].isdigit():
+                number, key = name.split(" ", 1)
+                of_parameters.setdefault(int(number), {})[key] = value
+        groups = [there | {"params": here["params"]} for here, there in zip(own, state["groups"], strict=True)]
+        self._optimizer.load_state_dict({"state": of_parameters, "param_groups": groups})
+        self._schedule.load_state_dict({key: state[key] for key in _SCHEDULE})
+

@@ -1,0 +1,212 @@
+"""Where a run is inside a step: kept now and then, so that a run that is killed there goes on there, to the same bits.
+
+Up to its first phase a step is played again: all that happens there follows from the checkpoint before it. Then come
+stages - phases, read-outs, memory, evaluation - and a run goes on from the beginning of one, or from an update of a
+phase. A phase is begun again too, with what there was at its beginning, because a component may change the network
+there; only then everything is put where it was.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from lwmfw.engine.kept import Descent, Generators, facts, stateful
+from lwmfw.engine.terms import TermMeans
+from lwmfw.errors import NotFinite
+from lwmfw.record import checkpoint
+from lwmfw.record.checkpoint import Checkpoint
+from lwmfw.stopping import STOP
+
+if TYPE_CHECKING:
+    from lwmfw.engine.run import Run
+
+READOUTS, MEMORY, EVALUATION = 10_001, 10_002, 10_003
+"""The stages behind a step's phases, which are counted from 0."""
+
+LOOK = 10.0
+"""Seconds after which terms and weights are looked at: one that is not finite ends the run no later."""
+
+_BEGINNING = "[beginning]"
+
+
+@dataclass(frozen=True)
+class SaveEvery:
+    """How often the inside of a step is kept.
+
+    Attributes:
+        seconds: after so long, and at the beginning of a stage after a tenth of it.
+        updates: after so many updates too; 0: time alone decides.
+    """
+
+    seconds: float = 600.0
+    updates: int = 0
+
+
+@dataclass
+class Cursor:
+    """An epoch that is under way.
+
+    Attributes:
+        epoch: its number.
+        batch: how many of its batches have been learned.
+        rate: the learning rate at its beginning.
+        means: of its terms so far.
+    """
+
+    epoch: int
+    batch: int
+    rate: float
+    means: TermMeans
+
+    def next_epoch(self, rate: float) -> None:
+        """The next one begins."""
+        self.epoch, self.batch, self.rate, self.means = self.epoch + 1, 0, rate, self.means.anew()
+
+
+class Progress:
+    """Where a run is inside a step, and what it goes on from."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._resumed: Checkpoint | None = None
+        self._stage = self._updates = self._serial = 0
+        self._beginning: Checkpoint | None = None
+        self._phase: tuple[Descent, Cursor] | None = None
+        self._kept = self._looked = self._began = time.monotonic()
+
+    def go_on_from(self, kept: Checkpoint) -> None:
+        """Have the next step go on from inside."""
+        self._resumed, self._serial = kept, kept.facts["progress"]["serial"]
+
+    def begin_step(self) -> None:
+        """A step begins, or is played again."""
+        self._began = self._kept = time.monotonic()
+        if self._resumed:
+            self._began -= self._resumed.facts["progress"]["seconds"]
+
+    @property
+    def seconds(self) -> float:
+        """What the step has taken, without the time in which nothing ran."""
+        return time.monotonic() - self._began
+
+    def enters(self, stage: int) -> bool:
+        """Whether a stage has to be gone through: not where a run goes on from behind it."""
+        self._stage, self._updates, self._phase = stage, 0, None
+        if self._resumed is None:
+            # the first phase begins as it is played again; of the others, and of them alone, something is needed
+            self._beginning = self._now() if 0 < stage < READOUTS else None
+            if STOP.wished or time.monotonic() - self._kept > self._run.save_every.seconds / 10 or self._run.save_every.updates:
+                self._keep()
+            STOP.obey()
+            return True
+        at = self._resumed.facts["progress"]
+        if stage == at["stage"]:
+            begun = _beginning_in(self._resumed) if at["updates"] else self._resumed
+            if begun:
+                self._put(begun)
+            self._beginning = begun if 0 < stage < READOUTS else None
+            if not at["updates"]:
+                self._resumed = None
+        return bool(stage >= at["stage"])
+
+    def in_phase(self, optimizer: Optimizer, schedule: LRScheduler) -> Cursor:
+        """The first epoch of a phase whose optimiser is made, or the one in which it was left."""
+        means, descent = TermMeans(self._run.device), Descent(optimizer, schedule)
+        cursor = Cursor(1, 0, schedule.get_last_lr()[0], means)
+        if self._resumed:
+            at = self._resumed.facts["progress"]
+            cursor = Cursor(at["epoch"], at["batch"], at["rate"], means)
+            self._put(self._resumed, {"[descent]": descent, "[terms]": cursor.means})
+            self._updates, self._resumed = at["updates"], None
+        self._phase = descent, cursor
+        return cursor
+
+    def advance(self) -> None:
+        """An update is made."""
+        assert self._phase, "in a phase"  # noqa: S101
+        self._updates += 1
+        self._phase[1].batch += 1
+        now = time.monotonic()
+        if now - self._looked > LOOK:
+            self.look()
+        due = self._run.save_every.updates and self._updates % self._run.save_every.updates == 0
+        if due or STOP.wished or now - self._kept > self._run.save_every.seconds:
+            self._keep()
+        STOP.obey()
+
+    def look(self) -> None:
+        """See that terms and weights are finite.
+
+        Raises:
+            NotFinite: one is not.
+        """
+        self._looked = time.monotonic()
+        position = self._run.position
+        if self._phase:
+            self._phase[1].means.to_host(position)
+        values = {k: v for k, v in self._run.model.state_dict().items() if v.is_floating_point() and v.numel()}
+        finite = torch.stack([v.isfinite().all() for v in values.values()]).tolist() if values else []
+        for name, fine in zip(values, finite, strict=True):
+            if not fine:
+                raise NotFinite(f"weights '{name}' are not finite; the run stopped {position}; lower training.lr")
+
+    def _keep(self) -> None:
+        """Write down where the run is, unless it writes nothing down."""
+        directory = self._run.directory
+        if directory is None:
+            return
+        self.look()
+        more, components = {}, {}
+        if self._phase and self._updates:
+            descent, cursor = self._phase
+            more = {"[descent]": descent, "[terms]": cursor.means}
+            components = _as_components(self._beginning) if self._beginning else {}
+        now = self._now(more)
+        self._serial += 1
+        at = self._position() | {"seconds": self.seconds, "logged": directory.logged(), "serial": self._serial}
+        now = replace(now, components=now.components | components, facts=now.facts | {"progress": at})
+        checkpoint.save_inside(directory.checkpoints, now, self._run.position.step, self._serial)
+        self._kept = time.monotonic()
+
+    def _position(self) -> dict[str, Any]:
+        here = {"stage": self._stage, "updates": self._updates}
+        if not self._phase:
+            return here
+        cursor = self._phase[1]
+        return here | {"epoch": cursor.epoch, "batch": cursor.batch, "rate": cursor.rate}
+
+    def _now(self, more: Mapping[str, Any] = {}) -> Checkpoint:
+        """The run as it is, without the results of finished steps, which are kept already."""
+        run = self._run
+        return checkpoint.take(run.model, self._parts() | dict(more), replace(run.results, steps=[]), facts(run))
+
+    def _parts(self) -> dict[str, Any]:
+        return stateful(self._run) | {"[random]": Generators(self._run)}
+
+    def _put(self, kept: Checkpoint, more: Mapping[str, Any] = {}) -> None:
+        """Put the run where it was."""
+        run = self._run
+        there = {name.split(".")[1] for name in kept.model if name.startswith("extras.")}
+        for name in [name for name, part in run.model.extras.items() if part.state_dict() and name not in there]:
+            del run.model.extras[name]  # a component had taken it out since the step began
+        checkpoint.restore(kept, run.model, self._parts() | dict(more))
+
+
+def _as_components(kept: Checkpoint) -> dict[str, dict[str, Any]]:
+    """A checkpoint as entries among the components of another."""
+    return {_BEGINNING: dict(kept.model)} | {_BEGINNING + name: state for name, state in kept.components.items()}
+
+
+def _beginning_in(kept: Checkpoint) -> Checkpoint | None:
+    """The checkpoint that another has among its components; None: it has none."""
+    if _BEGINNING not in kept.components:
+        return None
+    states = {n.removeprefix(_BEGINNING): s for n, s in kept.components.items() if n.startswith(_BEGINNING)}
+    return replace(kept, model=states.pop(""), components=states)

@@ -71,12 +71,13 @@ def learn(run: Run, step: Step, old: Model | None) -> Model | None:
     images, candidates = choose_data(run, step)
     with run.sharing_features():
         hook.before_step(run=run, step=step, model=run.model, data=images, rng=run.rng)
-    taken = run.first_step if step.index == 1 else None
+    taken, epochs = run.first_step if step.index == 1 else None, 0
     if taken:
         take_first_step(run, taken)
     else:
         for stage, phase in enumerate(run.phases(step)):
             position.phase, position.epoch = phase.name, 0
+            epochs += phase.epochs
             if progress.enters(stage):
                 train_phase(run, step, phase, balanced(run, step, images) if phase.balanced else images, old)
         position.epoch = 0
@@ -87,7 +88,6 @@ def learn(run: Run, step: Step, old: Model | None) -> Model | None:
     if progress.enters(MEMORY):
         keep_exemplars(run, step, candidates)
     progress.enters(EVALUATION)
-    epochs = sum(phase.epochs for phase in run.phases(step))
     cost = (taken.train_seconds, taken.epochs) if taken else (progress.seconds, epochs)
     result = evaluate(run, step, *cost)
     run.results.steps.append(result)

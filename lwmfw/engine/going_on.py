@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from lwmfw.engine.build import grow
 from lwmfw.engine.facts import other_first_step, other_sources, refuse_others

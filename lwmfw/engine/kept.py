@@ -90,4 +90,3 @@ class Descent:
         groups = [there | {"params": here["params"]} for here, there in zip(own, state["groups"], strict=True)]
         self._optimizer.load_state_dict({"state": of_parameters, "param_groups": groups})
         self._schedule.load_state_dict({key: state[key] for key in _SCHEDULE})
-

@@ -49,6 +49,9 @@ class SaveEvery:
     updates: int = 0
 
 
+USUAL = SaveEvery()
+
+
 @dataclass
 class Cursor:
     """An epoch that is under way.
@@ -102,7 +105,8 @@ class Progress:
         if self._resumed is None:
             # the first phase begins as it is played again; of the others, and of them alone, something is needed
             self._beginning = self._now() if 0 < stage < READOUTS else None
-            if STOP.wished or time.monotonic() - self._kept > self._run.save_every.seconds / 10 or self._run.save_every.updates:
+            every, passed = self._run.save_every, time.monotonic() - self._kept
+            if STOP.wished or every.updates or passed > every.seconds / 10:
                 self._keep()
             STOP.obey()
             return True

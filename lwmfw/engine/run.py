@@ -20,7 +20,7 @@ from lwmfw.data.images import DataSet, ImageSet
 from lwmfw.data.loader import EpochShape, Loader
 from lwmfw.engine.build import grow, new_model
 from lwmfw.engine.first_step import FirstStep
-from lwmfw.engine.progress import Progress, SaveEvery
+from lwmfw.engine.progress import USUAL, Progress, SaveEvery
 from lwmfw.errors import UserError, one_line
 from lwmfw.memory.store import Memory
 from lwmfw.model.features import features_of
@@ -94,7 +94,7 @@ class Run:
     known_steps: int = 0
     first_step: FirstStep | None = None
     until: int | None = None
-    save_every: SaveEvery = SaveEvery()
+    save_every: SaveEvery = USUAL
     _seen: dict[tuple[int, int, bool], tuple[Any, Tensor]] | None = None
 
     @property

@@ -115,7 +115,8 @@ def remove_older(folder: Path) -> None:
 
 def _unfinished(folder: Path) -> list[Path]:
     """The folders of places inside a step, oldest first."""
-    return sorted(path for path in folder.glob(f"{_INSIDE}*") if re.fullmatch(r"\d{4,}-\d{6,}", path.name[len(_INSIDE) :]))
+    form = re.compile(_INSIDE + r"\d{4,}-\d{6,}")
+    return sorted(path for path in folder.glob(f"{_INSIDE}*") if form.fullmatch(path.name))
 
 
 def _write(final: Path, kept: Checkpoint) -> None:

@@ -104,7 +104,7 @@ def _execute(
 
     with interruptible():
         run = execute(assembly, out, device.value, resume.value, from_run)
-    print_table(*result_rows(run.results), kept=3)
+    print_table(*result_rows(run.results), kept=4)
 
 
 @contextmanager

@@ -109,4 +109,4 @@ def compare(
     if format_ is TableFormat.CSV:
         print(accuracy_csv({str(run.path): run.results for run in read}), end="")
     else:
-        print_table(*comparison_rows(read), kept=5)
+        print_table(*comparison_rows(read), kept=6)

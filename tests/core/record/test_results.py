@@ -9,22 +9,25 @@ from types import SimpleNamespace
 import pytest
 import torch
 from helpers.command import lwmfw
+from helpers.plugin_files import ANGLES
 
 from lwmfw import UserError
 from lwmfw.assembly.calls import Position
 from lwmfw.engine.terms import TermMeans, merge_terms
 from lwmfw.errors import RunFailed
 from lwmfw.record.compare import comparison_rows, result_rows
-from lwmfw.record.reading import RecordedRun
+from lwmfw.record.reading import RecordedRun, digest_of
 from lwmfw.record.results import (
     Results,
     StepResult,
     accuracy,
     accuracy_csv,
     average,
+    backward_transfer,
     first_step_forgetting,
     forgetting,
 )
+from lwmfw.testing import tiny_run
 
 
 def results_of(by_step, *, recipe="lwm", seed=1, complete=True, who=("cnn",)):
@@ -88,6 +91,16 @@ def test_first_step_forgetting_is_the_fall_of_the_first_classes_since_their_step
     assert first_step_forgetting([[0.5], [0.8, 0.9], [0.3, 0.9, 1.0]]) == pytest.approx(0.2)
     assert results_of([[0.9]]).first_step_forgetting == {"cnn": None}
     assert results_of(THREE).to_json()["first_step_forgetting"] == {"cnn": pytest.approx(THREE[0][0] - THREE[-1][0])}
+
+
+def test_backward_transfer_is_the_mean_change_since_a_steps_classes_were_learned():
+    # step 1: 0.7 - 0.9; step 2: 0.5 - 0.8; step 3 has just been learned
+    assert backward_transfer(THREE) == pytest.approx((-0.2 - 0.3) / 2)
+    # what was better in between says nothing here, unlike in forgetting, and what got better counts: 0.6 - 0.5
+    assert backward_transfer([[0.5], [0.8, 0.9], [0.6, 0.9, 1.0]]) == pytest.approx((0.1 + 0.0) / 2)
+    assert backward_transfer([[0.9]]) is backward_transfer([]) is None
+    assert backward_transfer([[None], [0.6, 0.8], [0.7, 0.5, 0.9]]) == pytest.approx(-0.3)
+    assert results_of(THREE).to_json()["backward_transfer"] == {"cnn": pytest.approx(-0.25)}
 
 
 def test_results_before_the_first_step_are_empty():
@@ -155,15 +168,30 @@ def test_results_that_were_edited_are_refused(plain, form, tmp_path):
     assert re.search(r"results\.json: not the results of a run \(\w+\); name another\n$", done.stderr)
 
 
+SO_FAR = ["average", "forgetting", "backward_transfer", "task_aware"]
+
+
+def test_accuracy_csv_has_the_measures_so_far_beside_the_accuracy_on_all_classes():
+    rows = list(csv.DictReader(io.StringIO(accuracy_csv({"": results_of(THREE)}))))
+    told = {row["step"]: [row[key] for key in SO_FAR] for row in rows if row["classes_of"] == "all"}
+    assert told == {
+        "1": ["0.900000", "", "", ""],
+        "2": ["0.800000", "0.300000", "-0.300000", ""],
+        "3": ["0.766667", "0.250000", "-0.250000", ""],
+    }
+    assert all(row[key] == "" for row in rows for key in SO_FAR if row["classes_of"] != "all")
+
+
 def test_accuracy_csv_is_tidy():
     runs = [results_of(THREE, who=("cnn", "nme")), results_of([[1.0]], recipe="other", seed=2)]
     rows = list(csv.DictReader(io.StringIO(accuracy_csv({str(n): run for n, run in enumerate(runs, 1)}))))
-    assert list(rows[0]) == ["run", "recipe", "seed", "step", "seen", "classifier", "classes_of", "accuracy"]
+    plain = ["run", "recipe", "seed", "step", "seen", "classifier", "classes_of", "accuracy"]
+    assert list(rows[0]) == [*plain, *SO_FAR]
     # per step and classifier one row for all classes and one for each step so far: (2 + 3 + 4) * 2, and 2
     assert len(rows) == (2 + 3 + 4) * 2 + 2
     keys = [tuple(row[k] for k in ("recipe", "seed", "step", "classifier", "classes_of")) for row in rows]
     assert len(set(keys)) == len(keys)
-    assert not any(value in ("", None) for row in rows for value in row.values())
+    assert not any(row[key] in ("", None) for row in rows for key in rows[0] if key not in SO_FAR)
     table = {key: float(row["accuracy"]) for key, row in zip(keys, rows, strict=True)}
     assert table["lwm", "1", "3", "nme", "step 2"] == 0.5
     assert table["lwm", "1", "2", "cnn", "all"] == pytest.approx(0.7)
@@ -193,7 +221,8 @@ def test_one_run_twice_is_no_second_seed():
         comparison_rows(named(results_of([[0.5]]), results_of([[0.5]])))
 
 
-MEASURED = ["recipe", "classifier", "seeds", "average", "last", "forgetting", "task-aware"]
+MEASURED = ["recipe", "classifier", "seeds", "average", "last", "forgetting"]
+FURTHER = ["BWT", "task-aware"]
 COSTS = ["memory", "parameters", "total", "seconds"]
 
 
@@ -204,11 +233,11 @@ def test_a_comparison_averages_over_seeds():
         results_of([[0.5], [0.5, 0.5]], recipe="other", complete=False),
     ]
     header, rows = comparison_rows(named(*runs))
-    assert header == [*MEASURED, *COSTS, "step 1", "step 2"]
+    assert header == [*MEASURED, "step 1", "step 2", *FURTHER, *COSTS]
     # the deviation of two values is their distance over the root of 2: 0.05, 0.1, 0.2, 0.2, 0.1
-    measures, steps = ["0.625 ± 0.035", "0.550 ± 0.071", "0.300 ± 0.141", ""], ["0.700 ± 0.141", "0.550 ± 0.071"]
-    assert [*rows[0][:7], *rows[0][11:]] == ["lwm", "cnn", "2", *measures, *steps]
-    assert rows[1][:7] == ["other (unfinished)", "cnn", "1", "0.500", "0.500", "0.000", ""]
+    measures, steps = ["0.625 ± 0.035", "0.550 ± 0.071", "0.300 ± 0.141"], ["0.700 ± 0.141", "0.550 ± 0.071"]
+    assert rows[0][:10] == ["lwm", "cnn", "2", *measures, *steps, "-0.300 ± 0.141", ""]
+    assert rows[1][:6] == ["other (unfinished)", "cnn", "1", "0.500", "0.500", "0.000"]
 
 
 def test_a_comparison_says_what_each_costs_at_the_end():
@@ -235,14 +264,14 @@ def test_a_comparison_has_a_row_for_each_classifier():
 def test_a_comparison_without_forgetting_leaves_its_place_empty():
     _, rows = comparison_rows(named(results_of([[0.5]])))
     assert rows[0][:6] == ["lwm", "cnn", "1", "0.500", "0.500", ""]
-    assert comparison_rows([]) == ([*MEASURED, *COSTS], [])
+    assert comparison_rows([]) == ([*MEASURED, *FURTHER, *COSTS], [])
 
 
 def test_the_table_of_a_run_has_its_steps_and_measures():
     header, rows = result_rows(results_of(THREE))
-    assert header == ["accuracy", "average", "last", "forgetting", "task-aware", "step 1", "step 2", "step 3"]
-    assert rows == [["cnn", "0.767", "0.700", "0.250", "", "0.900", "0.700", "0.700"]]
-    assert result_rows(results_of([[0.9]]))[1] == [["cnn", "0.900", "0.900", "", "", "0.900"]]
+    assert header == ["accuracy", *MEASURED[3:], "step 1", "step 2", "step 3", *FURTHER]
+    assert rows == [["cnn", "0.767", "0.700", "0.250", "0.900", "0.700", "0.700", "-0.250", ""]]
+    assert result_rows(results_of([[0.9]]))[1] == [["cnn", "0.900", "0.900", "", "0.900", "", ""]]
 
 
 # terms
@@ -345,3 +374,69 @@ def test_a_classifier_that_one_run_lacks_leaves_its_place_empty():
     runs = [results_of(THREE, seed=1, who=("cnn", "nme")), results_of(THREE, seed=2)]
     _, rows = comparison_rows(named(*runs))
     assert [(row[1], row[3]) for row in rows] == [("cnn", "0.767 ± 0.000"), ("nme", "0.767")]
+
+
+def test_results_alone_are_told_apart_and_grouped_by_the_digest_of_their_settings():
+    runs = [results_of(THREE, seed=seed) for seed in (1, 2, 3, 4)]
+    for run, digest in zip(runs, ["a" * 64, "a" * 64, "b" * 64, ""], strict=True):
+        run.settings = digest
+    _, rows = comparison_rows(named(*runs))
+    assert [(row[0], row[2]) for row in rows] == [
+        ("lwm settings=aaaaaaaa", "2"), ("lwm settings=bbbbbbbb", "1"), ("lwm settings=unknown", "1"),
+    ]  # fmt: skip
+    assert [row[0] for row in comparison_rows(named(*runs[:2]))[1]] == ["lwm"], "nothing is to be told apart"
+
+
+def test_results_that_left_their_run_are_seeds_of_the_runs_that_have_its_settings():
+    runs = [results_of(THREE, seed=seed) for seed in (1, 2, 3)]
+    settings = [{}, {"lr": "0.1"}, {"lr": "0.2"}]
+    runs[0].settings = digest_of(settings[1])
+    _, rows = comparison_rows(named(*runs, settings=settings))
+    assert [(row[0], row[2]) for row in rows] == [("lwm lr=0.1", "2"), ("lwm lr=0.2", "1")]
+
+
+def test_results_have_the_digest_of_what_their_run_is_made_of(tmp_path):
+    (tmp_path / "angles.py").write_text(ANGLES)  # a plug-in file is named by another path in the directory
+    run = tiny_run({"plugins": ["angles.py"], "penalties": [{"use": "angles"}]}, tmp_path)
+    alone = tmp_path / "alone.json"
+    alone.write_bytes((run.path / "results.json").read_bytes())
+    recorded = [RecordedRun(path) for path in (run.path, run.path / "results.json", alone)]
+    assert len({each.settings_digest for each in recorded}) == 1
+    assert [len(each.settings_digest) for each in recorded] == [64] * 3
+    assert recorded[0].settings == recorded[1].settings != recorded[2].settings == {}
+
+
+def test_a_classifier_that_one_step_lacks_leaves_its_place_empty():
+    plain = results_of(THREE, who=("cnn", "nme")).to_json()
+    for table in ("accuracy", "accuracy_by_step"):
+        del plain["steps"][1][table]["nme"]
+    results = Results.from_json(plain)
+    header, rows = result_rows(results)
+    assert dict(zip(header, rows[1], strict=True)) == {
+        "accuracy": "nme", "average": "0.800", "last": "0.700", "forgetting": "0.200",
+        "step 1": "0.900", "step 2": "", "step 3": "0.700", "BWT": "-0.200", "task-aware": "",
+    }  # fmt: skip
+    assert [row[1:4] for row in comparison_rows(named(results))[1]] == [
+        ["cnn", "1", "0.767"],
+        ["nme", "1", "0.800"],
+    ]
+    del plain["steps"][2]["accuracy"]["nme"], plain["steps"][2]["accuracy_by_step"]["nme"]
+    assert result_rows(Results.from_json(plain))[1][1][:4] == ["nme", "0.900", "", ""]
+    assert "nme" in accuracy_csv({"": Results.from_json(plain)})
+
+
+def test_a_run_without_steps_leaves_its_places_empty():
+    begun = results_of([], complete=False, recipe="begun")
+    _, rows = comparison_rows(named(begun, results_of(THREE)))
+    assert rows[0] == ["begun (unfinished)", "", "1", *[""] * (len(rows[0]) - 3)]
+    assert rows[1][:2] == ["lwm", "cnn"]
+    assert result_rows(begun)[1] == []
+
+
+def test_many_steps_of_one_size_are_counted():
+    ten, two = results_of([[0.8] * n for n in range(1, 11)], seed=1), results_of([[0.8], [0.4, 0.6]], seed=2)
+    ten.steps[0].new_classes = list(range(50))
+    assert [row[0] for row in comparison_rows(named(ten, two))[1]] == [
+        "lwm on classes from class 0, 50 + 9 x 2",
+        "lwm on classes from class 0, 2 + 2",
+    ]

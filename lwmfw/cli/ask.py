@@ -20,9 +20,12 @@ def check(
 ) -> None:
     """Say whether a recipe would run, without its data."""
     from lwmfw.assembly.assemble import assemble
+    from lwmfw.recipe.messages import dotted
 
     resolved = load(recipe, set_, seed, plugins)
     assemble(resolved)
+    for keys, what in resolved.source.replaced.items():
+        print(f"{resolved.source.place(keys)}: {dotted(keys)}: {what}")
     print(f"{resolved.source.path}: ok")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import itertools
 import re
 import tomllib
 from collections.abc import Iterator
@@ -102,9 +101,9 @@ def _read(path: Path, chain: tuple[Path, ...]) -> Source:
     base = _read(_base(source, table.pop("extends")), (*chain, resolved))
     base.table.pop("name", None)  # another file is another recipe
     base.places.pop(("name",), None)
-    both = base.table.get("plugins"), table.get("plugins")
-    if all(isinstance(files, list) for files in both):
-        table["plugins"] = list(dict.fromkeys(itertools.chain(*both)))
+    theirs, ours = base.table.get("plugins"), table.get("plugins")
+    if isinstance(theirs, list) and isinstance(ours, list):
+        table["plugins"] = [*theirs, *(file for file in ours if file not in theirs)]
     _keep_places(base, table, ())
     return Source(path, text, merge(base.table, table), base.places | source.places, base.replaced)
 

@@ -36,16 +36,18 @@ class BalancedOptions(Options):
     epochs: int = Field(20, ge=1, le=100_000, description="passes over the balanced images")
     lr: float = Field(0.05, gt=0, le=1000, description="learning rate at the start of the phase")
     schedule: Literal["cosine", "steps", "constant"] = Field("constant", description="as training.schedule")
-    trains: Literal["classifier", "all"] = Field("classifier", description="what learns")
+    trains: Literal["classifier", "all"] = Field("classifier", description="what is trained")
     penalties: bool = Field(True, description="whether the penalties' terms stay part of the loss")
-    fresh: bool = Field(False, description="whether the classifier is drawn anew first, rows of old classes too (DER)")
+    fresh: bool = Field(
+        False, description="whether the classifier is reinitialised first, rows of old classes included (DER)"
+    )
     temperature: float = Field(
-        1.0, gt=0, le=1000, description="what logits are divided by in the classification loss; DER on CIFAR-100: 5"
+        1.0, gt=0, le=1000, description="divisor of the logits in the classification loss; DER on CIFAR-100: 5"
     )
 
 
 class Balanced:
-    """Fine-tuning of classifier or model on as many images of old as of new classes, from the second step on."""
+    """Fine-tune the classifier or the model on equally many images of every class, from the second step on."""
 
     needs = frozenset({"memory"})
     spares_first_step = True

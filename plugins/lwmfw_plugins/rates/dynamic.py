@@ -27,15 +27,17 @@ class DynamicOptions(Options):
     alpha: list[Share] = Field(
         [0.3],
         min_length=1,
-        description="share of the new images of step 2, 3, ... that the memory grows by; the last one holds on",
+        description="share of the new images of step 2, 3, ... by which the memory grows; the last value "
+        "holds for later steps",
     )
     give_up: bool = Field(
-        False, description="leave out as many new images as exemplars are added: the step's images keep their number"
+        False,
+        description="leave out as many new images as exemplars are added, so that a step has as many images as before",
     )
 
 
 class Dynamic:
-    """An even share of the budget and of a part of the coming step's images; grows the memory."""
+    """An even share of the budget and of part of the next step's images, so that the memory grows."""
 
     grows = True
     spares_first_step = True

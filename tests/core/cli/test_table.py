@@ -6,13 +6,12 @@ import os
 import sys
 
 import pytest
-from core.record.test_results import results_of
 from helpers.command import lwmfw
+from helpers.results import named, results_of
 
 from lwmfw.cli import main
 from lwmfw.cli.table import print_table
 from lwmfw.record.compare import comparison_rows, result_rows
-from lwmfw.record.reading import RecordedRun
 
 
 class Terminal(io.TextIOWrapper):
@@ -43,13 +42,10 @@ def terminal(monkeypatch):
 
 def many_steps(steps):
     """Two seeds of a run, as `compare` meets them."""
-    runs = []
-    for seed in (1, 2):
-        run = RecordedRun(f"run{seed}")
-        run.results = results_of([[0.5 + seed / 100] * n for n in range(1, steps + 1)], recipe="l" * 28, seed=seed)
-        run.settings = {}
-        runs.append(run)
-    return runs
+    rows = [[0.5] * n for n in range(1, steps + 1)]
+    return named(
+        *(results_of([[v + seed / 100 for v in row] for row in rows], recipe="l" * 28, seed=seed) for seed in (1, 2))
+    )
 
 
 MEASURES = ["average", "last", "forgetting"]

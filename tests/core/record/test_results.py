@@ -9,17 +9,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 from helpers.command import lwmfw
-from helpers.plugin_files import ANGLES
+from helpers.results import THREE, named, results_of
 
 from lwmfw import UserError
 from lwmfw.assembly.calls import Position
 from lwmfw.engine.terms import TermMeans, merge_terms
 from lwmfw.errors import RunFailed
 from lwmfw.record.compare import comparison_rows, result_rows
-from lwmfw.record.reading import RecordedRun, digest_of
+from lwmfw.record.reading import RecordedRun
 from lwmfw.record.results import (
     Results,
-    StepResult,
     accuracy,
     accuracy_csv,
     average,
@@ -27,33 +26,6 @@ from lwmfw.record.results import (
     first_step_forgetting,
     forgetting,
 )
-from lwmfw.testing import tiny_run
-
-
-def results_of(by_step, *, recipe="lwm", seed=1, complete=True, who=("cnn",)):
-    """Results of steps of 2 balanced classes, row t: accuracy on the classes of each step so far."""
-    steps = [
-        StepResult(
-            step=index,
-            new_classes=[2 * index - 2, 2 * index - 1],
-            seen=2 * index,
-            accuracy=dict.fromkeys(who, sum(row) / len(row)),
-            accuracy_top5=dict.fromkeys(who, 1.0),
-            accuracy_by_step={name: list(row) for name in who},
-            confusion={name: [[1] * 2 * index] * 2 * index for name in who},
-            parameters=10,
-            model_bytes=40,
-            exemplars=0,
-            memory_bytes=0,
-            train_seconds=1.5,
-        )
-        for index, row in enumerate(by_step, 1)
-    ]
-    order = list(range(2 * len(by_step)))
-    return Results(recipe, seed, order, [f"class {c}" for c in order], {"L_D": "lwmfw 1"}, complete, steps)
-
-
-THREE = [[0.9], [0.6, 0.8], [0.7, 0.5, 0.9]]
 
 
 def test_accuracy_is_the_share_of_a_groups_images_on_the_diagonal():
@@ -196,14 +168,6 @@ def test_accuracy_csv_is_tidy():
     assert table["lwm", "1", "3", "nme", "step 2"] == 0.5
     assert table["lwm", "1", "2", "cnn", "all"] == pytest.approx(0.7)
     assert table["other", "2", "1", "cnn", "all"] == 1.0
-
-
-def named(*runs, settings=None):
-    settings = settings or [{}] * len(runs)
-    recorded = [RecordedRun(f"run{n}") for n in range(1, len(runs) + 1)]
-    for each, results, own in zip(recorded, runs, settings, strict=True):
-        each.results, each.settings = results, own
-    return recorded
 
 
 def test_variants_of_a_recipe_are_told_apart_and_named_by_what_differs():
@@ -374,69 +338,3 @@ def test_a_classifier_that_one_run_lacks_leaves_its_place_empty():
     runs = [results_of(THREE, seed=1, who=("cnn", "nme")), results_of(THREE, seed=2)]
     _, rows = comparison_rows(named(*runs))
     assert [(row[1], row[3]) for row in rows] == [("cnn", "0.767 ± 0.000"), ("nme", "0.767")]
-
-
-def test_results_alone_are_told_apart_and_grouped_by_the_digest_of_their_settings():
-    runs = [results_of(THREE, seed=seed) for seed in (1, 2, 3, 4)]
-    for run, digest in zip(runs, ["a" * 64, "a" * 64, "b" * 64, ""], strict=True):
-        run.settings = digest
-    _, rows = comparison_rows(named(*runs))
-    assert [(row[0], row[2]) for row in rows] == [
-        ("lwm settings=aaaaaaaa", "2"), ("lwm settings=bbbbbbbb", "1"), ("lwm settings=unknown", "1"),
-    ]  # fmt: skip
-    assert [row[0] for row in comparison_rows(named(*runs[:2]))[1]] == ["lwm"], "nothing is to be told apart"
-
-
-def test_results_that_left_their_run_are_seeds_of_the_runs_that_have_its_settings():
-    runs = [results_of(THREE, seed=seed) for seed in (1, 2, 3)]
-    settings = [{}, {"lr": "0.1"}, {"lr": "0.2"}]
-    runs[0].settings = digest_of(settings[1])
-    _, rows = comparison_rows(named(*runs, settings=settings))
-    assert [(row[0], row[2]) for row in rows] == [("lwm lr=0.1", "2"), ("lwm lr=0.2", "1")]
-
-
-def test_results_have_the_digest_of_what_their_run_is_made_of(tmp_path):
-    (tmp_path / "angles.py").write_text(ANGLES)  # a plug-in file is named by another path in the directory
-    run = tiny_run({"plugins": ["angles.py"], "penalties": [{"use": "angles"}]}, tmp_path)
-    alone = tmp_path / "alone.json"
-    alone.write_bytes((run.path / "results.json").read_bytes())
-    recorded = [RecordedRun(path) for path in (run.path, run.path / "results.json", alone)]
-    assert len({each.settings_digest for each in recorded}) == 1
-    assert [len(each.settings_digest) for each in recorded] == [64] * 3
-    assert recorded[0].settings == recorded[1].settings != recorded[2].settings == {}
-
-
-def test_a_classifier_that_one_step_lacks_leaves_its_place_empty():
-    plain = results_of(THREE, who=("cnn", "nme")).to_json()
-    for table in ("accuracy", "accuracy_by_step"):
-        del plain["steps"][1][table]["nme"]
-    results = Results.from_json(plain)
-    header, rows = result_rows(results)
-    assert dict(zip(header, rows[1], strict=True)) == {
-        "accuracy": "nme", "average": "0.800", "last": "0.700", "forgetting": "0.200",
-        "step 1": "0.900", "step 2": "", "step 3": "0.700", "BWT": "-0.200", "task-aware": "",
-    }  # fmt: skip
-    assert [row[1:4] for row in comparison_rows(named(results))[1]] == [
-        ["cnn", "1", "0.767"],
-        ["nme", "1", "0.800"],
-    ]
-    del plain["steps"][2]["accuracy"]["nme"], plain["steps"][2]["accuracy_by_step"]["nme"]
-    assert result_rows(Results.from_json(plain))[1][1][:4] == ["nme", "0.900", "", ""]
-    assert "nme" in accuracy_csv({"": Results.from_json(plain)})
-
-
-def test_a_run_without_steps_leaves_its_places_empty():
-    begun = results_of([], complete=False, recipe="begun")
-    _, rows = comparison_rows(named(begun, results_of(THREE)))
-    assert rows[0] == ["begun (unfinished)", "", "1", *[""] * (len(rows[0]) - 3)]
-    assert rows[1][:2] == ["lwm", "cnn"]
-    assert result_rows(begun)[1] == []
-
-
-def test_many_steps_of_one_size_are_counted():
-    ten, two = results_of([[0.8] * n for n in range(1, 11)], seed=1), results_of([[0.8], [0.4, 0.6]], seed=2)
-    ten.steps[0].new_classes = list(range(50))
-    assert [row[0] for row in comparison_rows(named(ten, two))[1]] == [
-        "lwm on classes from class 0, 50 + 9 x 2",
-        "lwm on classes from class 0, 2 + 2",
-    ]

@@ -86,10 +86,14 @@ def test_on_a_very_narrow_terminal_a_row_is_a_block_of_lines(terminal):
     ]
 
 
-def test_numbers_of_any_table_are_not_broken(terminal):
-    screen = terminal(40)
-    print_table(["option", "default", "meaning"], [["weight", "0.000123456", "what it is multiplied by, at first"]])
-    assert any("0.000123456" in line for line in screen.lines)
+@pytest.mark.parametrize(("kept", "columns"), [(0, 44), (4, 53)])
+def test_numbers_of_any_table_are_not_broken_nor_what_is_kept(kept, columns, terminal):
+    screen = terminal(columns)
+    row = ["a recipe of quite a long name", "some-read-out", "0.000123456", "0.000654321"]
+    print_table(["recipe", "classifier", "default", "at the end"], [row], kept=kept)
+    assert any("0.000123456  0.000654321" in line for line in screen.lines)
+    assert kept == 0 or any("some-read-out" in line for line in screen.lines)
+    assert all(len(line) <= columns for line in screen.lines)
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp437", "latin-1"])

@@ -91,7 +91,9 @@ class StepSettings(Options):
 class Training(StepSettings):
     """How every step is trained; `[training.first]` overrides keys for step 1."""
 
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the hardware has it")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="auto: bf16 where the hardware computes in it natively"
+    )
     first: dict[str, Any] = Field({}, description="overrides for step 1")
 
     def settings(self, step: int) -> StepSettings:
@@ -136,7 +138,9 @@ class Recipe(Options):
 
     name: Name
     seed: int = Field(1993, ge=0, le=2**63 - 1, description="seed of class order, initial weights and augmentation")
-    plugins: list[str] = Field([], max_length=100, description="plug-in files, relative to the recipe")
+    plugins: list[str] = Field(
+        [], max_length=100, description="plug-in files, relative to the recipe, besides those of its bases"
+    )
     origin: Origin | None = None
     data: Choice
     scenario: Scenario

@@ -66,7 +66,7 @@ class DataChoice(Choice):
 class ObjectiveOptions(Options):
     """Options every objective has; the loop applies them, the objective only computes its loss."""
 
-    over: Literal["new", "seen"] = Field("new", description="classes the loss is taken over")
+    over: Literal["new", "seen"] = Field("new", description="which classes the loss is taken over")
     weight: float = Field(1.0, ge=0, description="factor of the term")
 
 
@@ -155,7 +155,7 @@ TRAITS = {
         Trait("grows", ("rate",), *_FLAG, "it keeps more than the budget says"),
         Trait(
             *("least_classes", ("objective", "penalty"), "number", lambda value: type(value) is int and value > 0, 1),
-            "over how many classes its loss has to be, to say anything; of a penalty, how many old ones",
+            "the fewest classes over which its loss can say anything; of a penalty, old ones",
         ),
         Trait("none_of_these", ("objective",), *_FLAG, "labels below 0 are none of the classes"),
         Trait(

@@ -48,7 +48,7 @@ def register_components() -> Iterable[Component]:
 
 @hookspec
 def before_run(run: Run, rng: Generator) -> None:
-    """All components are built, nothing is trained. Also called when a run is resumed.
+    """All components are built and nothing is trained yet; also called when a run is resumed.
 
     The place to put a plug-in's own trainable parts into `run.model.extras`: a resumed run then has them before the
     checkpoint is read.
@@ -60,7 +60,7 @@ def before_run(run: Run, rng: Generator) -> None:
 
 @hookspec(firstresult=True)
 def grow_model(step: Step, model: Model, rng: Generator) -> nn.Module | None:
-    """A step begins; the classifier grows next. A network that grows does so here.
+    """A step begins, and the classifier is about to grow; networks that grow do so here.
 
     Called in every step, and again where a run is resumed, opened or extended: for every finished step in order, with
     nothing trained in between, before the weights are read. A network whose shape says more than the step's number
@@ -100,7 +100,7 @@ def choose_data(run: Run, step: Step, data: ImageSet, rng: Generator) -> ImageSe
 
 @hookspec
 def before_step(run: Run, step: Step, model: Model, data: ImageSet, rng: Generator) -> None:
-    """The classifier has grown for the new classes; the first batch has not been seen.
+    """The classifier has grown for the new classes; training is about to begin.
 
     The backbone's weights are as the last step left them, and stay so here.
 
@@ -114,7 +114,7 @@ def before_step(run: Run, step: Step, model: Model, data: ImageSet, rng: Generat
 
 @hookspec
 def plan_phases(step: Step, main: Phase) -> list[Phase] | None:
-    """Further phases of a step after its main one, such as fine-tuning on as many images of old as of new classes.
+    """Plan further phases after a step's main one, such as fine-tuning on equally many images of every class.
 
     Also called while a recipe is checked and a run is planned: the answer depends on the recipe and the step alone, and
     nothing is drawn for it. A check that does not know the number of classes asks for the first two steps alone.
@@ -131,7 +131,7 @@ def plan_phases(step: Step, main: Phase) -> list[Phase] | None:
 
 @hookspec
 def group_parameters(step: Step, phase: Phase, model: Model, rng: Generator) -> list[dict[str, Any]] | None:
-    """A phase begins; its optimiser is built next, from what requires gradients then.
+    """A phase begins; its optimiser is about to be built from the parameters that require gradients.
 
     Whether a parameter requires gradients can be changed here for this phase: afterwards it is as it was before. A
     growing network may change its shape here too; whoever does it calls `model.reshaped()`. Parameters that it makes
@@ -153,7 +153,7 @@ def group_parameters(step: Step, phase: Phase, model: Model, rng: Generator) -> 
 def compute_penalty(
     step: Step, batch: Batch, new: Outputs, old: Outputs, model: Model, rng: Generator
 ) -> Mapping[str, Tensor] | None:
-    """Summands of the loss beside the objective's, for one batch, from the second step on.
+    """Terms of the loss beside the objective's, for one batch, from the second step on.
 
     A component that says `acts_first` is asked in the first step too.
 
@@ -174,7 +174,7 @@ def compute_penalty(
 
 @hookspec
 def after_update(step: Step, batch: Batch, model: Model, rng: Generator) -> None:
-    """The optimiser has made one update; the gradients that made it are still in place.
+    """The optimiser has made an update; its gradients are still in place.
 
     Args:
         step: the current step.
@@ -199,7 +199,7 @@ def after_epoch(run: Run, step: Step, epoch: int, means: Mapping[str, float], rn
 
 @hookspec
 def after_training(run: Run, step: Step, model: Model, old: Model, data: ImageSet, rng: Generator) -> None:
-    """The phases of a step are over; nothing is stored or measured yet. Read-outs are fitted here.
+    """The phases of a step are over, and nothing is stored or measured yet; read-outs are fitted here.
 
     The one place where a classifier may be set without gradients. The backbone is not changed here.
 
@@ -216,7 +216,7 @@ def after_training(run: Run, step: Step, model: Model, old: Model, data: ImageSe
 
 @hookspec
 def before_memory(run: Run, step: Step, model: Model, candidates: ImageSet, rng: Generator) -> None:
-    """Exemplars of a step of a recipe with [memory] are selected next; no quota is known.
+    """In a recipe with [memory], exemplars are about to be selected; no quota is known yet.
 
     Called after training, and before a phase of balanced images, which are selected likewise.
 
@@ -232,7 +232,7 @@ def before_memory(run: Run, step: Step, model: Model, candidates: ImageSet, rng:
 def allocate_memory(
     run: Run, step: Step, budget: Budget, classes: range, cost: float, rng: Generator
 ) -> Mapping[int, int]:
-    """Share the budget out, whenever exemplars of a recipe with [memory] are selected, or planned with.
+    """Share the budget out among the classes, whenever exemplars are selected or planned for.
 
     Args:
         run: the run.
@@ -251,7 +251,7 @@ def allocate_memory(
 def select_memory(
     run: Run, step: Step, model: Model, candidates: ImageSet, quota: Mapping[int, int], rng: Generator
 ) -> Selection:
-    """Choose the exemplars of a recipe with [memory], after training and before evaluation.
+    """In a recipe with [memory], choose the exemplars, after training and before evaluation.
 
     Also called before a phase of balanced images, which is trained on what is selected.
 
@@ -275,7 +275,7 @@ def select_memory(
 
 @hookspec
 def after_step(run: Run, step: Step, model: Model, data: ImageSet, result: StepResult, rng: Generator) -> None:
-    """The step is evaluated and the old copy for the next step is taken: the model is not changed here any more.
+    """The step is evaluated and the old copy for the next one is taken; the model must not change here any more.
 
     Args:
         run: the run.
@@ -290,7 +290,7 @@ def after_step(run: Run, step: Step, model: Model, data: ImageSet, result: StepR
 
 @hookspec
 def after_run(run: Run, results: Results, rng: Generator) -> None:
-    """The run has ended, also by an exception; `results.complete` tells which.
+    """The run has ended, perhaps with an exception; `results.complete` tells which.
 
     Args:
         run: the run.

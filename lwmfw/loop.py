@@ -145,7 +145,7 @@ def train_epochs(run: Run, step: Step, phase: Phase, images: ImageSet, old: Mode
         hook.after_epoch(run=run, step=step, epoch=at.epoch, means=on_host, rng=run.rng)
         if at.epoch < phase.epochs:
             check_parameters(optimizer, model)
-        at.next_epoch(schedule.get_last_lr()[0])
+        at.next_epoch(float(schedule.get_last_lr()[0]))
     run.progress.look()  # the last update has no loss behind it
 
 

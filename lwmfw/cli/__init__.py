@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from lwmfw.cli import act, ask, grow, use
+from lwmfw.cli.letters import take_any_letter
 from lwmfw.errors import LwmfwError
 
 app = typer.Typer(
@@ -29,6 +30,7 @@ for verb in VERBS:
 
 def main() -> None:
     """Run the command line and exit with the code of what happened."""
+    take_any_letter()
     try:
         app(standalone_mode=True)
     except LwmfwError as error:

@@ -114,7 +114,7 @@ def resume(
     settings = parse_settings(set_)
     with interruptible():
         done = execute_again(run, settings, device.value, plugin_files(plugins))
-    print_table(*result_rows(done.results), kept=3)
+    print_table(*result_rows(done.results), kept=4)
 
 
 @contextmanager

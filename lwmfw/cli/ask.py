@@ -20,9 +20,12 @@ def check(
 ) -> None:
     """Say whether a recipe would run, without its data."""
     from lwmfw.assembly.assemble import assemble
+    from lwmfw.recipe.messages import dotted
 
     resolved = load(recipe, set_, seed, plugins)
     assemble(resolved)
+    for keys, what in resolved.source.replaced.items():
+        print(f"{resolved.source.place(keys)}: {dotted(keys)}: {what}")
     print(f"{resolved.source.path}: ok")
 
 
@@ -109,4 +112,4 @@ def compare(
     if format_ is TableFormat.CSV:
         print(accuracy_csv({str(run.path): run.results for run in read}), end="")
     else:
-        print_table(*comparison_rows(read), kept=5)
+        print_table(*comparison_rows(read), kept=6)

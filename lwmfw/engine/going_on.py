@@ -112,6 +112,7 @@ def with_sources(kept: Results, now: Results) -> Results:
     }
     providers = kept.providers | {name: now.providers[name] for name in former}
     mended = [*kept.mended, *[{"steps": len(kept.steps), "providers": former}] * bool(former)]
+    kept = replace(kept, settings=now.settings)
     return replace(kept, data=now.data, files=kept.files | now.files, providers=providers, mended=mended)
 
 

@@ -42,7 +42,7 @@ from lwmfw.recipe.scenario import Orders, Step, labels_of, stated_order, steps_o
 from lwmfw.recipe.tables import Origin, Scenario
 from lwmfw.recipe.text import placed
 from lwmfw.record.checkpoint import Checkpoint
-from lwmfw.record.reading import RecordedRun
+from lwmfw.record.reading import RecordedRun, digest_of, settings_of
 from lwmfw.record.results import Results
 from lwmfw.rng import generator
 
@@ -134,6 +134,7 @@ def _planned(assembly: Assembly, names: Sequence[str]) -> tuple[list[int], list[
 def run_of(assembly: Assembly, device: torch.device, data: DataSet, steps: list[Step], results: Results) -> Run:
     """A run of components on data in class order, with an empty model."""
     recipe = assembly.resolved.recipe
+    results.settings = digest_of(settings_of(assembly.resolved.tables()))
     data = replace(data, train=data.train.to(device), test=data.test.to(device))
     memory = new_memory(assembly, data.train)
     if memory and recipe.memory and len(data.train):

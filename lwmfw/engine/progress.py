@@ -123,7 +123,7 @@ class Progress:
     def in_phase(self, optimizer: Optimizer, schedule: LRScheduler) -> Cursor:
         """The first epoch of a phase whose optimiser is made, or the one in which it was left."""
         means, descent = TermMeans(self._run.device), Descent(optimizer, schedule)
-        cursor = Cursor(1, 0, schedule.get_last_lr()[0], means)
+        cursor = Cursor(1, 0, float(schedule.get_last_lr()[0]), means)
         if self._resumed:
             at = self._resumed.facts["progress"]
             cursor = Cursor(at["epoch"], at["batch"], at["rate"], means)

@@ -21,9 +21,9 @@ from lwmfw.errors import UserError, shown
 from lwmfw.recipe.catalogue import Catalogue, discover
 from lwmfw.recipe.messages import dotted, render
 from lwmfw.recipe.options import as_written, read_options
-from lwmfw.recipe.settings import LISTED, Written, apply, name_of, path_of, plain, retype
+from lwmfw.recipe.settings import LISTED, Written, apply, path_of, plain, retype
 from lwmfw.recipe.tables import Recipe, StepSettings
-from lwmfw.recipe.text import Keys, Source, read_source
+from lwmfw.recipe.text import Keys, Source, name_of, read_source
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,6 @@ def recipe_schema(catalogue: Catalogue) -> dict[str, Any]:
     schema.pop("required", None)
     properties["extends"] = {
         "type": "string",
-        "description": "a recipe in this folder or below whose tables are merged",
+        "description": "a recipe in this folder or below, or else a shipped one, whose tables are merged",
     }
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from lwmfw.components import KINDS
 from lwmfw.errors import FOREIGN, UserError, describe, did_you_mean, quoted, shown
 from lwmfw.recipe.messages import existing, wants_text
-from lwmfw.recipe.text import DEEP_KEY, MAX_BYTES, MAX_DEPTH, Keys, Source, too_deep
+from lwmfw.recipe.text import DEEP_KEY, MAX_BYTES, MAX_DEPTH, Keys, Source, name_of, too_deep
 
 LISTED = tuple(kind.table for kind in KINDS if kind.listed)
 Names = tuple[str, ...]
@@ -158,8 +158,10 @@ def _set(source: Source, key: str, names: Names, value: Any, former: dict[Keys, 
     if last == "use" and table.get("use") != value:  # another component does not inherit the first one's options
         for option in set(table) - {"as"}:
             del table[option]
-    table[last] = value
     keys = (*keys, last)
+    if isinstance(value, list):
+        source.replace(keys, table.get(last))
+    table[last] = value
     for known in [k for k in source.places if k[: len(keys)] == keys]:
         del source.places[known]
     source.places[keys] = f"--set {shown(key)}"
@@ -236,13 +238,6 @@ def path_of(place: str, value: Any) -> str:
     if not isinstance(path, str):
         raise UserError(f"{place}: should be a path, got {quoted(value)}; give a string or a Path")
     return path
-
-
-def name_of(item: object) -> str:
-    """The name of a component in an array: its `as`, or what follows the provider in its `use`; empty: it has none."""
-    if not isinstance(item, dict):
-        return ""
-    return str(item.get("as") or str(item.get("use", "")).rpartition("/")[2])
 
 
 def _index(key: str, keys: Keys, name: str, items: list[Any], former: dict[Keys, list[str]]) -> int:

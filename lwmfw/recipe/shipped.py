@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from difflib import get_close_matches
 from pathlib import Path
 
 from lwmfw.errors import UserError, did_you_mean, shown
@@ -31,20 +32,34 @@ def find(name: str) -> Path:
     known = recipes()
     key = name.removesuffix(".toml")
     if key not in known:
-        hint = did_you_mean(key, known)
-        raise UserError(f"no shipped recipe '{name}'{hint or '; `lwmfw recipes` lists them'}")
+        hint = suggestion(name) or "; `lwmfw recipes` lists them"
+        raise UserError(f"no shipped recipe '{shown(name)}'{hint}")
     return known[key]
 
 
 def locate(recipe: Path | str) -> Path:
     """The file that a person means: a path, or else the name of a shipped recipe."""
-    known, name = recipes(), str(recipe).removesuffix(".toml")
-    if os.path.exists(recipe) or name in known:
-        return Path(recipe) if os.path.exists(recipe) else known[name]
-    hint = did_you_mean(name, known)
-    if hint and os.sep not in name:
+    known = recipes().get(str(recipe).removesuffix(".toml"))
+    if known and not os.path.isfile(recipe):  # a folder of that name may be a run's
+        return known
+    hint = "" if os.path.isfile(recipe) else suggestion(str(recipe))
+    if hint:
         raise UserError(f"{shown(str(recipe), 1000)}: no such file{hint}")
     return Path(recipe)
+
+
+def suggestion(name: str) -> str:
+    """What to append to a message on a name that is no shipped recipe's: those that end in it, or are near it."""
+    name, known = name.replace(os.sep, "/").removesuffix(".toml"), list(recipes())
+    last = {key: key.rpartition("/")[2] for key in known}
+    found = [key for key in known if key.endswith(f"/{name}") or name.endswith(f"/{key}")]
+    found = found or [key for key in known if name.endswith(f"/{last[key]}")]
+    if not found and not did_you_mean(name, known) and "/" not in name:
+        near = get_close_matches(name, set(last.values()), n=1)
+        found = [key for key in known if last[key] in near]
+    if len(found) > 1:
+        return f"; shipped are {', '.join(found)}: name one of them"
+    return f"; did you mean '{found[0]}'?" if found else did_you_mean(name, known)
 
 
 def purpose(path: Path) -> str:

@@ -72,15 +72,15 @@ class StepSettings(Options):
     batch_size: int = Field(128, ge=1, le=65_536, description="images in an update")
     optimizer: Literal["sgd", "adam", "adamw"] = Field("sgd", description="from torch.optim")
     lr: float = Field(0.1, gt=0, le=1000, description="learning rate at the start of a step")
-    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
-    weight_decay: float = Field(5e-4, ge=0, le=1, description="of every parameter")
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of sgd")
+    weight_decay: float = Field(5e-4, ge=0, le=1, description="weight decay of every parameter")
     schedule: Literal["cosine", "steps", "constant"] = Field(
         "cosine", description="cosine falls to 0 at the step's end; steps: times gamma at every milestone"
     )
     milestones: list[Fraction] = Field(
-        [0.5, 0.75], description="of schedule steps: shares of the phase after which the rate falls"
+        [0.5, 0.75], description="milestones of schedule steps: shares of the phase after which the rate falls"
     )
-    gamma: float = Field(0.1, gt=0, le=1, description="of schedule steps")
+    gamma: float = Field(0.1, gt=0, le=1, description="factor of the rate at a milestone of schedule steps")
     batchnorm: Literal["train", "eval", "always"] = Field(
         "train",
         description="train: a batch is normalised by its own mean and variance, which the running ones follow; eval: "
@@ -92,7 +92,9 @@ class StepSettings(Options):
 class Training(StepSettings):
     """How every step is trained; `[training.first]` overrides keys for step 1."""
 
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the hardware has it")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="auto: bf16 where the hardware computes in it natively"
+    )
     first: dict[str, Any] = Field({}, description="overrides for step 1")
 
     def settings(self, step: int) -> StepSettings:
@@ -136,8 +138,10 @@ class Recipe(Options):
     """Everything that decides the numbers of a run, apart from the machine."""
 
     name: Name
-    seed: int = Field(1993, ge=0, le=2**63 - 1, description="of class order, initial weights and augmentation")
-    plugins: list[str] = Field([], max_length=100, description="plug-in files, relative to the recipe")
+    seed: int = Field(1993, ge=0, le=2**63 - 1, description="seed of class order, initial weights and augmentation")
+    plugins: list[str] = Field(
+        [], max_length=100, description="plug-in files, relative to the recipe, besides those of its bases"
+    )
     origin: Origin | None = None
     data: Choice
     scenario: Scenario

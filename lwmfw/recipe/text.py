@@ -34,12 +34,14 @@ class Source:
         text: its content as given.
         table: the merged tables of the recipe, its bases and `--set`.
         places: for keys of the table, where they were written: "file:line" or "--set".
+        replaced: for arrays of components that took the place of a base's, what they replaced, in words.
     """
 
     path: Path
     text: str
     table: dict[str, Any]
     places: dict[Keys, str] = field(default_factory=dict)
+    replaced: dict[Keys, str] = field(default_factory=dict)
 
     def place(self, keys: Keys) -> str:
         """Where `keys`, or the nearest table around it, was written."""
@@ -47,6 +49,20 @@ class Source:
             if keys[:length] in self.places:
                 return self.places[keys[:length]]
         return str(self.path)
+
+    def replace(self, array: Keys, components: object) -> None:
+        """Note that the components of an array, as they stand here, are replaced."""
+        names = [name for name in map(name_of, components) if name] if isinstance(components, list) else []
+        if names:
+            file = re.sub(r":\d+$", "", self.place(array))
+            self.replaced[array] = f"replaces {shown(', '.join(names), 200)} of {Path(file).name}"
+
+
+def name_of(item: object) -> str:
+    """The name of a component in an array: its `as`, or what follows the provider in its `use`; empty: it has none."""
+    if not isinstance(item, dict):
+        return ""
+    return str(item.get("as") or str(item.get("use", "")).rpartition("/")[2])
 
 
 def placed(error: UserError, source: Source) -> str:
@@ -83,8 +99,13 @@ def _read(path: Path, chain: tuple[Path, ...]) -> Source:
     if "extends" not in table:
         return source
     base = _read(_base(source, table.pop("extends")), (*chain, resolved))
+    base.table.pop("name", None)  # another file is another recipe
+    base.places.pop(("name",), None)
+    theirs, ours = base.table.get("plugins"), table.get("plugins")
+    if isinstance(theirs, list) and isinstance(ours, list):
+        table["plugins"] = [*theirs, *(file for file in ours if file not in theirs)]
     _keep_places(base, table, ())
-    return Source(path, text, merge(base.table, table), base.places | source.places)
+    return Source(path, text, merge(base.table, table), base.places | source.places, base.replaced)
 
 
 def _text(path: Path) -> str:
@@ -150,18 +171,21 @@ def _base(source: Source, name: object) -> Path:
     try:
         inside = (folder / name).resolve().is_relative_to(folder.resolve())
         found = (folder / name).is_file()
+        itself = found and (folder / name).samefile(source.path)
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(f"{place}: extends: '{shown(name)}' is no file name; write extends = \"base.toml\"") from error
     if Path(name).is_absolute() or not inside:
         raise UserError(f"{place}: extends: '{shown(name)}' leaves the folder of the recipe; move the base into it")
-    if not found:
-        known = [p.name for p in folder.glob("*.toml") if p.is_file() and p != source.path][:200]
-        hint = did_you_mean(name, known) or "; write it there"
-        key = name.removesuffix(".toml")
-        if name.endswith(".toml") and key in shipped.recipes():
-            hint = f"; `lwmfw recipes {key} --copy {shown(str(folder))}` puts the shipped one there"
+    if found and not itself:
+        return folder / name
+    key = name.removesuffix(".toml")
+    known = shipped.recipes().get(key, folder / name if found else None)
+    if known is None:
+        beside = {p.stem: p.name for p in folder.glob("*.toml") if p.is_file() and p != source.path}
+        near = did_you_mean(key, beside) and did_you_mean(name, beside.values())  # ".toml" alone makes nothing near
+        hint = near or shipped.suggestion(name) or "; write it there, or name a shipped one"
         raise UserError(f"{place}: extends: no file '{shown(name)}' beside the recipe{hint}")
-    return folder / name
+    return known
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -182,8 +206,16 @@ def _keep_places(base: Source, over: dict[str, Any], prefix: Keys) -> None:
         if isinstance(value, dict):
             _keep_places(base, value, keys)
         else:
+            base.replace(keys, _at(base.table, keys) if isinstance(value, list) else None)
             for known in [k for k in base.places if k[: len(keys)] == keys]:
                 del base.places[known]
+
+
+def _at(table: Any, keys: Keys) -> object:
+    """What stands at a place; None: nothing."""
+    for key in keys:
+        table = table.get(key) if isinstance(table, dict) else None
+    return table
 
 
 def _lines(text: str) -> Iterator[tuple[Keys, int]]:

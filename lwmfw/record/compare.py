@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
 from statistics import mean, stdev
 
 from lwmfw.errors import UserError
@@ -11,37 +12,44 @@ from lwmfw.record.results import Results, told
 
 
 def result_rows(results: Results) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the table a run ends with: the measures over all steps, then the accuracy of each step."""
-    header = ["accuracy", *_MEASURES, *(f"step {step.step}" for step in results.steps)]
+    """Header and rows of the table a run ends with: the measures over all steps around the accuracy of each step."""
+    header = ["accuracy", *_MEASURES, *(f"step {step.step}" for step in results.steps), *_FURTHER]
     rows = []
     for who in results.last_accuracy:
-        measures = [measure(results)[who] for measure in _MEASURES.values()]
-        rows.append([who, *map(told, [*measures, *(step.accuracy[who] for step in results.steps)])])
+        measures, further = ([measure(results)[who] for measure in each.values()] for each in (_MEASURES, _FURTHER))
+        steps = [step.accuracy.get(who) for step in results.steps]
+        rows.append([who, *map(told, [*measures, *steps, *further])])
     return header, rows
 
 
 def comparison_rows(runs: Sequence[RecordedRun]) -> tuple[list[str], list[list[str]]]:
     """Header and rows of a comparison: a row per recipe, variant and classifier, mean and deviation over seeds.
 
-    Runs of one recipe with different settings are variants; their rows name the settings in which they differ. Behind
-    the measures of accuracy stands the most that a step leaves (bytes of the exemplars; bytes of model, exemplars and
-    the read-out's state together), the parameters at the end, and the seconds and epochs, those of all phases, that all
-    steps were trained. A column of a step averages the runs that have finished it.
+    Runs of one recipe with different settings are variants; their rows name the settings in which they differ, or a
+    digest of them where only results are there. The measures that one looks for stand first, then the accuracy after
+    each step, of the runs that have finished it, the further measures, and what it cost: the most that a step leaves
+    (bytes of the exemplars; bytes of model, exemplars and the read-out's state together), the parameters at the end,
+    and the seconds and epochs, those of all phases, that all steps were trained.
 
     Raises:
         UserError: two runs have the same recipe, settings and seed.
     """
     longest = max((len(run.results.steps) for run in runs), default=0)
-    header = ["recipe", "classifier", "seeds", *_MEASURES, *_COSTS, *(f"step {n}" for n in range(1, longest + 1))]
+    numbers = [f"step {number}" for number in range(1, longest + 1)]
+    header = ["recipe", "classifier", "seeds", *_MEASURES, *numbers, *_FURTHER, *_COSTS]
     rows = []
     for label, group in _variants(runs).items():
         same = [run.results for run in group]
-        for who in dict.fromkeys(who for results in same for who in results.last_accuracy):
-            measures = [_spread([measure(r).get(who) for r in same]) for measure in _MEASURES.values()]
-            costs = [cost([r for r in same if r.steps], who) for cost in _COSTS.values()]
+        begun = [results for results in same if results.steps]
+        for who in dict.fromkeys(who for results in begun for who in results.last_accuracy) or [""]:
+            measures, further = (
+                [_spread([measure(r).get(who) for r in same]) for measure in each.values()]
+                for each in (_MEASURES, _FURTHER)
+            )
+            costs = [cost(begun, who) if begun else "" for cost in _COSTS.values()]
             reached = ([r.steps[index] for r in same if index < len(r.steps)] for index in range(longest))
             steps = [_spread([step.accuracy.get(who) for step in finished]) for finished in reached]
-            rows.append([label, who, str(len(same)), *measures, *costs, *steps])
+            rows.append([label, who, str(len(same)), *measures, *steps, *further, *costs])
     return header, rows
 
 
@@ -69,10 +77,14 @@ def _epochs(runs: Sequence[Results], who: str) -> str:
     return f"{mean(counts):.0f}" if counts else ""
 
 
-_MEASURES: dict[str, Callable[[Results], dict[str, float | None]]] = {
+_Measure = Callable[[Results], dict[str, float | None]]
+_MEASURES: dict[str, _Measure] = {
     "average": lambda results: results.average_incremental_accuracy,
     "last": lambda results: results.last_accuracy,
     "forgetting": lambda results: results.forgetting,
+}
+_FURTHER: dict[str, _Measure] = {
+    "BWT": lambda results: results.backward_transfer,
     "task-aware": lambda results: results.task_aware_accuracy,
 }
 _COSTS = {"memory": _memory, "parameters": _parameters, "total": _total, "seconds": _seconds, "epochs": _epochs}
@@ -101,10 +113,14 @@ def _variants(runs: Sequence[RecordedRun]) -> dict[str, list[RecordedRun]]:
 
 def _label(run: RecordedRun, runs: Sequence[RecordedRun]) -> str:
     """A run's recipe, what tells it from others of that recipe, and whether it has ended."""
-    alike = [other for other in runs if other.results.recipe == run.results.recipe]
-    settings, *others = (_settings(each, alike) for each in (run, *alike))
-    unfinished = "" if run.results.complete else "(unfinished)"
-    return " ".join(filter(None, [run.results.recipe, _told_apart(settings, [o for o in others if o]), unfinished]))
+    others = [other for other in runs if other.results.recipe == run.results.recipe]
+    known = {other.settings_digest: _settings(other, others) for other in others if other.settings}
+    if run.settings_digest in known:
+        differs = _told_apart(known[run.settings_digest], list(known.values()))
+    else:
+        several = len({other.settings_digest for other in others}) > 1
+        differs = f"settings={run.settings_digest[:8] or 'unknown'}" if several else ""
+    return " ".join(filter(None, [run.results.recipe, differs, "" if run.results.complete else "(unfinished)"]))
 
 
 def _settings(run: RecordedRun, alike: Sequence[RecordedRun]) -> Mapping[str, str]:
@@ -139,12 +155,21 @@ def _measured_on(run: RecordedRun) -> str:
     """The first of the classes by name, and how many each step has; of an unfinished run how many there are."""
     results = run.results
     sizes = [len(step.new_classes) for step in results.steps] if results.complete else [len(results.class_names)]
-    return f" on classes from {min(results.class_names, default='')}, {' + '.join(map(str, sizes))}"
+    return f" on classes from {min(results.class_names, default='')}, {_counted(sizes)}"
 
 
 def _learned_from(run: RecordedRun) -> str:
     """The digest of the data set; empty where it is not known, and nothing tells a run apart then."""
     return f" of data {run.results.data['sha256'][:8]}" if run.results.data else ""
+
+
+def _counted(sizes: Sequence[str | int]) -> str:
+    """Sizes of steps, many equal ones by their number: 50 + 5 x 10."""
+    runs = [(size, len(list(equal))) for size, equal in groupby(sizes)]
+    return " + ".join(f"{n} x {size}" if n > _MANY else " + ".join([str(size)] * n) for size, n in runs)
+
+
+_MANY = 2
 
 
 def _spread(found: Sequence[float | None]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tomllib
 from collections.abc import Mapping
@@ -16,6 +17,19 @@ from lwmfw.record.results import Results
 
 if TYPE_CHECKING:
     from lwmfw.record.checkpoint import Checkpoint
+
+
+def settings_of(tables: Mapping[str, Any]) -> dict[str, str]:
+    """Dotted key -> value, as JSON, of what decides the numbers of a resolved recipe; seed, observers and origin left
+    out, and plug-in files by name and digest, wherever they lie."""
+    files = [str(file).replace("\\", "/").rsplit("/", 1)[-1] for file in tables.get("plugins", [])]
+    values = {key: json.dumps(value, default=str) for key, value in flat({**tables, "plugins": files})}
+    return {k: v for k, v in values.items() if k != "seed" and not k.startswith(("observers", "origin"))}
+
+
+def digest_of(settings: Mapping[str, str]) -> str:
+    """SHA-256 of settings, in any order."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 class RecordedRun:
@@ -85,9 +99,14 @@ class RecordedRun:
 
     @cached_property
     def settings(self) -> dict[str, str]:
-        """Dotted key -> value, as JSON, of what decides its numbers; seed, observers and origin left out."""
-        values = {key: json.dumps(value, default=str) for key, value in flat(self.tables)}
-        return {k: v for k, v in values.items() if k != "seed" and not k.startswith(("observers", "origin"))}
+        """What decides its numbers, as `settings_of` has it; empty for results that have left their directory."""
+        home = RecordedRun(self.path.parent) if self.path.name == "results.json" else self
+        return settings_of(home.tables)
+
+    @property
+    def settings_digest(self) -> str:
+        """The digest of its settings, as results alone have it too; empty: not known."""
+        return digest_of(self.settings) if self.settings else self.results.settings
 
     @cached_property
     def recipe(self) -> Resolved:

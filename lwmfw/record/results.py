@@ -3,9 +3,12 @@
 average incremental accuracy: mean over steps, step 1 included, of the top-1 accuracy on all seen classes.
 forgetting: mean over the steps before the last of (best accuracy on that step's classes at any step before the last,
 minus their accuracy at the end); None with a single step.
+backward transfer: mean over the steps before the last of (accuracy on that step's classes at the end, minus their
+accuracy when they were learned); None with a single step (GEM, Lopez-Paz and Ranzato, NeurIPS 2017).
 task-aware accuracy: top-1 accuracy on all seen classes where the choice is among the classes of the image's own step,
 as for a method that is told the step; over all steps, that of the last one.
-What could not be measured, as there are no test images of a class, is None and left out of means.
+What could not be measured, as there are no test images of a class or the read-out was not there, is None and left
+out of means.
 first-step forgetting: the fall of the accuracy on the first step's classes from that step to the last (Mnemonics,
 Liu et al., CVPR 2020); None with a single step.
 """
@@ -15,7 +18,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +26,10 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 SCHEMA = 1
-_OPTIONAL = ("first_step", "sources", "data", "files", "mended")
+_OPTIONAL = ("settings", "first_step", "sources", "data", "files", "mended")
 _MEASURES = (
     *("average_incremental_accuracy", "last_accuracy", "forgetting", "first_step_forgetting"),
-    "task_aware_accuracy",
+    *("backward_transfer", "task_aware_accuracy"),
 )
 _KNOWN = {"extra": "forbid"}
 """How pydantic reads results: keys of another format are refused."""
@@ -64,10 +67,11 @@ class StepResult:
 class Results:
     """The content of results.json.
 
-    `first_step`: the recipe and checkpoint, or the weights, that the first step was taken from. `sources`: of a run
-    that goes on from another, which images each of them has learned from, oldest first. `data`: class names, counts and
-    digests of the data set. `files`: SHA-256 of files that components read, such as initial weights, by dotted key.
-    `mended`: of a run that went on with other plug-in files, how many steps the former ones have computed.
+    `settings`: a digest of what the recipe settles besides the seed; runs that have it in common are seeds of one
+    variant. `first_step`: the recipe and checkpoint, or the weights, that the first step was taken from. `sources`:
+    of a run that goes on from another, which images each of them has learned from, oldest first. `data`: class names,
+    counts and digests of the data set. `files`: SHA-256 of files that components read, such as initial weights, by
+    dotted key. `mended`: of a run that went on with other plug-in files, how many steps the former ones have computed.
     """
 
     __pydantic_config__ = _KNOWN
@@ -79,6 +83,7 @@ class Results:
     providers: dict[str, str]
     complete: bool = False
     steps: list[StepResult] = field(default_factory=list)
+    settings: str = ""
     first_step: dict[str, Any] | None = None
     sources: list[dict[str, Any]] = field(default_factory=list)
     data: dict[str, Any] | None = None
@@ -89,31 +94,42 @@ class Results:
     @property
     def average_incremental_accuracy(self) -> dict[str, float | None]:
         """Per classifier, 0..1; empty before the first step has ended."""
-        return {who: average([s.accuracy[who] for s in self.steps]) for who in self._classifiers()}
+        return {who: average([s.accuracy.get(who) for s in self.steps]) for who in self._classifiers()}
 
     @property
     def last_accuracy(self) -> dict[str, float | None]:
         """Accuracy on all seen classes after the last finished step."""
-        return dict(self.steps[-1].accuracy) if self.steps else {}
+        return {who: self.steps[-1].accuracy.get(who) for who in self._classifiers()}
 
     @property
     def forgetting(self) -> dict[str, float | None]:
         """Per classifier; None with fewer than two steps."""
-        return {who: forgetting([s.accuracy_by_step[who] for s in self.steps]) for who in self._classifiers()}
+        return {who: forgetting(self._by_step(who)) for who in self._classifiers()}
+
+    @property
+    def backward_transfer(self) -> dict[str, float | None]:
+        """Likewise."""
+        return {who: backward_transfer(self._by_step(who)) for who in self._classifiers()}
+
+    @property
+    def first_step_forgetting(self) -> dict[str, float | None]:
+        """Likewise."""
+        return {who: first_step_forgetting(self._by_step(who)) for who in self._classifiers()}
 
     @property
     def task_aware_accuracy(self) -> dict[str, float | None]:
         """Of the last step, per classifier."""
         return {who: self.steps[-1].accuracy_task_aware.get(who) for who in self._classifiers()}
 
-    @property
-    def first_step_forgetting(self) -> dict[str, float | None]:
-        """Likewise."""
-        names = self._classifiers()
-        return {name: first_step_forgetting([s.accuracy_by_step[name] for s in self.steps]) for name in names}
+    def after(self, step: int) -> Results:
+        """The results as they were after a step, counted from 1."""
+        return replace(self, steps=self.steps[:step])
 
     def _classifiers(self) -> list[str]:
-        return list(self.steps[-1].accuracy) if self.steps else []
+        return list(dict.fromkeys(who for step in self.steps for who in step.accuracy))
+
+    def _by_step(self, who: str) -> list[list[float | None]]:
+        return [s.accuracy_by_step.get(who, [None] * s.step) for s in self.steps]
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, with the measures over all steps."""
@@ -130,7 +146,7 @@ class Results:
         known = {f.name: plain[f.name] for f in fields(cls) if f.name in plain or f.name not in _OPTIONAL}
         results = _reader().validate_python(known)
         for number, step in enumerate(results.steps, 1):
-            alike = step.accuracy.keys() == step.accuracy_by_step.keys() == results.steps[0].accuracy.keys()
+            alike = step.accuracy.keys() == step.accuracy_by_step.keys()
             whole = alike and all(len(values) == number for values in step.accuracy_by_step.values())
             if step.step != number or not step.accuracy or not whole:
                 raise ValueError(f"step {number} is incomplete")
@@ -174,6 +190,16 @@ def forgetting(by_step: Sequence[Sequence[float | None]]) -> float | None:
     return average(drops)
 
 
+def backward_transfer(by_step: Sequence[Sequence[float | None]]) -> float | None:
+    """Mean change of the accuracy on each earlier step's classes since they were learned; negative: they are forgotten.
+
+    Args:
+        by_step: as in `forgetting`.
+    """
+    learned = ((row[-1], end) for row, end in zip(by_step[:-1], by_step[-1] if by_step else [], strict=False))
+    return average([end - then if end is not None and then is not None else None for then, end in learned])
+
+
 def first_step_forgetting(by_step: Sequence[Sequence[float | None]]) -> float | None:
     """Fall of the accuracy on the first step's classes.
 
@@ -192,17 +218,29 @@ def told(value: float | None, digits: int = 3) -> str:
 
 def accuracy_csv(runs: Mapping[str, Results]) -> str:
     """Tidy accuracies: one line per run, step, classifier and group of classes ("all", or the step that brought
-    them). The column `run` is left out for a run without a name."""
+    them). Lines of all classes also have the measures over all steps so far. The column `run` is left out for a run
+    without a name."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     named = any(runs)
-    header = ["recipe", "seed", "step", "seen", "classifier", "classes_of", "accuracy"]
+    header = ["recipe", "seed", "step", "seen", "classifier", "classes_of", "accuracy", *_SO_FAR]
     writer.writerow([*["run"] * named, *header])
     for name, run in runs.items():
         for step in run.steps:
+            then = run.after(step.step)
+            so_far = [getattr(then, measure) for measure in _SO_FAR.values()]
             for who, value in step.accuracy.items():
                 row = [*[name] * named, run.recipe, run.seed, step.step, step.seen, who]
-                writer.writerow([*row, "all", told(value, 6)])
+                writer.writerow([*row, "all", told(value, 6), *(told(measure[who], 6) for measure in so_far)])
                 for group, part in enumerate(step.accuracy_by_step[who], 1):
-                    writer.writerow([*row, f"step {group}", told(part, 6)])
+                    writer.writerow([*row, f"step {group}", told(part, 6), *[""] * len(_SO_FAR)])
     return stream.getvalue()
+
+
+_SO_FAR = {
+    "average": "average_incremental_accuracy",
+    "forgetting": "forgetting",
+    "backward_transfer": "backward_transfer",
+    "task_aware": "task_aware_accuracy",
+}
+"""Columns of `accuracy_csv` -> the measures that they hold."""

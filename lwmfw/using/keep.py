@@ -13,6 +13,7 @@ from lwmfw.engine.run import Run
 from lwmfw.recipe.load import Resolved, override
 from lwmfw.record import checkpoint
 from lwmfw.record.directory import open_directory
+from lwmfw.record.reading import digest_of, settings_of
 
 
 def keep(run: Run, out: Path | None, arithmetic: str = "") -> None:
@@ -30,6 +31,7 @@ def keep(run: Run, out: Path | None, arithmetic: str = "") -> None:
     directory, _ = open_directory(resolved, out, "never")
     try:
         run.directory, run.results.complete = directory, True
+        run.results.settings = digest_of(settings_of(resolved.tables()))
         kept = snapshot(run)
         facts = kept.facts | ({"arithmetic": arithmetic} if arithmetic else {})
         directory.write_environment(environment(run))

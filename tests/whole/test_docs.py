@@ -44,6 +44,20 @@ def test_readme_names_both_commands():
     assert "pytest" in block(README, "test")
 
 
+def test_every_paper_of_the_readme_is_in_the_list_and_the_citations_agree():
+    papers, citation = (ROOT / "docs" / "papers.md").read_text(), (ROOT / "CITATION.cff").read_text()
+    linked = set(re.findall(r"arxiv\.org/abs/(\d{4}\.\d{5})", README))
+    assert "1811.08051" in linked
+    assert linked <= set(re.findall(r"\[arXiv (\d{4}\.\d{5})\]", papers))
+    assert all(
+        number == other for number, other in re.findall(r"arXiv ([\d.]+)\]\(https://arxiv.org/abs/([\d.]+)", papers)
+    )
+    (version,) = re.findall(r"^version: (.*)$", citation, re.MULTILINE)
+    assert f"Version {version}" in papers
+    for name in re.findall(r"family-names: (\w+)", citation):
+        assert f"{name}, " in papers, "BibTeX has every author of the paper"
+
+
 def test_every_link_leads_somewhere():
     links = re.findall(r"\]\((?!http)([^)#]+)", README + CONTRIBUTING)
     assert links

@@ -48,7 +48,7 @@ class Thesis32Options(FinalReluOptions):
 
 
 class ResNet20:
-    """Residual network of three stages of 3 blocks for small images (He et al., CVPR 2016)."""
+    """Residual network for small images, with three stages of 3 blocks (He et al., CVPR 2016)."""
 
     offers = frozenset({"features", "maps", "raw_maps", "pooled"})
     blocks: ClassVar[int] = 3  # n blocks a stage make 6n+2 layers
@@ -65,13 +65,13 @@ class ResNet20:
 
 
 class ResNet32(ResNet20):
-    """Residual network of three stages of 5 blocks for small images (He et al., CVPR 2016)."""
+    """Residual network for small images, with three stages of 5 blocks (He et al., CVPR 2016)."""
 
     blocks = 5
 
 
 class PodNet32:
-    """resnet32 without ReLU after additions, in four stages: PODNet's own (Douillard et al., ECCV 2020)."""
+    """resnet32 in four stages and without a ReLU after its additions, as in PODNet (Douillard et al., ECCV 2020)."""
 
     offers = ResNet20.offers
 
@@ -86,7 +86,7 @@ class PodNet32:
 
 
 class Thesis32:
-    """Residual network of four stages of 5, 4, 3 and 2 blocks, called ResNet-32 for its 30 layers.
+    """Residual network with four stages of 5, 4, 3 and 2 blocks: 30 layers, which the thesis calls ResNet-32.
 
     The stem's max-pooling leaves 32-pixel images a last map of 2x2. With its 128 features and 825,296 parameters it
     is 1.8 times as large as resnet32, with which it is not to be compared as if only gates set them apart. A ReLU

@@ -16,7 +16,7 @@ class ResNet18Options(Options):
 
     stem: Literal["small", "large"] = Field(
         "small",
-        description="small: 3x3, for 32-pixel images; large: 7x7 of stride 2 and max-pooling, for 224-pixel ones",
+        description="small: 3x3, for 32-pixel images; large: 7x7 with stride 2 and max-pooling, for 224-pixel ones",
     )
     final_relu: bool = Field(
         True, description="a ReLU after the last addition; UCIR's networks have none, so that features can be negative"
@@ -24,7 +24,7 @@ class ResNet18Options(Options):
 
 
 class ResNet18:
-    """Residual network of four stages of 2 blocks, 11.2 million parameters (He et al., CVPR 2016)."""
+    """Residual network with four stages of 2 blocks, 11.2 million parameters (He et al., CVPR 2016)."""
 
     offers = frozenset({"features", "maps", "raw_maps", "pooled"})
 

@@ -17,10 +17,11 @@ class CbamOptions(Options):
     """Options of the gates."""
 
     ratio: int = Field(16, ge=1, le=1024, description="channels per hidden unit of a channel gate")
-    floor: int = Field(4, ge=1, le=1024, description="hidden units at the least; 1 is the thesis', 16/16 in stage 1")
+    floor: int = Field(4, ge=1, le=1024, description="fewest hidden units; 1 as in the thesis, 16/16 in stage 1")
     form: Literal["original", "light"] = Field(
         "original",
-        description="original: the authors', biases and a BatchNorm in the gates; light: the thesis', with neither",
+        description="original: the authors', with biases and a BatchNorm in the gates; light: the thesis', "
+        "with neither",
     )
 
 

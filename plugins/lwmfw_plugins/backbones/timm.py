@@ -22,12 +22,14 @@ POOLED = (
 class TimmOptions(Options):
     """Options of timm."""
 
-    model: str = Field("resnet18", pattern=r"^\w{1,80}$", description="which one, as timm.list_models names it")
-    weights: File = Field("", description=".safetensors file with timm's names for them; empty: random initial weights")
+    model: str = Field("resnet18", pattern=r"^\w{1,80}$", description="which model, as timm.list_models names it")
+    weights: File = Field(
+        "", description=".safetensors file with timm's parameter names; empty: random initial weights"
+    )
 
 
 class Timm:
-    """Any model of timm, from the extra lwmfw[timm]; features are what its classifier receives.
+    """Any timm model (needs the extra lwmfw[timm]); the features are the input of its classifier.
 
     Convolutional networks of the well-known families, such as resnet, densenet and efficientnet, also offer the map
     whose spatial mean the features are.

@@ -23,15 +23,15 @@ class TorchvisionOptions(Options):
     """Options of torchvision."""
 
     model: str = Field(
-        "resnet18", pattern=r"^\w{1,80}$", description="which one, as torchvision.models.list_models names it"
+        "resnet18", pattern=r"^\w{1,80}$", description="which model, as torchvision.models.list_models names it"
     )
     weights: File = Field(
-        "", description=".safetensors file with torchvision's names for them; empty: random initial weights"
+        "", description=".safetensors file with torchvision's parameter names; empty: random initial weights"
     )
 
 
 class Torchvision:
-    """Any classification model of torchvision; features are what its last layer receives.
+    """Any torchvision classification model; the features are the input of its last layer.
 
     Residual networks offer the ends of their stages as maps; other models that classify the spatial mean of a map
     offer that one. The rest, such as vgg and vit, offers features alone. One-channel images are repeated to three.

@@ -23,7 +23,7 @@ class CosineOptions(Options):
 
 
 class Cosine:
-    """A learned factor times the cosine of features and a direction per class.
+    """Cosine between the features and one direction per class, times a learned factor.
 
     UCIR is `imprint` and `freeze_old`. An imprinted direction is the mean of the class's normalised features under the
     model as the last step left it, made as long as old directions are on average. Frozen ones have neither learning

@@ -31,7 +31,7 @@ class ProxiesOptions(Options):
 
 
 class Proxies:
-    """A factor times the similarity of features and the proxies of a class, the nearest counting most.
+    """Similarity of the features to several proxies per class, the nearest counting most, times a factor.
 
     Logits are eta times the merged similarity. In the first step proxies start at random. With `imprint` later ones
     start at the k-means centres of the class's normalised features under the model as the last step left it, times the

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class StepHeads:
-    """A weight vector and a bias per class, over the features of its own step and those before it."""
+    """A weight vector and a bias per class, on the features of its own step and of earlier ones."""
 
     offers = frozenset({"heads", "resize"})
 

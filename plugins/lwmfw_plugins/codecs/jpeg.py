@@ -105,26 +105,27 @@ def _blank_header(channels: int, quality: int, subsampling: Subsampling) -> tupl
 class JpegOptions(Options):
     """Options of jpeg."""
 
-    quality: Quality = Field(75, description="of libjpeg: 100 keeps almost everything")
+    quality: Quality = Field(75, description="libjpeg's quality; 100 keeps almost everything")
     subsampling: Subsampling = Field("444", description="resolution of colour: full, half across, half both ways")
     tables: Literal["own", "shared"] = Field(
         "own",
-        description="own: exemplars are complete JPEGs; shared: their header, equal in all, is kept and counted once",
+        description="own: every exemplar is a complete JPEG; shared: their common header is kept and counted once",
     )
     choose: list[Quality] = Field(
         [],
-        description="qualities of which step 1 takes the smallest that keeps the volume of features; empty: `quality`",
+        description="qualities from which step 1 takes the lowest that preserves the volume of the "
+        "features; empty: `quality`",
     )
     tolerance: float = Field(
         0.005,
         ge=0,
         le=1,
-        description="by which share of itself the classes' mean log-volume may change; a value of ours",
+        description="share of itself by which the classes' mean log-volume may change; our own value",
     )
 
 
 class Jpeg:
-    """JPEG of a given quality, or of the lowest that keeps what the model sees.
+    """JPEG of a given quality, or of the lowest that preserves what the model sees.
 
     With `choose`, step 1 tries the qualities from the smallest on: as many images as the budget then allows are herded
     and compressed, and the first quality that changes the log-volume of their features by at most `tolerance` is used

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Raw:
-    """Plain pixels: nothing is lost, nothing is saved."""
+    """Plain pixels, lossless and uncompressed."""
 
     def __init__(self, options: Options) -> None:
         pass

@@ -30,8 +30,8 @@ Labelled = tuple[str, int]
 class FileOptions(Options):
     """Options of every set that is made of files."""
 
-    root: Folder = Field("", description="folder of the published layout")
-    size: int = Field(224, ge=8, le=1024, description="height and width that images are given, in pixels")
+    root: Folder = Field("", description="folder with the published layout")
+    size: int = Field(224, ge=8, le=1024, description="height and width to which images are brought, in pixels")
     decode: Literal["each epoch", "once"] = Field(
         "each epoch",
         description="each epoch: by workers, a random part resized, memory does not grow with the set; "
@@ -40,18 +40,21 @@ class FileOptions(Options):
     flip: bool = Field(True, description="whether training images are mirrored at random")
     channels: Literal[1, 3] = Field(3, description="3, or 1 for grey")
     mean: list[Annotated[float, Field(ge=0, le=1)]] = Field(
-        MEAN, description="per channel, of pixels scaled to 0..1; default: of ImageNet"
+        MEAN, description="per channel, of pixels scaled to 0..1; default: ImageNet's"
     )
     std: list[Annotated[float, Field(gt=0)]] = Field(STD, description="per channel, likewise")
 
-    background: str = Field("white", description="the colour that shows where a file is transparent, a name or #rrggbb")
+    background: str = Field("white", description="colour behind transparent pixels, a name or #rrggbb")
     values: list[Annotated[float, Field(allow_inf_nan=False)]] = Field(
         [],
-        description="of files of more than 8 bits a channel: [lowest, highest], which become black and white; []: what "
-        "the set has, integers by their depth, floats 0..1 or 0..255",
+        description="of files with more than 8 bits per channel: [lowest, highest], the values that become black and "
+        "white; []: what the set has, integers by their depth, floats as 0..1 or 0..255",
     )
     max_pixels: int = Field(
-        89_478_485, ge=1, description="of a file; of a JPEG with more, which is decoded at a fraction, as decoded"
+        89_478_485,
+        ge=1,
+        description="most pixels of a file; of a larger JPEG, which is decoded at a fraction of its size, "
+        "most pixels after decoding",
     )
 
     @model_validator(mode="before")

@@ -32,11 +32,11 @@ class Caltech101Options(FileOptions):
     """Options of caltech101."""
 
     train_per_class: int = Field(30, ge=1, le=30, description="training images of each class; the rest are test images")
-    split_seed: int = Field(0, ge=0, le=2**63 - 1, description="of which images these are")
+    split_seed: int = Field(0, ge=0, le=2**63 - 1, description="seed of the choice of these images")
 
 
 class Caltech101:
-    """101 classes without the background class, 30 training images each, about 5,600 test images."""
+    """Caltech-101 without its background class: 30 training images per class, about 5,600 test images."""
 
     class_count: ClassVar[int] = 101
 

@@ -24,7 +24,12 @@ class CifarOptions(Options):
 
     root: Folder = Field("", description="folder in torchvision's layout")
     download: bool = Field(False, description="whether to fetch a missing set into root")
-    padding: int = Field(4, ge=0, le=32, description="zeros around a training image before it is cropped at random")
+    padding: int = Field(
+        4,
+        ge=0,
+        le=32,
+        description="width of the border of zeros around a training image before it is cropped at random",
+    )
     flip: bool = Field(True, description="whether training images are mirrored at random")
     brightness: float = Field(
         0.0,

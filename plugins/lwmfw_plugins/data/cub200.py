@@ -16,7 +16,7 @@ SOURCE = "https://data.caltech.edu/records/65de6-vp158"
 
 
 class Cub200:
-    """5,994 training and 5,794 test images of 200 kinds of birds, split as published."""
+    """5,994 training and 5,794 test images of 200 bird species, in the published split."""
 
     class_count: ClassVar[int] = 200
 

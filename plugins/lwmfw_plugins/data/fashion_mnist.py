@@ -43,7 +43,12 @@ SHIPPED = Path(__file__).parent / "fashion_mnist_mini"
 class ClothesOptions(Options):
     """Options of both sets."""
 
-    padding: int = Field(2, ge=0, le=28, description="zeros around a training image before it is cropped at random")
+    padding: int = Field(
+        2,
+        ge=0,
+        le=28,
+        description="width of the border of zeros around a training image before it is cropped at random",
+    )
     flip: bool = Field(True, description="whether training images are mirrored at random")
 
 
@@ -61,7 +66,7 @@ class FashionMnistOptions(ClothesOptions):
 
 
 class FashionMnistMini:
-    """320 training and 100 test images of each Fashion-MNIST class, shipped with lwmfw."""
+    """320 training and 100 test images per class of Fashion-MNIST, shipped with lwmfw."""
 
     class_count: ClassVar[int] = 10
     class_names: ClassVar[list[str]] = NAMES

@@ -41,9 +41,11 @@ class OwnOptions(FileOptions):
     """Options of folder."""
 
     root: Folder = Field("", description="folder of class folders, or of train/ and test/ with class folders")
-    test: Folder = Field("", description="folder of class folders that are the test set, in the place of a share")
-    test_share: float = Field(0.2, gt=0, lt=1, description="share of each class that is the test set, if none is given")
-    split_seed: int = Field(0, ge=0, le=2**63 - 1, description="of which images these are")
+    test: Folder = Field("", description="folder of class folders to use as the test set instead of a share")
+    test_share: float = Field(
+        0.2, gt=0, lt=1, description="share of each class to use as the test set if none is given"
+    )
+    split_seed: int = Field(0, ge=0, le=2**63 - 1, description="seed of the choice of these images")
     nested: Literal["refuse", "take"] = Field(
         "refuse",
         description="what becomes of folders that look like no classes, since what lies inside has the same names in "
@@ -55,7 +57,7 @@ class OwnOptions(FileOptions):
 
 
 class OwnImages:
-    """Your own images: root/CLASS/... split at random, root/train/CLASS/... and root/test/CLASS/..., or two folders."""
+    """Your own images: root/CLASS/..., split at random; root/train/CLASS/..., root/test/CLASS/...; or two folders."""
 
     class_count: ClassVar[None] = None
 

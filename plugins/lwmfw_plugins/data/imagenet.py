@@ -34,7 +34,9 @@ class ImageNetOptions(FileOptions):
     """Options of imagenet."""
 
     subset: Literal[1000, 100] = Field(1000, description="all classes, or the first 100 of a random order of them")
-    subset_seed: int = Field(1993, ge=0, le=2**32 - 1, description="of that order; 1993 gives the field's ImageNet-100")
+    subset_seed: int = Field(
+        1993, ge=0, le=2**32 - 1, description="seed of that order; 1993 gives the field's ImageNet-100"
+    )
 
 
 class ImageNet:

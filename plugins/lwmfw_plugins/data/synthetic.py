@@ -21,12 +21,12 @@ class SyntheticOptions(Options):
     test_per_class: int = Field(16, ge=1, le=100_000, description="test images of each class")
     size: int = Field(8, ge=4, le=512, description="height and width")
     channels: int = Field(3, ge=1, le=16, description="colour channels")
-    noise: float = Field(0.2, ge=0, le=10, description="deviation of the noise; a class's pattern spans 0..1")
-    seed: int = Field(0, ge=0, le=2**63 - 1, description="of patterns and noise, whatever the recipe's seed")
+    noise: float = Field(0.2, ge=0, le=10, description="standard deviation of the noise; a class's pattern spans 0..1")
+    seed: int = Field(0, ge=0, le=2**63 - 1, description="seed of patterns and noise, independent of the recipe's seed")
 
 
 class Synthetic:
-    """A blurred random pattern per class, under noise."""
+    """A blurred random pattern for each class, with noise added."""
 
     def __init__(self, options: SyntheticOptions) -> None:
         self.options = options

@@ -29,7 +29,7 @@ SOURCE = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 class TinyImageNetOptions(FileOptions):
     """Options of tiny-imagenet."""
 
-    size: int = Field(64, ge=8, le=1024, description="height and width that images are given, in pixels")
+    size: int = Field(64, ge=8, le=1024, description="height and width to which images are brought, in pixels")
     decode: Literal["each epoch", "once"] = Field(
         "once", description="once: into memory, shifted by up to 1/16 of its size; each epoch: a random part resized"
     )

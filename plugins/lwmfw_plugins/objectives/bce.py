@@ -29,7 +29,7 @@ def binary_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 class BinaryCrossEntropy:
-    """Sigmoid per class, summed over classes, averaged over the batch.
+    """Binary cross-entropy of a sigmoid per class, summed over classes and averaged over the batch.
 
     Over the new classes an exemplar is none of them, as iCaRL trains it beside a distillation of the old ones.
     """

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class CrossEntropy:
-    """Softmax over the classes, averaged over the batch."""
+    """Softmax cross-entropy over the classes, averaged over the batch."""
 
     least_classes = 2
 

@@ -46,10 +46,11 @@ def nca(logits: Tensor, labels: Tensor, margin: Tensor | float, *, legacy: bool 
 class NCAOptions(ObjectiveOptions):
     """Options of nca."""
 
-    over: Literal["new", "seen"] = Field("seen", description="classes the loss is taken over")
-    margin: float = Field(0.6, ge=0, le=1000, description="lead of the own class, in units of similarity (delta)")
+    over: Literal["new", "seen"] = Field("seen", description="which classes the loss is taken over")
+    margin: float = Field(0.6, ge=0, le=1000, description="margin of the right class, in units of similarity (delta)")
     legacy_margin: bool = Field(
-        False, description="as PODNet's code: the margin cancels, the positive is not excluded; its numbers need it"
+        False,
+        description="as in PODNet's code: the margin cancels out and the positive is not excluded; its numbers need it",
     )
     hinge: bool = Field(
         True, description="no reward for a lead beyond the margin; without it the margin only holds the scale back"
@@ -57,7 +58,7 @@ class NCAOptions(ObjectiveOptions):
 
 
 class NCA:
-    """The own class leads all others together by a margin, averaged over the batch.
+    """The right class must beat all others together by a margin (NCA loss); averaged over the batch.
 
     The margin is one of similarities, so it is multiplied by the scale that the classifier has learned, if it has one.
     """

@@ -25,11 +25,13 @@ class DriftOptions(Options):
     """Options of attention-drift."""
 
     images: int = Field(10, ge=1, le=10_000, description="test images of each class of the first step, in stored order")
-    picture: bool = Field(True, description="whether the run leaves a picture: images, and attention step by step")
+    picture: bool = Field(
+        True, description="whether the run leaves a picture of the images and of attention to them, step by step"
+    )
 
 
 class AttentionDrift:
-    """Measures how far attention to the first step's classes has moved; keeps the maps and a picture of them.
+    """Measures how far attention to the first step's classes has moved; saves the maps and a picture of them.
 
     results.json gets, per step, in `extra` under the observer's name: `l1` and `l2`, the distances of the L2-normalised
     Grad-CAM maps to those of step 1, mean over the images (0..sqrt(2 H W) and, Euclidean, 0..sqrt(2)), and the same

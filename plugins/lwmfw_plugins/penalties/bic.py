@@ -113,14 +113,16 @@ class CorrectionOptions(Options):
         0.1,
         gt=0,
         le=0.5,
-        description="images of every class that are held out of a step: this share of the class that has fewest, at "
-        "least one; the paper's split is 1:9",
+        description="images of every class held out of a step: this share of the smallest class, at least one; the "
+        "paper's split is 1:9",
     )
-    temperature: float = Field(2.0, gt=0, le=1000, description="of the distillation's softmaxes; the paper's is 2")
+    temperature: float = Field(
+        2.0, gt=0, le=1000, description="temperature of the distillation's softmaxes; the paper's is 2"
+    )
 
 
 class BiasCorrection:
-    """Distil the old classes' scores, then correct those of the new ones on held-out images.
+    """Distil the old classes' scores, then correct the bias towards new ones on held-out images (BiC).
 
     Exemplars that are held out stay in the memory, and others are drawn in the next step; new images that are held out
     are no candidates for it. alpha and beta of each step are in its results.

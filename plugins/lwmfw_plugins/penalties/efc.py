@@ -79,7 +79,10 @@ class EfcOptions(Options):
     """Options of efc."""
 
     weight: float = Field(
-        10.0, ge=0, le=1e6, description="factor of the distance that the classifier feels (lambda); the paper's is 10"
+        10.0,
+        ge=0,
+        le=1e6,
+        description="factor of the distance as the classifier is sensitive to it (lambda); the paper's is 10",
     )
     plain: float = Field(
         0.1, ge=0, le=1e6, description="factor of the plain squared distance beside it (eta); the paper's is 0.1"
@@ -87,7 +90,7 @@ class EfcOptions(Options):
 
 
 class Efc:
-    """Hold each image's features by the feature matrix of the step before (elastic feature consolidation).
+    """Hold each image's features in place, weighted by the last step's feature matrix (elastic feature consolidation).
 
     The matrix is taken when a step has ended, over its training images as they are, exemplars included, with the
     softmax over all classes seen so far.

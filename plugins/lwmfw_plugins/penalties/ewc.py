@@ -84,18 +84,18 @@ class EwcOptions(ImagesOptions):
     )
     form: Literal["true", "empirical"] = Field(
         "true",
-        description="of the Fisher information. true: labels drawn from the model, one an image, which for a confident "
-        "model makes a noisy scale; empirical: the images' own",
+        description="form of the Fisher information. true: labels drawn from the model, one per image, of noisy "
+        "scale for a confident model; empirical: the images' own labels",
     )
     fusion: Literal["separate", "online"] = Field(
         "separate",
         description="separate: a penalty for every finished step (the paper); online: one around the newest parameters",
     )
-    gamma: float = Field(1.0, ge=0, le=1, description="online: what is left of earlier importance after a step")
+    gamma: float = Field(1.0, ge=0, le=1, description="online: share of earlier importance that is left after a step")
 
 
 class Ewc(Holding):
-    """Hold parameters by the Fisher information of the steps before (elastic weight consolidation).
+    """Hold parameters in place by the Fisher information of earlier steps (elastic weight consolidation).
 
     With "separate" the penalties of all finished steps are one, as `joined` has it: where no stiffness reaches its
     limit, the term is their sum less a constant. A step's images include its exemplars, whose classes thus count again.

@@ -22,7 +22,7 @@ class FreezeOptions(Options):
 
 
 class Freeze:
-    """Backbone frozen, BatchNorm statistics included, after the first steps or from the start; adds no term."""
+    """Freeze the backbone, BatchNorm statistics included, from the start or after the first steps; adds no term."""
 
     needs = frozenset({"features"})  # one that grows would be frozen before its newest part has learned
 

@@ -46,17 +46,17 @@ class KDOptions(Options):
         "logits",
         description="whose softmax: the classifier's logits, or its similarities before a learned scale (the thesis)",
     )
-    temperature: float = Field(10.0, gt=0, le=1000, description="of both softmaxes")
-    square: bool = Field(True, description="multiply by the temperature squared")
+    temperature: float = Field(10.0, gt=0, le=1000, description="temperature of both softmaxes")
+    square: bool = Field(True, description="multiply by the squared temperature")
     reduction: Reduction = Field(
         "batchmean",
-        description="batchmean: summed over classes; elementwise: their mean, which the thesis' numbers were made with",
+        description="batchmean: summed over classes; elementwise: averaged over them, as for the thesis' numbers",
     )
     adaptive: Adaptive = Field("none", description=f"factor of the weight. {FORMS}. The thesis' numbers: none")
 
 
 class SoftmaxDistillation:
-    """Keep the old classes' probabilities, softened, as the old model gives them.
+    """Keep the old classes' softened probabilities close to the old model's.
 
     Both softmaxes are over the old classes, which are the first columns. The appendix of the thesis (PODNet-KD, section
     3.2) differs where it is wrong: it compares the last columns, and takes the new model's softmax over all classes

@@ -53,7 +53,7 @@ class AttentionOptions(Options):
 
 
 class AttentionDistillation:
-    """Keep what the model looks at: its Grad-CAM for an old class, as the old model had it.
+    """Keep the model's attention to an old class, as Grad-CAM shows it, close to the old model's.
 
     The class b of an image is the strongest old class of the new model, and the same b is used for both models. At the
     pooled map the attention is exact and free of a backward pass; at another stage it comes by autograd, and the

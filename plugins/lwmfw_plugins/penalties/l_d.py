@@ -53,11 +53,11 @@ class DistillationOptions(Options):
 
     weight: float = Field(1.0, ge=0, le=1e6, description="factor of the term (beta in LwM)")
     form: Literal["sigmoid", "softmax"] = Field("sigmoid", description="full binary cross-entropy, or softmaxes")
-    temperature: float = Field(2.0, gt=0, le=1000, description="of the softmaxes; unused by sigmoid")
+    temperature: float = Field(2.0, gt=0, le=1000, description="temperature of the softmaxes; unused by sigmoid")
 
 
 class Distillation:
-    """Keep the old classes' scores on the new images as the old model gives them."""
+    """Keep the old classes' scores on the new images close to the old model's."""
 
     needs = frozenset({"old"})
 

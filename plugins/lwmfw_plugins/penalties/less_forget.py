@@ -39,7 +39,7 @@ class LessForgetOptions(Options):
 
 
 class LessForget:
-    """Keep the direction of each image's features as the old model had it."""
+    """Keep the direction of each image's features close to the old model's."""
 
     needs = frozenset({"old", "features"})
 

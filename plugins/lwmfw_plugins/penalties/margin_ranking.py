@@ -44,13 +44,13 @@ class MarginRankingOptions(Options):
     """Options of margin-ranking."""
 
     weight: float = Field(1.0, ge=0, le=1e6, description="factor of the term")
-    margin: float = Field(0.5, ge=0, le=1000, description="lead of the own class, in units of similarity")
-    hardest: int = Field(2, ge=1, le=1000, description="new classes that count for an exemplar, the nearest (K)")
+    margin: float = Field(0.5, ge=0, le=1000, description="margin of the right class, in units of similarity")
+    hardest: int = Field(2, ge=1, le=1000, description="how many of the nearest new classes count for an exemplar (K)")
     adaptive: Adaptive = Field("none", description=f"factor of the weight. {FORMS}. UCIR's numbers: none")
 
 
 class MarginRanking:
-    """Exemplars are more alike to their own class than to the nearest new ones, by a margin.
+    """Keep exemplars closer to their own class than to the nearest new classes, by a margin.
 
     It asks nothing of the old model, so two equal models have a term and a gradient.
     """

@@ -41,12 +41,12 @@ class MasOptions(ImagesOptions):
 
     weight: float = Field(1.0, ge=0, le=1e9, description="factor of the term (lambda; it is halved); FACIL's is 1")
     alpha: float = Field(
-        0.5, ge=0, le=1, description="part of earlier importance in the mean with a step's own; FACIL's is 0.5"
+        0.5, ge=0, le=1, description="share of earlier importance in its mean with a step's own; FACIL's is 0.5"
     )
 
 
 class Mas(Holding):
-    """Hold parameters by how much the logits feel of them (memory aware synapses); no label is needed.
+    """Hold parameters in place by how sensitive the logits are to them (memory aware synapses); needs no labels.
 
     The first step's importance counts in full. FACIL means it with the zero before it, which halves it.
     """

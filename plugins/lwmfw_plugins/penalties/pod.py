@@ -87,9 +87,9 @@ class PodOptions(Options):
     weight: float = Field(
         3.0, ge=0, le=1e6, description="factor of the term (lambda_c); PODNet: CIFAR 3, by NME 5; ImageNet 8"
     )
-    mode: Mode = Field("spatial", description="what is summed over; spatial: width and height, each by itself")
+    mode: Mode = Field("spatial", description="what is summed over; spatial: width and height separately")
     square: bool = Field(True, description="square activations before pooling, as in PODNet's code; its paper: false")
-    normalise: bool = Field(True, description="bring pooled vectors to length 1, as in PODNet's code; its paper: false")
+    normalise: bool = Field(True, description="scale pooled vectors to length 1, as in PODNet's code; its paper: false")
     squared_norm: bool = Field(False, description="square the distance, as in PODNet's paper; its code: false")
     layers: Literal["all", "all-but-last"] = Field(
         "all", description="stages whose distances are averaged; all: PODNet's code; all-but-last: its paper"
@@ -98,7 +98,7 @@ class PodOptions(Options):
 
 
 class PooledOutputsDistillation:
-    """Keep what each stage answers, summed over rows and columns, as the old model had it.
+    """Keep each stage's activations, summed over rows and over columns, close to the old model's.
 
     Maps are compared before a stage's last ReLU: PODNet's network has none there, and its numbers need the negative
     part. The new model is in training mode, the old one in evaluation mode: BatchNorm's batch statistics alone keep

@@ -43,7 +43,7 @@ class PodFlatOptions(Options):
 
 
 class PodFlat:
-    """Keep the features, which have nothing left to pool, as the old model had them."""
+    """Keep the features, which have nothing left to pool, close to the old model's."""
 
     needs = frozenset({"old", "features"})
 

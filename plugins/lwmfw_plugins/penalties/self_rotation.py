@@ -52,7 +52,7 @@ class SelfRotationOptions(Options):
 
 
 class SelfRotation:
-    """In the first step, cross-entropy of class and turn by a head of its own, over each image in four turns.
+    """In the first step, also learn to tell class and rotation of each image in four rotations, with a separate head.
 
     The head stays among the model's extras after the step, where it learns no more and nothing asks it.
     """

@@ -46,11 +46,16 @@ class SiOptions(HeldOptions):
     """Options of si."""
 
     weight: float = Field(0.1, ge=0, le=1e9, description="factor of the term (c; it is not halved); FACIL's is 0.1")
-    damping: float = Field(0.1, gt=0, le=1e6, description="xi, added to the square of the way; the paper's and FACIL's")
+    damping: float = Field(
+        0.1,
+        gt=0,
+        le=1e6,
+        description="xi, added to the squared distance that a parameter moved; the paper's and FACIL's value",
+    )
 
 
 class Si(Holding):
-    """Hold parameters by their part in lowering the loss of the steps before (synaptic intelligence).
+    """Hold parameters in place by how much they lowered the loss of earlier steps (synaptic intelligence).
 
     The gradient is the one that the optimiser saw, less that of this term, which is known in closed form: as in the
     paper, what the spring does earns no importance. Other penalties count as part of the loss. The way is the one that

@@ -46,14 +46,17 @@ def alignment(weight: Tensor, known: int) -> Tensor:
 class AlignmentOptions(Options):
     """Options of wa."""
 
-    temperature: float = Field(2.0, gt=0, le=1000, description="of the distillation's softmaxes; the paper's is 2")
+    temperature: float = Field(
+        2.0, gt=0, le=1000, description="temperature of the distillation's softmaxes; the paper's is 2"
+    )
     clip: bool = Field(
-        True, description="set the classifier's weights below 0 to 0 after an update; the paper's as we know it"
+        True,
+        description="set negative weights of the classifier to 0 after every update; the paper's, as far as we know",
     )
 
 
 class WeightAlignment:
-    """Distil the old classes' scores, then make new weight vectors as long as old ones; needs no exemplars.
+    """Distil the old classes' scores, then scale new weight vectors to the length of old ones; needs no exemplars.
 
     gamma of each step is in its results.
     """

@@ -46,14 +46,16 @@ class BalancedOptions(Options):
         "running statistics follow, in a backbone too that does not learn (PODNet's code)",
     )
     penalties: bool = Field(True, description="whether the penalties' terms stay part of the loss")
-    fresh: bool = Field(False, description="whether the classifier is drawn anew first, rows of old classes too (DER)")
+    fresh: bool = Field(
+        False, description="whether the classifier is reinitialised first, rows of old classes included (DER)"
+    )
     temperature: float = Field(
-        1.0, gt=0, le=1000, description="what logits are divided by in the classification loss; DER on CIFAR-100: 5"
+        1.0, gt=0, le=1000, description="divisor of the logits in the classification loss; DER on CIFAR-100: 5"
     )
 
 
 class Balanced:
-    """Fine-tuning of classifier or model on as many images of old as of new classes, from the second step on."""
+    """Fine-tune the classifier or the model on equally many images of every class, from the second step on."""
 
     needs = frozenset({"memory"})
     spares_first_step = True

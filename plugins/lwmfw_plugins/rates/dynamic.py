@@ -28,17 +28,19 @@ class DynamicOptions(Options):
     alpha: list[Share] = Field(
         [0.3],
         min_length=1,
-        description="share of a step's new images that is added after step 1, 2, ...; the last one holds on",
+        description="share of a step's new images by which the memory grows after step 1, 2, ...; the last value holds "
+        "for later steps",
     )
     give_up: bool = Field(
-        False, description="leave out as many new images as exemplars are added: the step's images keep their number"
+        False,
+        description="leave out as many new images as exemplars are added, so that a step has as many images as before",
     )
 
 
 class Dynamic:
-    """An even share of the budget and of a part of the coming step's images; grows the memory.
+    """An even share of the budget and of part of the next step's images, so that the memory grows.
 
-    After the last step, which none follows, its own images take the place of the coming one's.
+    After the last step, which none follows, its own images take the place of the next one's.
     """
 
     grows = True

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Even:
-    """The budget shared out evenly among the classes, rounded down."""
+    """An even share of the budget for every class, rounded down."""
 
     def __init__(self, options: Options) -> None:
         pass

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Cnn:
-    """The class of the classifier's largest logit."""
+    """The class with the classifier's largest logit."""
 
     probability = "softmax of the classifier's logits, not calibrated"
     spares_first_step = True

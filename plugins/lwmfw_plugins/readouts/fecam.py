@@ -45,16 +45,19 @@ def correlations(covariance: Tensor, diagonal: float, beside: float) -> Tensor:
 class FecamOptions(SumsOptions):
     """Options of fecam."""
 
-    covariance: Literal["shared", "class"] = Field("shared", description="one of all classes, or one of each")
+    covariance: Literal["shared", "class"] = Field("shared", description="one for all classes, or one for each")
     power: float = Field(
-        0.5, gt=0, le=1, description="of Tukey's root, the sign kept; 1: none, as for features of both signs"
+        0.5,
+        gt=0,
+        le=1,
+        description="exponent of Tukey's transform, which keeps the sign; 1: none, as for features of both signs",
     )
     diagonal: float = Field(1.0, gt=0, le=1000, description="shrinkage of variances (alpha_1)")
     beside: float = Field(1.0, ge=0, le=1000, description="shrinkage of covariances (alpha_2)")
 
 
 class Fecam(FromSums):
-    """The class whose mean is nearest under the covariance of all classes or its own, after Tukey's root."""
+    """The class with the nearest mean by Mahalanobis distance, shared or per class, after Tukey's transform."""
 
     def __init__(self, options: FecamOptions) -> None:
         super().__init__(options)

@@ -22,12 +22,12 @@ class LdaOptions(SumsOptions):
     """Options of lda."""
 
     shrinkage: float = Field(
-        0.1, gt=0, le=1, description="of the covariance towards a multiple of the identity; a value of ours"
+        0.1, gt=0, le=1, description="shrinkage of the covariance towards a multiple of the identity; our own value"
     )
 
 
 class LinearDiscriminant(FromSums):
-    """The class of the largest linear discriminant: means and one covariance, of all images, without keeping any."""
+    """Linear discriminant analysis: means and one covariance of all images, none of which is kept."""
 
     probability = "posterior of normal distributions with one covariance and equal priors"
 

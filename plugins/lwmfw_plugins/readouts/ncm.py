@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class NearestClassMean(FromSums):
-    """The class whose mean feature is nearest, by cosine; of all images, without keeping any."""
+    """The class with the nearest mean feature, by cosine, over all images, none of which is kept."""
 
     def solve(self, sums: Sums) -> None:
         """The directions of the means."""

@@ -36,18 +36,21 @@ def ridge_weights(sums: Sums, penalty: float) -> Tensor:
 class RidgeOptions(SumsOptions):
     """Options of ridge."""
 
-    lift: int = Field(0, ge=0, le=100_000, description="random ReLU features to which features are lifted; 0: none")
-    lift_seed: int = Field(0, ge=0, le=2**63 - 1, description="of the random directions")
+    lift: int = Field(
+        0, ge=0, le=100_000, description="number of random ReLU features that the features are lifted to; 0: none"
+    )
+    lift_seed: int = Field(0, ge=0, le=2**63 - 1, description="seed of the random directions")
     penalty: float = Field(
         0.0,
         ge=0,
         le=1e12,
-        description="of the squared weights, for features of length 1; 0: by generalised cross-validation",
+        description="penalty on the squared weights, for features of length 1; 0: chosen by generalised "
+        "cross-validation",
     )
 
 
 class Ridge(FromSums):
-    """The class of the largest ridge regression on one-hot labels, of all images, without keeping any."""
+    """Ridge regression on one-hot labels, over all images, none of which is kept."""
 
     def __init__(self, options: RidgeOptions) -> None:
         super().__init__(options)

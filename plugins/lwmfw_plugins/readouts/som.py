@@ -38,29 +38,34 @@ class SomOptions(Options):
     """Options of som; the values are ours, but for what falls and what holds, which is the paper's."""
 
     side: int = Field(30, ge=2, le=200, description="prototypes along each edge of the map")
-    epochs: int = Field(5, ge=1, le=1000, description="passes over a step's images; the first step lays out in as many")
-    rate: float = Field(0.5, gt=0, le=1, description="of the map (e), as laying it out begins")
-    radius: float = Field(10.0, gt=0, le=200, description="of the neighbourhood (r), on the grid, as laying out begins")
-    later_rate: float = Field(0.05, gt=0, le=1, description="to which the rate falls; it holds from then on")
-    later_radius: float = Field(0.5, gt=0, le=200, description="to which the radius falls; it holds from then on")
-    answer_rate: float = Field(0.01, gt=0, le=1, description="of the linear answer (d)")
+    epochs: int = Field(
+        5, ge=1, le=1000, description="passes over a step's images; the first step lays the map out in as many"
+    )
+    rate: float = Field(0.5, gt=0, le=1, description="learning rate of the map (e) when it is first laid out")
+    radius: float = Field(
+        10.0, gt=0, le=200, description="radius of the neighbourhood (r) on the grid when the map is first laid out"
+    )
+    later_rate: float = Field(0.05, gt=0, le=1, description="value to which the rate falls, and where it stays")
+    later_radius: float = Field(0.5, gt=0, le=200, description="value to which the radius falls, and where it stays")
+    answer_rate: float = Field(0.01, gt=0, le=1, description="learning rate of the linear answer (d)")
     margin: float = Field(
         0.5,
         ge=0,
         le=1,
-        description="lead of the own class over others, and over 0, up to which an image is novel; 0: novel is what is "
-        "answered wrongly",
+        description="margin of the right class over the others, and over 0, below which an image is novel; 0: novel "
+        "is what is answered wrongly",
     )
     width: float = Field(
         0.35,
         gt=0,
         le=100,
-        description="of the activity (k), in units of the root mean square distance of images to the nearest prototype",
+        description="width of the activity (k), in units of the root mean square distance from images to "
+        "their nearest prototype",
     )
 
 
 class SelfOrganisingMap:
-    """The class of the largest linear answer to the activity of a map that learns where images are novel."""
+    """A self-organising map that learns from novel images, with a linear layer on its activity."""
 
     needs = frozenset({"features"})
     spares_first_step = True

@@ -31,7 +31,7 @@ def nearest_to_mean(features: Tensor, count: int) -> Tensor:
 
 
 class Closest:
-    """Exemplars nearest to the mean of their class, in L2-normalised features."""
+    """The exemplars nearest to the mean of their class, in L2-normalised features."""
 
     def __init__(self, options: Options) -> None:
         pass

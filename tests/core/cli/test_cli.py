@@ -22,9 +22,10 @@ def test_run_shows_progress_on_stderr_and_a_table_on_stdout(tmp_path):
     done = lwmfw("run", recipe, "--out", "there")
     assert done.returncode == 0, done.stderr
     header, row = done.stdout.splitlines()
-    assert header.split() == ["accuracy", "average", "last", "forgetting", "task-aware", "step", "1", "step", "2"]
+    columns = ["accuracy", "average", "last", "forgetting", "step 1", "step 2", "BWT", "task-aware"]
+    assert header.split() == " ".join(columns).split()
     results = json.loads((tmp_path / "there" / "results.json").read_text())
-    assert row.split()[5:] == [f"{step['accuracy']['cnn']:.3f}" for step in results["steps"]]
+    assert row.split()[4:6] == [f"{step['accuracy']['cnn']:.3f}" for step in results["steps"]]
     measures = [results[key]["cnn"] for key in ("average_incremental_accuracy", "last_accuracy", "forgetting")]
     assert row.split()[1:4] == [f"{measure:.3f}" for measure in measures]
     assert "tiny, seed 1: 4 classes of synthetic in 2 steps, resnet20, fp32 on cpu" in done.stderr
@@ -117,7 +118,10 @@ def test_compare_puts_runs_side_by_side_and_averages_seeds(tmp_path):
     assert table[1].split()[:3] == ["tiny", "cnn", "2"]
     assert "±" in table[1]
     csv = lwmfw("compare", "run1", "run2", "--format", "csv").stdout.splitlines()
-    assert csv[0] == "run,recipe,seed,step,seen,classifier,classes_of,accuracy"
+    assert (
+        csv[0]
+        == "run,recipe,seed,step,seen,classifier,classes_of,accuracy,average,forgetting,backward_transfer,task_aware"
+    )
     assert csv[1].startswith("run1,tiny,1,1,2,cnn,all,")
     assert len(csv) == 1 + 2 * (2 + 3)
     missing = lwmfw("compare", "nothing")

@@ -1,16 +1,19 @@
 """What a recipe means: how its files and settings merge, and which components it names."""
 
 import os
+import re
 import tomllib
 from pathlib import Path
 
 import pytest
+from helpers.command import lwmfw
 from helpers.plugin_files import ANGLES, penalty_file
 from helpers.shop import RECIPE, PushOptions, Watching, load, refusal, shop, stocked, tables, write
 
-from lwmfw import Penalty
+from lwmfw import Penalty, run
 from lwmfw.components import Provider
 from lwmfw.errors import UserError
+from lwmfw.recipe import shipped
 from lwmfw.recipe.load import load_recipe
 from lwmfw.recipe.settings import parse_settings
 from lwmfw.recipe.tables import Recipe, Training
@@ -58,10 +61,71 @@ def test_a_chain_of_bases_has_an_end():
         load_recipe("r0.toml")
 
 
-def test_the_name_is_that_of_the_file_unless_stated():
+def test_the_name_is_that_of_the_file_unless_stated_there():
     write('name = "base-name"\n' + RECIPE, "base.toml")
     assert tables(RECIPE, name="our new+recipe.toml")["name"] == "our-new+recipe"
-    assert tables('extends = "base.toml"\n')["name"] == "base-name"
+    assert tables('extends = "base.toml"\n', name="mine.toml")["name"] == "mine", "another file is another recipe"
+    assert tables('extends = "base.toml"\nname = "stated"\n')["name"] == "stated"
+
+
+@pytest.mark.parametrize("name", ["lwm.toml", "lwm", "cifar100/b50/ucir.toml", "fashion-mnist-mini/finetune"])
+def test_a_shipped_recipe_is_a_base_wherever_a_recipe_lies(name):
+    shipped_base = load_recipe(shipped.find(name)).tables()
+    ours = load_recipe(write(f'extends = "{name}"\nseed = 7\n', "somewhere/ours.toml")).tables()
+    assert ours == shipped_base | {"name": "ours", "seed": 7}
+
+
+def test_a_file_beside_the_recipe_comes_before_a_shipped_one_and_the_recipe_itself_is_no_base():
+    write(RECIPE, "lwm.toml")
+    assert tables('extends = "lwm.toml"\n')["backbone"]["use"] == "flat"
+    own = write('extends = "lwm.toml"\nseed = 7\n', "lwm.toml")
+    assert load_recipe(own).recipe.backbone.use == "resnet20", "a variant of LwM may be called lwm.toml"
+
+
+def test_check_tells_which_components_an_array_replaced():
+    write('extends = "lwm.toml"\n[[penalties]]\nuse = "KD"\n', "mine.toml")
+    assert lwmfw("check", "mine.toml").stdout == (
+        "mine.toml:2: penalties: replaces L_D, L_AD of lwm.toml\nmine.toml: ok\n"
+    )
+    write('extends = "mine.toml"\nseed = 7\n', "above.toml")
+    assert "mine.toml:2: penalties: replaces L_D, L_AD of lwm.toml\n" in lwmfw("check", "above.toml").stdout
+    write('extends = "lwm.toml"\ntraining.milestones = [0.1]\nphases = []\n', "plain.toml")
+    assert lwmfw("check", "plain.toml").stdout == "plain.toml: ok\n", "numbers are what one sees oneself set"
+    said = lwmfw("check", "above.toml", "--set", "penalties=[]").stdout
+    assert "--set penalties: penalties: replaces KD of mine.toml\n" in said
+
+
+AMBIGUOUS = "shipped are cifar100/b50/ucir, fashion-mnist-mini/ucir, imagenet/ucir: name one of them"
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("ucir", AMBIGUOUS),
+        ("ucir.toml", AMBIGUOUS),
+        ("ucri", AMBIGUOUS),
+        ("b50/ucir", "did you mean 'cifar100/b50/ucir'?"),
+        ("recipes/lwm.toml", "did you mean 'lwm'?"),
+        ("mine/ucir.toml", AMBIGUOUS),
+        ("lmw", "did you mean 'lwm'?"),
+        ("fashion-mnist-mini/lwf-mcc", "did you mean 'fashion-mnist-mini/lwf-mc'?"),
+    ],
+)
+def test_a_name_near_those_of_shipped_recipes_is_answered_with_them(name, told):
+    Path("ucir").mkdir()  # such as an earlier --out
+    write(f'extends = "{name}"\n', "mine.toml")
+    place = "mine.toml:1: extends: no file '" + name + "' beside the recipe"
+    for verb, recipe, start in (("run", name, f"{name}: no such file"), ("check", "mine.toml", place)):
+        done = lwmfw(verb, recipe)
+        assert (done.returncode, done.stderr[: len(start)]) == (2, start)
+        assert done.stderr.endswith(f"{told}\n")
+    with pytest.raises(UserError, match=re.escape(told)):
+        run(name)
+
+
+def test_a_shipped_recipe_runs_by_name_beside_a_folder_of_that_name():
+    Path("lwm").mkdir()
+    assert lwmfw("check", "lwm").returncode == 0
 
 
 # --- --set -------------------------------------------------------------------------------------------------------
@@ -184,10 +248,14 @@ def test_plugins_of_a_base_lie_beside_the_base():
     assert "angles" in names(write(f'extends = "{base.as_posix()}"\n'))
 
 
-def test_a_recipe_s_plugins_replace_the_base_s():
+def test_plugins_of_a_recipe_and_its_bases_add_up():
     base = written(ANGLED, "bases")
-    with pytest.raises(UserError, match="no penalty named 'angles'"):
-        load_recipe(write(f'extends = "{base.as_posix()}"\nplugins = []\n'))
+    penalty_file(Path(), "def compute_penalty(self): ...")
+    write(f'extends = "{base.as_posix()}"\nplugins = ["probe.py"]\n', "middle.toml")
+    both = [str(Path(file).resolve()) for file in ("bases/angles.py", "probe.py")]
+    for plugins in ("[]", '["probe.py"]'):
+        files = load_recipe(write(f'extends = "middle.toml"\nplugins = {plugins}\n')).catalogue.files
+        assert [str(file) for file in files] == both, "each once, and each beside the file that names it"
 
 
 def test_a_plugin_that_is_not_there_is_refused():

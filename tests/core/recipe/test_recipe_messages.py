@@ -184,16 +184,16 @@ MESSAGES = {
         'extends = "bsae.toml"\n[data]',
         "recipe.toml:1: extends: no file 'bsae.toml' beside the recipe; did you mean 'base.toml'?",
     ),
-    "shipped base": (
+    "base that is nearly shipped": (
         "[data]",
-        'extends = "fashion-mnist-mini/finetune.toml"\n[data]',
-        "recipe.toml:1: extends: no file 'fashion-mnist-mini/finetune.toml' beside the recipe; "
-        "`lwmfw recipes fashion-mnist-mini/finetune --copy .` puts the shipped one there",
+        'extends = "fashion-mnist-mini/finetun.toml"\n[data]',
+        "recipe.toml:1: extends: no file 'fashion-mnist-mini/finetun.toml' beside the recipe; "
+        "did you mean 'fashion-mnist-mini/finetune'?",
     ),
     "unknown base": (
         "[data]",
         'extends = "xyz"\n[data]',
-        "recipe.toml:1: extends: no file 'xyz' beside the recipe; write it there",
+        "recipe.toml:1: extends: no file 'xyz' beside the recipe; write it there, or name a shipped one",
     ),
     "base that is no name": (
         "[data]",

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from helpers.command import lwmfw
+from helpers.results import THREE, named, results_of
 
 from lwmfw import UserError
 from lwmfw.assembly.calls import Position
@@ -18,39 +19,13 @@ from lwmfw.record.compare import comparison_rows, result_rows
 from lwmfw.record.reading import RecordedRun
 from lwmfw.record.results import (
     Results,
-    StepResult,
     accuracy,
     accuracy_csv,
     average,
+    backward_transfer,
     first_step_forgetting,
     forgetting,
 )
-
-
-def results_of(by_step, *, recipe="lwm", seed=1, complete=True, who=("cnn",)):
-    """Results of steps of 2 balanced classes, row t: accuracy on the classes of each step so far."""
-    steps = [
-        StepResult(
-            step=index,
-            new_classes=[2 * index - 2, 2 * index - 1],
-            seen=2 * index,
-            accuracy=dict.fromkeys(who, sum(row) / len(row)),
-            accuracy_top5=dict.fromkeys(who, 1.0),
-            accuracy_by_step={name: list(row) for name in who},
-            confusion={name: [[1] * 2 * index] * 2 * index for name in who},
-            parameters=10,
-            model_bytes=40,
-            exemplars=0,
-            memory_bytes=0,
-            train_seconds=1.5,
-        )
-        for index, row in enumerate(by_step, 1)
-    ]
-    order = list(range(2 * len(by_step)))
-    return Results(recipe, seed, order, [f"class {c}" for c in order], {"L_D": "lwmfw 1"}, complete, steps)
-
-
-THREE = [[0.9], [0.6, 0.8], [0.7, 0.5, 0.9]]
 
 
 def test_accuracy_is_the_share_of_a_groups_images_on_the_diagonal():
@@ -88,6 +63,16 @@ def test_first_step_forgetting_is_the_fall_of_the_first_classes_since_their_step
     assert first_step_forgetting([[0.5], [0.8, 0.9], [0.3, 0.9, 1.0]]) == pytest.approx(0.2)
     assert results_of([[0.9]]).first_step_forgetting == {"cnn": None}
     assert results_of(THREE).to_json()["first_step_forgetting"] == {"cnn": pytest.approx(THREE[0][0] - THREE[-1][0])}
+
+
+def test_backward_transfer_is_the_mean_change_since_a_steps_classes_were_learned():
+    # step 1: 0.7 - 0.9; step 2: 0.5 - 0.8; step 3 has just been learned
+    assert backward_transfer(THREE) == pytest.approx((-0.2 - 0.3) / 2)
+    # what was better in between says nothing here, unlike in forgetting, and what got better counts: 0.6 - 0.5
+    assert backward_transfer([[0.5], [0.8, 0.9], [0.6, 0.9, 1.0]]) == pytest.approx((0.1 + 0.0) / 2)
+    assert backward_transfer([[0.9]]) is backward_transfer([]) is None
+    assert backward_transfer([[None], [0.6, 0.8], [0.7, 0.5, 0.9]]) == pytest.approx(-0.3)
+    assert results_of(THREE).to_json()["backward_transfer"] == {"cnn": pytest.approx(-0.25)}
 
 
 def test_results_before_the_first_step_are_empty():
@@ -155,27 +140,34 @@ def test_results_that_were_edited_are_refused(plain, form, tmp_path):
     assert re.search(r"results\.json: not the results of a run \(\w+\); name another\n$", done.stderr)
 
 
+SO_FAR = ["average", "forgetting", "backward_transfer", "task_aware"]
+
+
+def test_accuracy_csv_has_the_measures_so_far_beside_the_accuracy_on_all_classes():
+    rows = list(csv.DictReader(io.StringIO(accuracy_csv({"": results_of(THREE)}))))
+    told = {row["step"]: [row[key] for key in SO_FAR] for row in rows if row["classes_of"] == "all"}
+    assert told == {
+        "1": ["0.900000", "", "", ""],
+        "2": ["0.800000", "0.300000", "-0.300000", ""],
+        "3": ["0.766667", "0.250000", "-0.250000", ""],
+    }
+    assert all(row[key] == "" for row in rows for key in SO_FAR if row["classes_of"] != "all")
+
+
 def test_accuracy_csv_is_tidy():
     runs = [results_of(THREE, who=("cnn", "nme")), results_of([[1.0]], recipe="other", seed=2)]
     rows = list(csv.DictReader(io.StringIO(accuracy_csv({str(n): run for n, run in enumerate(runs, 1)}))))
-    assert list(rows[0]) == ["run", "recipe", "seed", "step", "seen", "classifier", "classes_of", "accuracy"]
+    plain = ["run", "recipe", "seed", "step", "seen", "classifier", "classes_of", "accuracy"]
+    assert list(rows[0]) == [*plain, *SO_FAR]
     # per step and classifier one row for all classes and one for each step so far: (2 + 3 + 4) * 2, and 2
     assert len(rows) == (2 + 3 + 4) * 2 + 2
     keys = [tuple(row[k] for k in ("recipe", "seed", "step", "classifier", "classes_of")) for row in rows]
     assert len(set(keys)) == len(keys)
-    assert not any(value in ("", None) for row in rows for value in row.values())
+    assert not any(row[key] in ("", None) for row in rows for key in rows[0] if key not in SO_FAR)
     table = {key: float(row["accuracy"]) for key, row in zip(keys, rows, strict=True)}
     assert table["lwm", "1", "3", "nme", "step 2"] == 0.5
     assert table["lwm", "1", "2", "cnn", "all"] == pytest.approx(0.7)
     assert table["other", "2", "1", "cnn", "all"] == 1.0
-
-
-def named(*runs, settings=None):
-    settings = settings or [{}] * len(runs)
-    recorded = [RecordedRun(f"run{n}") for n in range(1, len(runs) + 1)]
-    for each, results, own in zip(recorded, runs, settings, strict=True):
-        each.results, each.settings = results, own
-    return recorded
 
 
 def test_variants_of_a_recipe_are_told_apart_and_named_by_what_differs():
@@ -193,7 +185,8 @@ def test_one_run_twice_is_no_second_seed():
         comparison_rows(named(results_of([[0.5]]), results_of([[0.5]])))
 
 
-MEASURED = ["recipe", "classifier", "seeds", "average", "last", "forgetting", "task-aware"]
+MEASURED = ["recipe", "classifier", "seeds", "average", "last", "forgetting"]
+FURTHER = ["BWT", "task-aware"]
 COSTS = ["memory", "parameters", "total", "seconds", "epochs"]
 
 
@@ -204,11 +197,11 @@ def test_a_comparison_averages_over_seeds():
         results_of([[0.5], [0.5, 0.5]], recipe="other", complete=False),
     ]
     header, rows = comparison_rows(named(*runs))
-    assert header == [*MEASURED, *COSTS, "step 1", "step 2"]
+    assert header == [*MEASURED, "step 1", "step 2", *FURTHER, *COSTS]
     # the deviation of two values is their distance over the root of 2: 0.05, 0.1, 0.2, 0.2, 0.1
-    measures, steps = ["0.625 ± 0.035", "0.550 ± 0.071", "0.300 ± 0.141", ""], ["0.700 ± 0.141", "0.550 ± 0.071"]
-    assert [*rows[0][:7], *rows[0][12:]] == ["lwm", "cnn", "2", *measures, *steps]
-    assert rows[1][:7] == ["other (unfinished)", "cnn", "1", "0.500", "0.500", "0.000", ""]
+    measures, steps = ["0.625 ± 0.035", "0.550 ± 0.071", "0.300 ± 0.141"], ["0.700 ± 0.141", "0.550 ± 0.071"]
+    assert rows[0][:10] == ["lwm", "cnn", "2", *measures, *steps, "-0.300 ± 0.141", ""]
+    assert rows[1][:6] == ["other (unfinished)", "cnn", "1", "0.500", "0.500", "0.000"]
 
 
 def test_a_comparison_says_what_each_costs_at_the_end():
@@ -236,14 +229,14 @@ def test_a_comparison_has_a_row_for_each_classifier():
 def test_a_comparison_without_forgetting_leaves_its_place_empty():
     _, rows = comparison_rows(named(results_of([[0.5]])))
     assert rows[0][:6] == ["lwm", "cnn", "1", "0.500", "0.500", ""]
-    assert comparison_rows([]) == ([*MEASURED, *COSTS], [])
+    assert comparison_rows([]) == ([*MEASURED, *FURTHER, *COSTS], [])
 
 
 def test_the_table_of_a_run_has_its_steps_and_measures():
     header, rows = result_rows(results_of(THREE))
-    assert header == ["accuracy", "average", "last", "forgetting", "task-aware", "step 1", "step 2", "step 3"]
-    assert rows == [["cnn", "0.767", "0.700", "0.250", "", "0.900", "0.700", "0.700"]]
-    assert result_rows(results_of([[0.9]]))[1] == [["cnn", "0.900", "0.900", "", "", "0.900"]]
+    assert header == ["accuracy", *MEASURED[3:], "step 1", "step 2", "step 3", *FURTHER]
+    assert rows == [["cnn", "0.767", "0.700", "0.250", "0.900", "0.700", "0.700", "-0.250", ""]]
+    assert result_rows(results_of([[0.9]]))[1] == [["cnn", "0.900", "0.900", "", "0.900", "", ""]]
 
 
 # terms

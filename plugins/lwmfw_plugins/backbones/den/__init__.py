@@ -34,11 +34,14 @@ class DenOptions(Options):
         1e-5,
         ge=0,
         le=1,
-        description="mu of equations 2, 3 and 5, as what an update takes off the size of a weight; the authors' code: "
-        "1e-5, of up to 4300 updates",
+        description="mu of equations 2, 3 and 5: how much an update takes off the magnitude of a weight; the "
+        "authors' code: 1e-5, with up to 4300 updates",
     )
     hold: float = Field(
-        0.5, ge=0, le=1e6, description="lambda of equation 6, halved: pull to the old values; the authors' code: 0.5"
+        0.5,
+        ge=0,
+        le=1e6,
+        description="lambda of equation 6, halved: pull towards the old values; the authors' code: 0.5",
     )
     threshold: float = Field(
         0.01,
@@ -48,14 +51,14 @@ class DenOptions(Options):
         "the authors' code: 0.01",
     )
     expand: int = Field(
-        10, ge=1, le=10_000, description="k of Algorithm 3: units that are added to a layer; the authors' code: 10"
+        10, ge=1, le=10_000, description="k of Algorithm 3: units added to a layer; the authors' code: 10"
     )
     group_lasso: float = Field(
         1e-3,
         ge=0,
         le=1000,
-        description="gamma of equation 5, as what an update takes off the length of what goes into a new unit; the "
-        "authors' code: 1e-3",
+        description="gamma of equation 5: how much an update takes off the norm of a new unit's incoming weights; "
+        "the authors' code: 1e-3",
     )
     drift: float = Field(
         0.05,
@@ -65,7 +68,7 @@ class DenOptions(Options):
         "0.05",
     )
     epochs: int = Field(
-        0, ge=0, le=100_000, description="of each phase behind the main one; 0: as many as the main one has"
+        0, ge=0, le=100_000, description="epochs of each phase after the main one; 0: as many as the main one has"
     )
 
 

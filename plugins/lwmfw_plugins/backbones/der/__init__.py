@@ -56,17 +56,17 @@ def sharpness_at(batch: int, batches: int, greatest: float) -> float:
 class DerOptions(Options):
     """Options of der."""
 
-    blocks: int = Field(3, ge=1, le=100, description="blocks a stage of a branch: 3 is resnet20, 5 is resnet32")
+    blocks: int = Field(3, ge=1, le=100, description="blocks per stage of a branch: 3 is resnet20, 5 is resnet32")
     width: int = Field(16, ge=1, le=1024, description="channels of a branch's first stage")
     begin: Literal["previous", "fresh"] = Field(
         "previous",
-        description="what a new branch begins as: the previous one, as in the authors' code, or drawn anew; "
-        "with prune always fresh",
+        description="how a new branch starts: as a copy of the previous one, as in the authors' code, or freshly "
+        "initialised; always fresh with prune",
     )
     auxiliary: float = Field(
         1.0, ge=0, le=1e6, description="factor of the auxiliary loss (lambda_a, equation 5); 1 in the authors' code"
     )
-    prune: bool = Field(False, description="whether channels are masked and cut out (section 3.3)")
+    prune: bool = Field(False, description="whether channels are masked and pruned (section 3.3)")
     sparsity: float = Field(
         1.0, ge=0, le=1e6, description="factor of the sparsity loss (lambda_s, equation 11); the authors tune it"
     )
@@ -83,7 +83,7 @@ class DerOptions(Options):
 
 
 class Der:
-    """A residual network for small images that gets a branch for every step, old ones frozen (DER)."""
+    """A residual network for small images that adds a branch at every step and freezes the old ones (DER)."""
 
     needs = frozenset({"memory", "rows", "resize"})
     offers = frozenset({"pooled"})

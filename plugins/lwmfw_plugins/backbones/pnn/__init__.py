@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 class PnnOptions(Options):
     """Options of pnn."""
 
-    blocks: int = Field(3, ge=1, le=100, description="blocks of a stage of a column; 3 make resnet20, 5 resnet32")
+    blocks: int = Field(3, ge=1, le=100, description="blocks per stage of a column; 3 is resnet20, 5 is resnet32")
     width: int = Field(16, ge=1, le=1024, description="channels of the first stage of the first column")
-    width_later: int = Field(0, ge=0, le=1024, description="the same of later columns; 0: like the first column")
+    width_later: int = Field(0, ge=0, le=1024, description="the same for later columns; 0: as in the first column")
 
 
 class Pnn:
-    """A residual network per step, each fed by those before it, which stay as they are (Rusu et al. 2016)."""
+    """One residual network per step, each also fed by the earlier ones, which stay frozen (PNN, Rusu et al. 2016)."""
 
     needs = frozenset({"resize"})
     offers = frozenset({"pooled"})

@@ -75,18 +75,24 @@ class MecilOptions(Options):
     )
     block: int = Field(8, ge=2, le=32, description="pca: side of a block in pixels; the last ones of a row are padded")
     bytes: int = Field(
-        16, ge=1, le=1024, description="pca: of a block, all its channels; shared out among its components in bits"
+        16,
+        ge=1,
+        le=1024,
+        description="pca: bytes per block, all channels included, shared out among its components in bits",
     )
     scale: int = Field(2, ge=2, le=16, description="downsample: side of the square of pixels that becomes one")
     decoder_epochs: int = Field(
-        5, ge=0, le=10_000, description="of the decoder in each step, on up to 2**22 pixels of new images; 0: none"
+        5,
+        ge=0,
+        le=10_000,
+        description="epochs of the decoder in each step, on up to 2**22 pixels of new images; 0: none",
     )
     decoder_width: int = Field(16, ge=1, le=256, description="channels of the decoder's two hidden layers")
     weight: float = Field(1.0, ge=0, le=1e6, description="factor of the term mecil; 0: no pairs")
 
 
 class Mecil:
-    """Low-fidelity exemplars, restored by a decoder that every step trains, and trained with in pairs (MECIL).
+    """Low-fidelity exemplars, restored by a decoder trained in every step and used for training in pairs (MECIL).
 
     Attributes:
         transform: fitted; None: to no image yet.

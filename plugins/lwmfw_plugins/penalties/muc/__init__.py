@@ -46,26 +46,37 @@ def side_distillation(new: Tensor, old: Tensor, temperature: float) -> Tensor:
 class MucOptions(Options):
     """Options of muc."""
 
-    weight: float = Field(1.0, ge=0, le=1e6, description="factor of the term beside the number of steps before")
-    temperature: float = Field(2.0, gt=0, le=1000, description="of the softmaxes; the published code's is 2")
-    side: int = Field(3, ge=1, le=100, description="side classifiers of a step (K); the published code's is 3")
+    weight: float = Field(1.0, ge=0, le=1e6, description="factor of the term, besides the number of earlier steps")
+    temperature: float = Field(
+        2.0, gt=0, le=1000, description="temperature of the softmaxes; the published code's is 2"
+    )
+    side: int = Field(3, ge=1, le=100, description="side classifiers per step (K); the published code has 3")
     other: DataChoice = Field(
         DataChoice(use="synthetic", classes=100),
-        description="a data set without the classes of this one, as [data] names one, on whose training images side "
-        "classifiers differ; the paper's is SVHN",
+        description="a data set that shares no class with this one, named as in [data], on whose training images the "
+        "side classifiers are to differ; the paper's is SVHN",
     )
-    other_images: int = Field(10_000, ge=1, le=1_000_000, description="how many of its images at most")
+    other_images: int = Field(10_000, ge=1, le=1_000_000, description="most of its images that are used")
     discrepancy: float = Field(
-        1.0, ge=0, le=1e6, description="factor of how much side classifiers differ on them; the published code's is 1"
+        1.0,
+        ge=0,
+        le=1e6,
+        description="factor of how much the side classifiers differ on them; the published code's is 1",
     )
-    side_epochs: int = Field(80, ge=1, le=10_000, description="epochs of their training; the published code's are 80")
+    side_epochs: int = Field(
+        80, ge=1, le=10_000, description="epochs for which they are trained; the published code has 80"
+    )
     side_lr: float = Field(
-        0.1, gt=0, le=10, description="learning rate of it, a tenth at 4/8, 6/8 and 7/8; the published code's is 0.1"
+        0.1,
+        gt=0,
+        le=10,
+        description="learning rate of the side classifiers, divided by 10 at 4/8, 6/8 and 7/8; the "
+        "published code's is 0.1",
     )
 
 
 class Muc:
-    """Distil the classifier and several side classifiers, fitted after each step (multi-classifier paradigm, MUC-LwF).
+    """Distil the classifier and several side classifiers that are fitted after each step (MUC-LwF).
 
     A run that goes on from one without side classifiers distils the classifier alone in its first step.
     """

@@ -57,13 +57,14 @@ class RmmOptions(Options):
     give_up: list[Share] = Field(
         [],
         max_length=100_000,
-        description="m: share of the new images of step 2, 3, ... given up for exemplars; the last one holds on",
+        description="m: share of the new images of step 2, 3, ... given up for exemplars; the last value "
+        "holds for later steps",
     )
     favour: list[Share] = Field(
         [],
         max_length=100_000,
-        description="c: share of an even quota that moves from classes of high to classes of low loss, among exemplars "
-        "for step 2, 3, ...; the last one holds on; empty: none moves",
+        description="c: share of an even quota that moves from classes with a high loss to classes with a low one, "
+        "among exemplars for step 2, 3, ...; the last value holds for later steps; empty: none moves",
     )
 
     @model_validator(mode="after")
@@ -90,7 +91,7 @@ class Known(NamedTuple):
 
 
 class Rmm:
-    """Exemplars in the place of new images, more of classes that are known well (RMM): a step's images are no more."""
+    """Trade new images for exemplars, more for classes with a low loss, at the same number of images a step (RMM)."""
 
     grows = True
     spares_first_step = True

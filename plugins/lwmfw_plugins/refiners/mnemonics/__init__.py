@@ -78,17 +78,21 @@ class MnemonicsOptions(Options):
         le=1_000_000,
         description="steps on the pixels of new exemplars, and of each half of the older ones",
     )
-    lr: float = Field(0.05, gt=0, le=255, description="grey levels of a step on the pixels, root mean square (beta)")
-    momentum: float = Field(0.9, ge=0, lt=1, description="of the steps on the pixels; 0: as the paper writes them")
+    lr: float = Field(
+        0.05, gt=0, le=255, description="size of a step on the pixels in grey levels, root mean square (beta)"
+    )
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of the steps on the pixels; 0: as in the paper")
     unrolled: int = Field(
-        3, ge=1, le=1000, description="steps of the temporary model that are differentiated; from-scratch: 100"
+        3, ge=1, le=1000, description="steps of the temporary model that are differentiated through; from-scratch: 100"
     )
     inner_lr: float = Field(
         1e-3, gt=0, le=10, description="learning rate of the temporary model (alpha_2); from-scratch: 1"
     )
     batch_size: int = Field(64, ge=1, le=65_536, description="exemplars in a step of the temporary model")
     queries: int = Field(256, ge=1, le=65_536, description="images that the temporary model is judged on")
-    epochs: int = Field(20, ge=1, le=100_000, description="from-scratch: most epochs that a fresh network is trained")
+    epochs: int = Field(
+        20, ge=1, le=100_000, description="from-scratch: most epochs for which a fresh network is trained"
+    )
     renew: int = Field(5, ge=1, le=1_000_000, description="from-scratch: steps on the pixels until the next network")
     old: bool = Field(
         True, description="whether older exemplars are adjusted too (equations 10a and 10b); class-means never does"
@@ -104,7 +108,7 @@ class MnemonicsOptions(Options):
 
 
 class Mnemonics:
-    """Exemplars trained so that what is trained on them does well (Mnemonics): the paper's bilevel optimisation."""
+    """Exemplars optimised so that a model trained on them does well: the paper's bilevel optimisation (Mnemonics)."""
 
     spares_first_step = True
 

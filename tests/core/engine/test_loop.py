@@ -271,7 +271,8 @@ def test_results_json_holds_what_the_contract_lists(tmp_path):
     run = tiny_run(LWM, tmp_path)
     results = json.loads((run.path / "results.json").read_text())
     assert list(results) == [
-        "schema", "recipe", "seed", "classes_order", "class_names", "complete", "providers", "settings", "data", "steps",
+        "schema", "recipe", "seed", "classes_order", "class_names", "complete", "providers", "settings", "data",
+        "steps",
         "average_incremental_accuracy", "last_accuracy", "forgetting", "first_step_forgetting",
         "backward_transfer", "task_aware_accuracy",
     ]  # fmt: skip

@@ -86,11 +86,8 @@ def record(prepared: Run, out: Path | None, resume: Resume = "never") -> Run:
             directory.write_environment(environment(prepared))
             loop.train(prepared)
     except KeyboardInterrupt as error:
-        kept = len(prepared.results.steps)
         raise Interrupted(
-            f"{directory.path}: interrupted {assembly.position}; {kept} finished steps are kept; "
-            f"go on with `lwmfw resume {directory.path}`",
-            exit_code=130,
+            f"{directory.path}: interrupted {assembly.position}; {directory.what_is_kept()}", exit_code=130
         ) from error
     finally:
         directory.close()

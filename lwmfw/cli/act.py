@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,7 +20,6 @@ from lwmfw.cli.options import (
     load,
 )
 from lwmfw.cli.table import print_table
-from lwmfw.errors import Interrupted
 
 if TYPE_CHECKING:
     from lwmfw.assembly.parts import Assembly
@@ -83,8 +79,7 @@ def search(
     wanted = Search(parse_rates(lr), trade_offs, start, keep, decay, trials, steps, share)
     from lwmfw.search.trials import search_recipe
 
-    with interruptible():
-        found = search_recipe(resolved, wanted, out, device.value, lambda line: print(line, file=sys.stderr))
+    found = search_recipe(resolved, wanted, out, device.value, lambda line: print(line, file=sys.stderr))
     print_table(*found_rows(found))
 
 
@@ -102,27 +97,8 @@ def _execute(
     from lwmfw.api import execute
     from lwmfw.record.compare import result_rows
 
-    with interruptible():
-        run = execute(assembly, out, device.value, resume.value, from_run)
+    run = execute(assembly, out, device.value, resume.value, from_run)
     print_table(*result_rows(run.results), kept=3)
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Treat SIGTERM as Ctrl-C, and exit with the code that shells expect of the signal."""
-    received = [signal.SIGINT]
-
-    def stop(number: int, frame: object) -> None:
-        received[0] = signal.Signals(number)
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    except (KeyboardInterrupt, Interrupted) as error:
-        raise Interrupted(str(error) or "interrupted before the first step", 128 + received[0]) from None
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _print_plan(assembly: Assembly, device: Device, from_run: Path | None) -> None:

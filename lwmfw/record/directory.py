@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 
 from lwmfw.errors import RunBusy, UserError, shown
 from lwmfw.recipe.load import Resolved
+from lwmfw.record import checkpoint
 from lwmfw.record.files import write_bytes, write_text
 from lwmfw.record.reading import RecordedRun
 from lwmfw.record.results import Results, accuracy_csv
@@ -48,6 +49,18 @@ class RunDirectory:
         """How many finished steps results.json tells of; 0: there is none."""
         file = self._home / "results.json"
         return len(RecordedRun(file).results.steps) if file.is_file() else 0
+
+    def what_is_kept(self) -> str:
+        """What an interruption has left, in words, and how to go on."""
+        if RecordedRun(self._home).finished:
+            return f"the run has ended, `lwmfw compare {self.path}` shows its results"
+        if not RecordedRun(self._home).exists:
+            return "nothing was begun; start it again"
+        kept = max(checkpoint.steps(self.checkpoints), default=0)
+        many = (
+            "no finished step is" if kept == 0 else "1 finished step is" if kept == 1 else f"{kept} finished steps are"
+        )
+        return f"{many} kept; go on with `lwmfw resume {self.path}`"
 
     def start(self, resolved: Resolved) -> None:
         """Write what the run is made of, before it runs."""

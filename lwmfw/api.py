@@ -17,6 +17,7 @@ from lwmfw.engine.opened import OpenedRun
 from lwmfw.engine.prepare import environment, prepare
 from lwmfw.engine.run import Run
 from lwmfw.engine.telling import told_in_words
+from lwmfw.engine.threads import own_threads
 from lwmfw.errors import Interrupted, UserError
 from lwmfw.recipe import shipped
 from lwmfw.recipe.load import load_recipe
@@ -66,6 +67,7 @@ def run(
 
 
 @kept_workers()
+@own_threads()
 def execute(
     assembly: Assembly, out: Path | None, device: DeviceName, resume: Resume, from_run: Path | None = None
 ) -> Run:

@@ -11,12 +11,14 @@ import typer
 from lwmfw.cli.options import (
     Device,
     DeviceOption,
+    LogOption,
     PluginsOption,
     RecipeArgument,
     ResumeMode,
     RunArgument,
     SeedOption,
     SetOption,
+    ThreadsOption,
     load,
 )
 from lwmfw.cli.table import print_table
@@ -38,15 +40,17 @@ def run(
         typer.Option("--from", metavar="RUN", help="Take the first step of a finished run that trained it likewise."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and stop; writes nothing.")] = False,
+    threads: ThreadsOption = None,
+    log: LogOption = None,
 ) -> None:
     """Train and evaluate a recipe, step by step."""
     from lwmfw.assembly.assemble import assemble
 
-    resolved = load(recipe, set_, seed, plugins)
+    resolved = load(recipe, [*set_, *_threads(threads)], seed, plugins)
     if dry_run:
         _print_plan(assemble(resolved), device, from_)
         return
-    _execute(assemble(resolved), out, device, resume, from_)
+    _execute(assemble(resolved), out, device, resume, from_, log)
 
 
 def search(
@@ -83,21 +87,38 @@ def search(
     print_table(*found_rows(found))
 
 
-def resume(run: RunArgument, device: DeviceOption = Device.AUTO) -> None:
+def resume(
+    run: RunArgument, device: DeviceOption = Device.AUTO, threads: ThreadsOption = None, log: LogOption = None
+) -> None:
     """Go on with an interrupted run from its last finished step."""
     from lwmfw.assembly.assemble import assemble
+    from lwmfw.recipe.load import override
+    from lwmfw.recipe.settings import parse_settings
     from lwmfw.record.reading import RecordedRun
 
-    _execute(assemble(RecordedRun(run).recipe), run, device, ResumeMode.MUST)
+    recipe = override(RecordedRun(run).recipe, parse_settings(_threads(threads)))
+    _execute(assemble(recipe), run, device, ResumeMode.MUST, log=log)
+
+
+def _threads(count: int | None) -> list[str]:
+    """`--threads` as behind `--set`."""
+    return [f"training.threads={count}"] if count else []
 
 
 def _execute(
-    assembly: Assembly, out: Path | None, device: Device, resume: ResumeMode, from_run: Path | None = None
+    assembly: Assembly,
+    out: Path | None,
+    device: Device,
+    resume: ResumeMode,
+    from_run: Path | None = None,
+    log: Path | None = None,
 ) -> None:
     from lwmfw.api import execute
+    from lwmfw.cli.log import logged
     from lwmfw.record.compare import result_rows
 
-    run = execute(assembly, out, device.value, resume.value, from_run)
+    with logged(log):
+        run = execute(assembly, out, device.value, resume.value, from_run)
     print_table(*result_rows(run.results), kept=3)
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lwmfw.cli.options import Device, DeviceOption, ResumeMode, RunArgument, SetOption
+from lwmfw.cli.options import Device, DeviceOption, LogOption, ResumeMode, RunArgument, SetOption
 from lwmfw.cli.table import print_table
 from lwmfw.errors import RunFailed
 
@@ -30,10 +30,12 @@ def extend(
     set_: SetOption = [],
     device: DeviceOption = Device.AUTO,
     json: JsonOption = False,
+    log: LogOption = None,
 ) -> None:
     """Add classes to a finished run from a folder of images; nothing of its old data is needed."""
     from lwmfw.api import execute
     from lwmfw.assembly.assemble import assemble
+    from lwmfw.cli.log import logged
     from lwmfw.engine.opened import OpenedRun
     from lwmfw.recipe.settings import parse_settings
     from lwmfw.using.extend import Extension, extended
@@ -41,7 +43,8 @@ def extend(
 
     wanted = Extension(data, test, held_out, more, train, parse_settings(set_))
     began = time.perf_counter()
-    done = execute(assemble(extended(OpenedRun(run), wanted)), out, device.value, ResumeMode.AUTO.value)
+    with logged(log):
+        done = execute(assemble(extended(OpenedRun(run), wanted)), out, device.value, ResumeMode.AUTO.value)
     seconds = time.perf_counter() - began
     _print(outcome(done, seconds), json)
 

@@ -12,6 +12,7 @@ from lwmfw.data.loader import Preprocessing
 from lwmfw.engine.build import grow
 from lwmfw.engine.first_step import FirstStep
 from lwmfw.engine.run import Run
+from lwmfw.engine.threads import use_threads
 from lwmfw.errors import CheckpointRefused, UserError
 from lwmfw.model.growing import Model, frozen_copy
 from lwmfw.record import checkpoint
@@ -64,7 +65,7 @@ def check_arithmetic(run: Run, kept: Checkpoint) -> None:
             f"{kept.path}: was computed in {kept.facts['arithmetic']}, here it would go on in {run.arithmetic}; "
             "resume where it was started, or start anew"
         )
-    checkpoint.set_threads(kept.facts["threads"])
+    use_threads(run.recipe.training.threads or kept.facts["threads"])
 
 
 def restore(run: Run, kept: Checkpoint) -> None:
@@ -81,13 +82,18 @@ def share_first_step(run: Run, first: FirstStep) -> None:
     Raises:
         UserError: it was computed in another way.
     """
-    computed = first.kept.facts["arithmetic"]
+    computed, threads = first.kept.facts["arithmetic"], first.kept.facts["threads"]
     if computed != run.arithmetic:
         raise UserError(
             f"{first.kept.path}: was computed in {computed}, here it would go on in {run.arithmetic}; "
             "leave --from out, or set training.precision and --device alike"
         )
-    checkpoint.set_threads(first.kept.facts["threads"])
+    if run.recipe.training.threads not in (0, threads):
+        raise UserError(
+            f"{first.kept.path}: was computed with {threads} threads, here it would go on with "
+            f"{run.recipe.training.threads}; leave --from or --threads out"
+        )
+    use_threads(threads)
     run.first_step = first
 
 

@@ -92,6 +92,13 @@ class Training(StepSettings):
     """How every step is trained; `[training.first]` overrides keys for step 1."""
 
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the hardware has it")
+    threads: int = Field(
+        0,
+        ge=0,
+        le=1024,
+        description="of the processor; another number changes the last bits; 0: as many as the process may use, which "
+        "resolved.toml then states",
+    )
     first: dict[str, Any] = Field({}, description="overrides for step 1")
 
     def settings(self, step: int) -> StepSettings:

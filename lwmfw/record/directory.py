@@ -14,6 +14,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from filelock import FileLock, Timeout
 
 from lwmfw.errors import RunBusy, UserError, shown
@@ -65,7 +66,9 @@ class RunDirectory:
     def start(self, resolved: Resolved) -> None:
         """Write what the run is made of, before it runs."""
         self.keep_sources(resolved)
-        self.write_recipe("resolved.toml", resolved)  # last: it makes the folder a run directory
+        self.write_recipe(
+            "resolved.toml", resolved, threads=torch.get_num_threads()
+        )  # last: it makes the folder a run directory
 
     def keep_sources(self, resolved: Resolved) -> None:
         """Write the recipe as given, and copies of its plug-in files."""
@@ -74,12 +77,20 @@ class RunDirectory:
             write_text(self._home / _PLUGIN_FOLDER / file.name, file.read_text(encoding="utf-8"))
         write_text(self._home / "recipe.toml", resolved.source.text)
 
-    def write_recipe(self, name: str, resolved: Resolved, head: str = "") -> None:
-        """Write a recipe, every default written out, that runs with the plug-in files kept here."""
+    def write_recipe(self, name: str, resolved: Resolved, head: str = "", threads: int = 0) -> None:
+        """Write a recipe, every default written out, that runs with the plug-in files kept here.
+
+        Args:
+            name: of the file.
+            resolved: the recipe.
+            head: a comment that it begins with.
+            threads: that it is computed with; 0: what the recipe says.
+        """
         import tomli_w
 
         tables = resolved.tables()
         tables["plugins"] = [f"{_PLUGIN_FOLDER}/{entry}" for entry in _portable(tables)["plugins"]]
+        tables["training"]["threads"] = threads or resolved.recipe.training.threads
         write_text(self._home / name, head + tomli_w.dumps(tables))
 
     def write_environment(self, facts: Mapping[str, Any]) -> None:
@@ -202,11 +213,17 @@ def _check_resumable(directory: RunDirectory, resolved: Resolved, resume: Resume
     if RecordedRun(path).finished:
         done = f"nothing is left to do, `lwmfw compare {path}` shows its results" if resume == "must" else ""
         raise UserError(f"{path}: holds a finished run; {done or 'choose another --out'}")
-    key = first_difference(_portable(RecordedRun(path).tables), _portable(resolved.tables()))
+    key = first_difference(_identity(RecordedRun(path).tables), _identity(resolved.tables()))
     if key:
         raise UserError(f"{path}: holds a run of another recipe ({key} differs); choose another --out")
     if resume == "never":
         raise UserError(f"{path}: holds an unfinished run; choose another --out, or allow --resume auto")
+
+
+def _identity(tables: dict[str, Any]) -> dict[str, Any]:
+    """What two runs have alike of which one can go on as the other, with another number of threads too."""
+    training = {key: value for key, value in tables.get("training", {}).items() if key != "threads"}
+    return _portable(tables) | {"training": training}
 
 
 def _portable(tables: dict[str, Any]) -> dict[str, Any]:

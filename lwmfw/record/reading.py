@@ -79,9 +79,10 @@ class RecordedRun:
 
     @cached_property
     def settings(self) -> dict[str, str]:
-        """Dotted key -> value, as JSON, of what decides its numbers; seed, observers and origin left out."""
+        """Dotted key -> value, as JSON, of what decides its numbers; seed, threads, observers and origin left out."""
         values = {key: json.dumps(value, default=str) for key, value in flat(self.tables)}
-        return {k: v for k, v in values.items() if k != "seed" and not k.startswith(("observers", "origin"))}
+        apart = ("seed", "training.threads", "observers", "console", "origin")
+        return {k: v for k, v in values.items() if not k.startswith(apart)}
 
     @cached_property
     def recipe(self) -> Resolved:

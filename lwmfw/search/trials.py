@@ -27,6 +27,7 @@ from lwmfw.engine.build import DeviceName
 from lwmfw.engine.going_on import snapshot
 from lwmfw.engine.prepare import environment, prepare
 from lwmfw.engine.telling import told_in_words
+from lwmfw.engine.threads import own_threads
 from lwmfw.errors import Interrupted, NotFinite
 from lwmfw.recipe.load import Resolved, override
 from lwmfw.recipe.scenario import Step
@@ -36,6 +37,7 @@ from lwmfw.search.decide import Found, Search, Stage, Trial, ladder, recommended
 
 
 @kept_workers()
+@own_threads()
 def search_recipe(
     resolved: Resolved, search: Search, out: Path | None, device: DeviceName, tell: Callable[[str], None]
 ) -> list[Found]:

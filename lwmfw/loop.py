@@ -125,15 +125,17 @@ def train_epochs(run: Run, step: Step, phase: Phase, images: ImageSet, old: Mode
             backward(terms, position)
             optimizer.step()
             schedule.step()
-            hook.after_update(step=step, batch=batch, model=model, rng=run.rng)
+            terms = {name: value.detach() for name, value in terms.items()}
+            hook.after_update(step=step, batch=batch, model=model, terms=terms, rng=run.rng)
             means.add(terms)
         on_host = means.to_host(position)  # the only host synchronisation of an epoch
-        seconds = time.perf_counter() - started
+        pace = round(shape.shown / (time.perf_counter() - started), 1)
         if run.directory:
             row = {"step": step.index, "phase": phase.name, "epoch": epoch, "terms": on_host, "lr": rate}
-            run.directory.log_epoch(row | {"images_per_s": round(shape.shown / seconds, 1)})
+            run.directory.log_epoch(row | {"images_per_s": pace})
         position.batch = 0
-        hook.after_epoch(run=run, step=step, epoch=epoch, means=on_host, rng=run.rng)
+        told = {"means": on_host, "rate": rate, "images_per_s": pace}
+        hook.after_epoch(run=run, step=step, epoch=epoch, **told, rng=run.rng)
         if epoch < phase.epochs:
             check_parameters(optimizer, model)
 

@@ -17,9 +17,10 @@ from lwmfw.engine.opened import OpenedRun
 from lwmfw.engine.prepare import environment, prepare
 from lwmfw.engine.run import Run
 from lwmfw.engine.telling import told_in_words
+from lwmfw.engine.threads import own_threads
 from lwmfw.errors import Interrupted, UserError
 from lwmfw.recipe import shipped
-from lwmfw.recipe.load import load_recipe, plugin_files
+from lwmfw.recipe.load import load_recipe, override, plugin_files
 from lwmfw.recipe.settings import path_of
 from lwmfw.record import checkpoint
 from lwmfw.record.directory import Resume, open_directory
@@ -97,6 +98,7 @@ def resume(
 
 
 @kept_workers()
+@own_threads()
 def execute(
     assembly: Assembly, out: Path | None, device: DeviceName, resume: Resume, from_run: Path | None = None
 ) -> Run:
@@ -106,10 +108,15 @@ def execute(
 
 
 @kept_workers()
-def execute_again(path: Path, settings: Mapping[str, object], device: DeviceName, plugins: Sequence[str] = ()) -> Run:
+@own_threads()
+def execute_again(
+    path: Path, settings: Mapping[str, object], device: DeviceName, plugins: Sequence[str] = (), threads: int = 0
+) -> Run:
     """Go on with the run in a directory; raises as `resume` does."""
     recorded = RecordedRun(path)
     resolved = renewed(recorded, settings, plugins)
+    if threads:
+        resolved = override(resolved, {"training.threads": threads})
     tell_mended(recorded, resolved)
     kept = bool(checkpoint.steps(path / "checkpoints"))
     prepared = prepare(assemble(resolved), device, filled=kept, again=path if kept else None)
@@ -128,11 +135,8 @@ def record(prepared: Run, out: Path | None, resume: Resume = "never", *, renewed
             directory.write_environment(environment(prepared))
             loop.train(prepared)
     except KeyboardInterrupt as error:
-        kept = len(prepared.results.steps)
         raise Interrupted(
-            f"{directory.path}: interrupted {assembly.position}; {kept} finished steps are kept; "
-            f"go on with `lwmfw resume {directory.path}`",
-            exit_code=130,
+            f"{directory.path}: interrupted {assembly.position}; {directory.what_is_kept()}", exit_code=130
         ) from error
     finally:
         directory.close()

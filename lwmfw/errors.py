@@ -57,8 +57,16 @@ class RunBusy(LwmfwError):  # noqa: N818
     exit_code = 5
 
 
+class OutputFailed(LwmfwError):  # noqa: N818
+    """What was to be printed cannot be: nobody reads on (141, as if SIGPIPE had ended it), or the disk is full (1)."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 class Interrupted(LwmfwError):  # noqa: N818
-    """SIGINT (130) or SIGTERM (143); what was learned up to the last checkpoint is kept."""
+    """SIGINT (130), SIGTERM (143) or SIGHUP (129); what was learned up to the last checkpoint is kept."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)

@@ -173,18 +173,22 @@ def compute_penalty(
 
 
 @hookspec
-def after_update(step: Step, batch: Batch, model: Model, rng: Generator) -> None:
+def after_update(step: Step, batch: Batch, model: Model, terms: Mapping[str, Tensor], rng: Generator) -> None:
     """The optimiser has made an update; its gradients are still in place.
 
     Args:
         step: the current step.
         batch: the batch of the update.
         model: the model after the update.
+        terms: term name -> scalar of this batch, on the device; whoever reads a value waits for the device, which costs
+            little every few seconds and much at every update.
     """
 
 
 @hookspec
-def after_epoch(run: Run, step: Step, epoch: int, means: Mapping[str, float], rng: Generator) -> None:
+def after_epoch(
+    run: Run, step: Step, epoch: int, means: Mapping[str, float], rate: float, images_per_s: float, rng: Generator
+) -> None:
     """An epoch has ended.
 
     After a phase's last one a growing network may change its shape; whoever does it calls `run.model.reshaped()`.
@@ -194,6 +198,8 @@ def after_epoch(run: Run, step: Step, epoch: int, means: Mapping[str, float], rn
         step: the current step.
         epoch: the epoch within the phase, counted from 1.
         means: term name -> mean over the epoch's batches, already on the host.
+        rate: the learning rate of the epoch's first update.
+        images_per_s: how many images of this phase were shown a second.
     """
 
 

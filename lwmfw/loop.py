@@ -133,16 +133,18 @@ def train_epochs(run: Run, step: Step, phase: Phase, images: ImageSet, old: Mode
             backward(terms, position)
             optimizer.step()
             schedule.step()
-            hook.after_update(step=step, batch=batch, model=model, rng=run.rng)
+            terms = {name: value.detach() for name, value in terms.items()}
+            hook.after_update(step=step, batch=batch, model=model, terms=terms, rng=run.rng)
             at.means.add(terms)
             run.progress.advance()
         on_host = at.means.to_host(position)  # the only host synchronisation of an epoch
-        images_per_s = shape.shown * (1 - done / shape.batches) / (time.perf_counter() - started)
+        pace = round(shape.shown * (1 - done / shape.batches) / (time.perf_counter() - started), 1)
         if run.directory:
             row = {"step": step.index, "phase": phase.name, "epoch": at.epoch, "terms": on_host, "lr": at.rate}
-            run.directory.log_epoch(row | {"images_per_s": round(images_per_s, 1)})
+            run.directory.log_epoch(row | {"images_per_s": pace})
         position.batch = 0
-        hook.after_epoch(run=run, step=step, epoch=at.epoch, means=on_host, rng=run.rng)
+        told = {"means": on_host, "rate": at.rate, "images_per_s": pace}
+        hook.after_epoch(run=run, step=step, epoch=at.epoch, **told, rng=run.rng)
         if at.epoch < phase.epochs:
             check_parameters(optimizer, model)
         at.next_epoch(float(schedule.get_last_lr()[0]))

@@ -3,36 +3,29 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from typing import Annotated
 
-import typer
-
-from lwmfw.cli import act, ask, grow, use
 from lwmfw.cli.letters import take_any_letter
-from lwmfw.errors import LwmfwError
-
-app = typer.Typer(
-    name="lwmfw",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-VERBS: tuple[Callable[..., None], ...] = (
-    *(act.run, act.search, act.resume),
-    *(use.predict, use.export),
-    *(ask.check, ask.show, ask.recipes, ask.plugins, ask.hooks, ask.schema, ask.compare),
-    *(grow.adopt, grow.extend, grow.verify, grow.merge, grow.retract),
-)
-for verb in VERBS:
-    app.command()(verb)
+from lwmfw.cli.process import interruptible, share_cores, standard_streams
+from lwmfw.errors import LwmfwError, OutputFailed
 
 
 def main() -> None:
     """Run the command line and exit with the code of what happened."""
-    take_any_letter()
+    share_cores()
+    with standard_streams():
+        take_any_letter()
+        sys.exit(_told())
+
+
+def _told() -> int:
+    """Run a verb, say what went wrong, and return the exit code."""
     try:
-        app(standalone_mode=True)
+        with interruptible():
+            _run()
+    except OutputFailed as error:
+        if not isinstance(error.__cause__, BrokenPipeError):
+            print(error, file=sys.stderr)
+        return error.exit_code
     except LwmfwError as error:
         cause = error.__cause__
         if error.exit_code == 1 and cause is not None:
@@ -40,28 +33,20 @@ def main() -> None:
 
             traceback.print_exception(cause)
         print(error, file=sys.stderr)
-        sys.exit(error.exit_code)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(1)
+        return error.exit_code
     except Exception:
         import traceback
 
         traceback.print_exc()
         print("lwmfw: this is a bug of lwmfw, please report it with the lines above", file=sys.stderr)
-        sys.exit(3)
+        return 3
+    return 0
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
-        from lwmfw import __version__
+def _run() -> None:
+    from lwmfw.cli.verbs import app  # a signal that comes meanwhile is told like any other
 
-        print(f"lwmfw {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _app(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
-) -> None:
-    """Class-incremental image classification: run recipes, mix components, write plug-ins."""
+    try:
+        app()
+    finally:
+        sys.stdout.flush()

@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lwmfw.cli.log import logged
 from lwmfw.cli.options import (
     Device,
     DeviceOption,
+    LogOption,
     PluginsOption,
     RecipeArgument,
     ResumeMode,
     RunArgument,
     SeedOption,
     SetOption,
+    ThreadsOption,
     load,
 )
 from lwmfw.cli.table import print_table
-from lwmfw.errors import Interrupted
 
 if TYPE_CHECKING:
     from lwmfw.assembly.parts import Assembly
+    from lwmfw.record.results import Results
 
 
 def run(
@@ -42,20 +42,21 @@ def run(
         typer.Option("--from", metavar="RUN", help="Take the first step of a run that has trained it likewise."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and stop; writes nothing.")] = False,
+    threads: ThreadsOption = None,
+    log: LogOption = None,
 ) -> None:
     """Train and evaluate a recipe, step by step."""
     from lwmfw.assembly.assemble import assemble
 
-    resolved = load(recipe, set_, seed, plugins)
+    resolved = load(recipe, [*set_, *_threads(threads)], seed, plugins)
     if dry_run:
         _print_plan(assemble(resolved), device, from_, out)
         return
     from lwmfw.api import execute
-    from lwmfw.record.compare import result_rows
 
-    with interruptible():
+    with logged(log):
         done = execute(assemble(resolved), out, device.value, resume.value, from_)
-    print_table(*result_rows(done.results), kept=3)
+    _print_results(done.results)
 
 
 def search(
@@ -88,8 +89,7 @@ def search(
     wanted = Search(parse_rates(lr), trade_offs, start, keep, decay, trials, steps, share)
     from lwmfw.search.trials import search_recipe
 
-    with interruptible():
-        found = search_recipe(resolved, wanted, out, device.value, lambda line: print(line, file=sys.stderr))
+    found = search_recipe(resolved, wanted, out, device.value, lambda line: print(line, file=sys.stderr))
     print_table(*found_rows(found))
 
 
@@ -104,35 +104,29 @@ def resume(
         list[Path],
         typer.Option("--plugins", metavar="PATH", help="A mended plug-in file, in place of the run's. Repeatable."),
     ] = [],
+    threads: ThreadsOption = None,
+    log: LogOption = None,
 ) -> None:
-    """Go on with an interrupted run from its last finished step."""
+    """Go on with an interrupted run where it was."""
     from lwmfw.api import execute_again
     from lwmfw.recipe.load import plugin_files
     from lwmfw.recipe.settings import parse_settings
-    from lwmfw.record.compare import result_rows
 
     settings = parse_settings(set_)
-    with interruptible():
-        done = execute_again(run, settings, device.value, plugin_files(plugins))
-    print_table(*result_rows(done.results), kept=4)
+    with logged(log):
+        done = execute_again(run, settings, device.value, plugin_files(plugins), threads or 0)
+    _print_results(done.results)
 
 
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Treat SIGTERM as Ctrl-C, and exit with the code that shells expect of the signal."""
-    received = [signal.SIGINT]
+def _threads(count: int | None) -> list[str]:
+    """`--threads` as behind `--set`."""
+    return [f"training.threads={count}"] if count else []
 
-    def stop(number: int, frame: object) -> None:
-        received[0] = signal.Signals(number)
-        raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    except (KeyboardInterrupt, Interrupted) as error:
-        raise Interrupted(str(error) or "interrupted before the first step", 128 + received[0]) from None
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+def _print_results(results: Results) -> None:
+    from lwmfw.record.compare import result_rows
+
+    print_table(*result_rows(results), kept=4)
 
 
 def _print_plan(assembly: Assembly, device: Device, from_run: Path | None, out: Path | None) -> None:

@@ -9,8 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lwmfw.cli.act import interruptible
-from lwmfw.cli.options import Device, DeviceOption, ResumeMode, RunArgument, SetOption
+from lwmfw.cli.options import Device, DeviceOption, LogOption, ResumeMode, RunArgument, SetOption
 from lwmfw.cli.table import print_table
 from lwmfw.errors import RunFailed
 
@@ -31,20 +30,22 @@ def extend(
     set_: SetOption = [],
     device: DeviceOption = Device.AUTO,
     json: JsonOption = False,
+    log: LogOption = None,
 ) -> None:
     """Add classes to a finished run from a folder of images; nothing of its old data is needed."""
     from lwmfw.api import execute
     from lwmfw.assembly.assemble import assemble
+    from lwmfw.cli.log import logged
     from lwmfw.engine.opened import OpenedRun
     from lwmfw.recipe.settings import parse_settings
     from lwmfw.using.extend import Extension, extended
     from lwmfw.using.outcome import outcome
 
     wanted = Extension(data, test, held_out, more, train, parse_settings(set_))
-    with interruptible():
-        began = time.perf_counter()
+    began = time.perf_counter()
+    with logged(log):
         done = execute(assemble(extended(OpenedRun(run), wanted)), out, device.value, ResumeMode.AUTO.value)
-        seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - began
     _print(outcome(done, seconds), json)
 
 
@@ -71,11 +72,10 @@ def adopt(
     from lwmfw.using.outcome import outcome
 
     chosen = {"backbone.use": backbone} | ({"backbone.model": model} if model else {})
-    with interruptible():
-        began = time.perf_counter()
-        wanted = Adoption(weights, classes, data, recipe, chosen | parse_settings(set_))
-        done = adopted(wanted, out, device.value, _tell)
-        seconds = time.perf_counter() - began
+    began = time.perf_counter()
+    wanted = Adoption(weights, classes, data, recipe, chosen | parse_settings(set_))
+    done = adopted(wanted, out, device.value, _tell)
+    seconds = time.perf_counter() - began
     _print(outcome(done, seconds), json)
 
 
@@ -122,9 +122,8 @@ def merge(
     from lwmfw.using.outcome import outcome
 
     began, opened = time.perf_counter(), OpenedRun(one)
-    with interruptible():
-        run = merged(opened, OpenedRun(two), OpenedRun(base) if base else None)
-        keep(run, out, opened.checkpoint().facts["arithmetic"])
+    run = merged(opened, OpenedRun(two), OpenedRun(base) if base else None)
+    keep(run, out, opened.checkpoint().facts["arithmetic"])
     _print_certificates(outcome(run, time.perf_counter() - began), json)
 
 
@@ -142,9 +141,8 @@ def retract(
     from lwmfw.using.retract import retracted
 
     began, opened = time.perf_counter(), OpenedRun(run)
-    with interruptible():
-        left = retracted(opened, data, device.value, _tell)
-        keep(left, out, opened.checkpoint().facts["arithmetic"])
+    left = retracted(opened, data, device.value, _tell)
+    keep(left, out, opened.checkpoint().facts["arithmetic"])
     _print_certificates(outcome(left, time.perf_counter() - began), json)
 
 

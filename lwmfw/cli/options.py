@@ -45,6 +45,13 @@ SeedOption = Annotated[int | None, typer.Option(help="Override the recipe's seed
 PluginsOption = Annotated[
     list[Path], typer.Option("--plugins", metavar="PATH", help="A plug-in file to load besides. Repeatable.")
 ]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Of the processor; another number changes the last bits.", min=1, max=1024),
+]
+LogOption = Annotated[
+    Path | None, typer.Option("--log", metavar="FILE", help="Append progress to a file, in plain lines with times.")
+]
 DeviceOption = Annotated[Device, typer.Option(help="auto takes a GPU if there is one.")]
 
 

@@ -33,7 +33,7 @@ from lwmfw.errors import RunFailed
 WORKERS = 8  # more rarely pay: the disk or the device is the limit by then
 _AHEAD = 2  # batches that are under way for each worker
 _GRACE = 2  # seconds
-_SIGNALS = {signal.SIGINT, signal.SIGTERM}
+_SIGNALS = {signal.SIGINT, signal.SIGTERM} | ({signal.SIGHUP} if hasattr(signal, "SIGHUP") else set())
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -136,7 +136,9 @@ def _begin() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "alarm"):
         # a signal to the whole group has reached the parent too, which should not see its workers die before it
-        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE))
+        for number in _SIGNALS - {signal.SIGINT}:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` has it
+                signal.signal(number, lambda *_: signal.alarm(_GRACE))
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     threading.Thread(target=_end_with_parent, daemon=True).start()

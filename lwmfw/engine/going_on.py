@@ -9,6 +9,7 @@ from lwmfw.engine.facts import other_first_step, other_sources, refuse_others
 from lwmfw.engine.first_step import FirstStep
 from lwmfw.engine.kept import snapshot, stateful
 from lwmfw.engine.run import Run
+from lwmfw.engine.threads import use_threads
 from lwmfw.errors import CheckpointRefused, UserError
 from lwmfw.model.growing import Model, frozen_copy
 from lwmfw.record import checkpoint
@@ -97,7 +98,7 @@ def check_alike(run: Run, kept: Checkpoint) -> None:
             f"{kept.path}: was computed in {kept.facts['arithmetic']}, here it would go on in {run.arithmetic}; "
             "resume where it was started, or start anew"
         )
-    checkpoint.set_threads(kept.facts["threads"])
+    use_threads(run.recipe.training.threads or kept.facts["threads"])
 
 
 def with_sources(kept: Results, now: Results) -> Results:
@@ -130,7 +131,7 @@ def share_first_step(run: Run, first: FirstStep) -> None:
     Raises:
         UserError: it was computed in another way, or on other images.
     """
-    computed = first.kept.facts["arithmetic"]
+    computed, threads = first.kept.facts["arithmetic"], first.kept.facts["threads"]
     if computed != run.arithmetic:
         raise UserError(
             f"{first.kept.path}: was computed in {computed}, here it would go on in {run.arithmetic}; "
@@ -139,7 +140,12 @@ def share_first_step(run: Run, first: FirstStep) -> None:
     others = other_first_step(run, first.kept)
     if others:
         raise UserError(f"{first.kept.path}: its first step was trained on other data: {others}; leave --from out")
-    checkpoint.set_threads(first.kept.facts["threads"])
+    if run.recipe.training.threads not in (0, threads):
+        raise UserError(
+            f"{first.kept.path}: was computed with {threads} threads, here it would go on with "
+            f"{run.recipe.training.threads}; leave --from or --threads out"
+        )
+    use_threads(threads)
     run.first_step = first
 
 

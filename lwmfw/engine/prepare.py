@@ -34,6 +34,7 @@ from lwmfw.engine.origin import (
 )
 from lwmfw.engine.run import ObjectiveTerm, Run
 from lwmfw.engine.telling import told_in_words
+from lwmfw.engine.threads import use_threads
 from lwmfw.errors import UserError
 from lwmfw.memory.store import Memory
 from lwmfw.recipe.budget import parse_budget
@@ -75,6 +76,7 @@ def prepare(
 
 def _prepared(assembly: Assembly, device_name: DeviceName, again: Path | None) -> Run:
     recipe, device = assembly.resolved.recipe, choose_device(device_name)
+    use_threads(recipe.training.threads)
     origin = origin_of(recipe.origin) if recipe.origin else None
     loaded: DataSet = assembly.method("data", "load")()
     _check_promises(loaded, assembly.only("data"))

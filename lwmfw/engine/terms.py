@@ -76,10 +76,10 @@ class TermMeans:
         return TermMeans(self._device)
 
     def add(self, terms: Mapping[str, Tensor]) -> None:
-        """Add the terms of one batch."""
+        """Add the terms of one batch, detached."""
         self._batches += 1
         names = tuple(terms)
-        values = torch.stack([value.detach().float() for value in terms.values()])
+        values = torch.stack([value.float() for value in terms.values()])
         if names not in self._sums:
             never = torch.full_like(values, torch.inf)
             self._sums[names] = (torch.zeros_like(values, dtype=torch.float64), never, [0])

@@ -95,6 +95,13 @@ class Training(StepSettings):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="auto: bf16 where the hardware computes in it natively"
     )
+    threads: int = Field(
+        0,
+        ge=0,
+        le=1024,
+        description="of the processor; another number changes the last bits; 0: as many as the process may use, which "
+        "resolved.toml then states",
+    )
     first: dict[str, Any] = Field({}, description="overrides for step 1")
 
     def settings(self, step: int) -> StepSettings:
@@ -134,6 +141,13 @@ class Origin(Options):
     )
 
 
+CONSOLE = [{"use": "console"}]
+
+
+def _is_console(table: Any) -> bool:
+    return isinstance(table, dict) and "console" in (table.get("use"), table.get("as"))
+
+
 class Recipe(Options):
     """Everything that decides the numbers of a run, apart from the machine."""
 
@@ -155,3 +169,17 @@ class Recipe(Options):
     readouts: list[ListedChoice] = Field([ListedChoice(use="cnn")], min_length=1, max_length=100)
     evaluation: Evaluation = Evaluation()
     observers: list[ListedChoice] = Field([ListedChoice(use="console")], max_length=100)
+    console: bool = Field(True, description="whether observers that are listed are joined by the console")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_console(cls, table: Any) -> Any:
+        """An observer is added to the console, which `console = false` leaves out; no observers at all are silence."""
+        if not isinstance(table, dict):
+            return table
+        listed, wanted = table.get("observers", CONSOLE), table.get("console", True)
+        if wanted is False and listed is CONSOLE:
+            return table | {"observers": []}
+        if wanted is not True or not isinstance(listed, list) or not listed or any(map(_is_console, listed)):
+            return table
+        return table | {"observers": [*listed, *CONSOLE]}  # last: the places of the others stay

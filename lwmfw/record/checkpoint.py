@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-import torch
 from torch import Tensor
 
 from lwmfw.errors import CheckpointRefused, one_line
@@ -239,9 +238,3 @@ def _sync(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def set_threads(count: int) -> None:
-    """Compute with as many threads as before: another number changes the bits."""
-    if count != torch.get_num_threads():
-        torch.set_num_threads(count)

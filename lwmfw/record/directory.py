@@ -15,11 +15,13 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from filelock import FileLock, Timeout
 
 from lwmfw.errors import CheckpointRefused, RunBusy, UserError, shown
 from lwmfw.recipe.load import Resolved
 from lwmfw.recipe.places import places
+from lwmfw.record import checkpoint
 from lwmfw.record.files import write_bytes, write_text
 from lwmfw.record.reading import RecordedRun
 from lwmfw.record.results import Results, accuracy_csv
@@ -51,10 +53,24 @@ class RunDirectory:
         file = self._home / "results.json"
         return len(RecordedRun(file).results.steps) if file.is_file() else 0
 
+    def what_is_kept(self) -> str:
+        """What an interruption has left, in words, and how to go on."""
+        if RecordedRun(self._home).finished:
+            return f"the run has ended, `lwmfw compare {self.path}` shows its results"
+        if not RecordedRun(self._home).exists:
+            return "nothing was begun; start it again"
+        kept = max(checkpoint.steps(self.checkpoints), default=0)
+        many = (
+            "no finished step is" if kept == 0 else "1 finished step is" if kept == 1 else f"{kept} finished steps are"
+        )
+        return f"{many} kept; go on with `lwmfw resume {self.path}`"
+
     def start(self, resolved: Resolved) -> None:
         """Write what the run is made of, before it runs."""
         self.keep_sources(resolved)
-        self.write_recipe("resolved.toml", resolved)  # last: it makes the folder a run directory
+        self.write_recipe(
+            "resolved.toml", resolved, threads=torch.get_num_threads()
+        )  # last: it makes the folder a run directory
 
     def keep_sources(self, resolved: Resolved) -> None:
         """Write the recipe as given, and copies of its plug-in files."""
@@ -66,19 +82,28 @@ class RunDirectory:
             (self._home / _PLUGIN_FOLDER).mkdir(exist_ok=True)
             write_text(self._home / _PLUGIN_FOLDER / file.name, file.read_text(encoding="utf-8"))
 
-    def write_recipe(self, name: str, resolved: Resolved, head: str = "") -> None:
-        """Write a recipe, every default written out, that runs with the plug-in files kept here."""
+    def write_recipe(self, name: str, resolved: Resolved, head: str = "", threads: int = 0) -> None:
+        """Write a recipe, every default written out, that runs with the plug-in files kept here.
+
+        Args:
+            name: of the file.
+            resolved: the recipe.
+            head: a comment that it begins with.
+            threads: that it is computed with; 0: what the recipe says.
+        """
         import tomli_w
 
         tables = resolved.tables()
         tables["plugins"] = [f"{_PLUGIN_FOLDER}/{entry}" for entry in _portable(tables)["plugins"]]
+        tables["training"]["threads"] = threads or resolved.recipe.training.threads
         write_text(self._home / name, head + tomli_w.dumps(tables))
 
     def restate(self, resolved: Resolved) -> None:
         """Have resolved.toml say with which files a run goes on: where they lie now, and plug-in files as mended."""
-        if _portable(RecordedRun(self._home).tables) != _portable(resolved.tables()):
+        tables, threads = RecordedRun(self._home).tables, torch.get_num_threads()
+        if _identity(tables) != _identity(resolved.tables()) or tables["training"].get("threads") != threads:
             self._keep_plugins(resolved)
-            self.write_recipe("resolved.toml", resolved)
+            self.write_recipe("resolved.toml", resolved, threads=threads)
 
     def write_environment(self, facts: Mapping[str, Any]) -> None:
         """env.json: the machine and the software that made the numbers."""
@@ -233,7 +258,7 @@ def _check_resumable(directory: RunDirectory, resolved: Resolved, resume: Resume
     if RecordedRun(path).finished:
         done = f"nothing is left to do, `lwmfw compare {path}` shows its results" if resume == "must" else ""
         raise UserError(f"{path}: holds a finished run; {done or 'choose another --out'}")
-    key = "" if renewed else first_difference(_portable(RecordedRun(path).tables), _portable(resolved.tables()))
+    key = "" if renewed else first_difference(_identity(RecordedRun(path).tables), _identity(resolved.tables()))
     if key:
         moved = (
             f", or `lwmfw resume {path} --set {key}=PLACE` if its files have moved" if key in places(resolved) else ""
@@ -241,6 +266,12 @@ def _check_resumable(directory: RunDirectory, resolved: Resolved, resume: Resume
         raise UserError(f"{path}: holds a run of another recipe ({key} differs); choose another --out{moved}")
     if resume == "never":
         raise UserError(f"{path}: holds an unfinished run; choose another --out, or allow --resume auto")
+
+
+def _identity(tables: dict[str, Any]) -> dict[str, Any]:
+    """What two runs have alike of which one can go on as the other, with another number of threads too."""
+    training = {key: value for key, value in tables.get("training", {}).items() if key != "threads"}
+    return _portable(tables) | {"training": training}
 
 
 def _portable(tables: dict[str, Any]) -> dict[str, Any]:

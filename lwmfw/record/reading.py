@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 
 
 def settings_of(tables: Mapping[str, Any]) -> dict[str, str]:
-    """Dotted key -> value, as JSON, of what decides the numbers of a resolved recipe; seed, observers and origin left
-    out, and plug-in files by name and digest, wherever they lie."""
+    """Dotted key -> value, as JSON, of what decides the numbers of a resolved recipe; seed, threads, observers and
+    origin left out, and plug-in files by name and digest, wherever they lie."""
     files = [str(file).replace("\\", "/").rsplit("/", 1)[-1] for file in tables.get("plugins", [])]
     values = {key: json.dumps(value, default=str) for key, value in flat({**tables, "plugins": files})}
-    return {k: v for k, v in values.items() if k != "seed" and not k.startswith(("observers", "origin"))}
+    apart = ("seed", "training.threads", "observers", "console", "origin")
+    return {k: v for k, v in values.items() if not k.startswith(apart)}
 
 
 def digest_of(settings: Mapping[str, str]) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lwmfw.errors import RunFailed, UserError, did_you_mean, shown
 from lwmfw.recipe.load import Resolved
+from lwmfw.recipe.scenario import Step
 from lwmfw.recipe.settings import flat
 
 if TYPE_CHECKING:
@@ -182,6 +183,16 @@ def ladder(search: Search) -> list[dict[str, float]]:
     """The trade-offs of one trial after the other; empty if there are none."""
     factors = [search.start * search.decay**n for n in range(search.trials)] if search.trade_offs else []
     return [{key: value * factor for key, value in search.trade_offs.items()} for factor in factors]
+
+
+def rungs_of(step: Step, rungs: Sequence[dict[str, float]]) -> Sequence[dict[str, float]]:
+    """The trade-offs that are tried in a step; the first has nothing to forget."""
+    return rungs if step.index > 1 else []
+
+
+def most_trials(search: Search, rungs: Sequence[dict[str, float]]) -> int:
+    """How many trials a step takes at most."""
+    return len(search.rates) + len(rungs)
 
 
 Measure = Callable[[Stage, float, dict[str, float], float], Trial]

@@ -16,7 +16,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -27,15 +27,17 @@ from lwmfw.engine.build import DeviceName
 from lwmfw.engine.kept import snapshot
 from lwmfw.engine.prepare import environment, prepare
 from lwmfw.engine.telling import told_in_words
+from lwmfw.engine.threads import own_threads
 from lwmfw.errors import Interrupted, NotFinite
 from lwmfw.recipe.load import Resolved, override
 from lwmfw.recipe.scenario import Step
 from lwmfw.record.checkpoint import Checkpoint
 from lwmfw.record.directory import RunDirectory, open_directory, unused
-from lwmfw.search.decide import Found, Search, Stage, Trial, ladder, recommended, settle
+from lwmfw.search.decide import Found, Search, Stage, Trial, ladder, most_trials, recommended, rungs_of, settle
 
 
 @kept_workers()
+@own_threads()
 def search_recipe(
     resolved: Resolved, search: Search, out: Path | None, device: DeviceName, tell: Callable[[str], None]
 ) -> list[Found]:
@@ -65,7 +67,9 @@ def search_recipe(
     del prepared  # every trial has its own model and images
     path = out or unused(f"{resolved.recipe.name}-search", resolved.recipe.seed)
     directory, _ = open_directory(resolved, path, "never")
-    trials = _Trials(bench, directory, device, tell)
+    trials = _Trials(
+        bench, directory, device, tell, most=sum(most_trials(search, rungs_of(step, rungs)) for step in steps)
+    )
     found: list[Found] = []
     try:
         with told_in_words(assembly, directory.path):
@@ -74,9 +78,9 @@ def search_recipe(
             directory.keep_sources(resolved)
             directory.write_environment(facts)
             for step in steps:
-                # step 1 has nothing to forget
-                found.append(settle(search, rungs if step.index > 1 else [], partial(trials.measure, step)))
+                found.append(settle(search, rungs_of(step, rungs), partial(trials.measure, step)))
                 trials.origin = found[-1].accepted.after
+                trials.most -= most_trials(search, rungs_of(step, rungs)) - found[-1].trials
                 tell(found[-1].line(step.total))
             directory.write_recipe("found.toml", override(resolved, recommended(found)), _head(search, found, steps))
             tell(f"run it: lwmfw run {directory.path / 'found.toml'}")
@@ -93,22 +97,26 @@ def search_recipe(
 
 @dataclass
 class _Trials:
-    """Makes trials and records them; `origin` is what they go on from."""
+    """Makes trials and records them; `origin` is what they go on from, `most` how many there are in all at most."""
 
     recipe: Resolved
     directory: RunDirectory
     device: DeviceName
     tell: Callable[[str], None]
+    most: int
     origin: Checkpoint | None = None
     count: int = 0
+    best: dict[int, float] = field(default_factory=dict)
 
     def measure(self, step: Step, stage: Stage, lr: float, trade_offs: dict[str, float], wanted: float) -> Trial:
         """Train one step as stated, from the origin."""
+        trial = Trial(step.index, stage, lr, trade_offs, wanted, None, None)
+        best = f"  best so far {self.best[step.index]:.3f}" if step.index in self.best else ""
+        self.tell(f"trial {self.count + 1} of {self.most} at most: {trial.heading(stage, step.total)}{best}")
         started = time.perf_counter()
         plain = stage == "plasticity" and step.index > 1
         settings: dict[str, object] = {"training.lr": lr, **trade_offs}
         assembly = assemble(override(self.recipe, settings | ({"penalties": []} if plain else {})))
-        new = seen = after = None
         with told_in_words(assembly, self.directory.path):
             run = prepare(assembly, self.device)
             run.until = step.index  # the memory is planned for the steps behind it all the same
@@ -122,9 +130,10 @@ class _Trials:
                 pass  # a rate too large is an answer, not an error
             else:
                 who = next(iter(result.accuracy))
-                new, seen, after = result.accuracy_by_step[who][-1], result.accuracy[who], snapshot(run)
-        seconds = round(time.perf_counter() - started, 1)
-        trial = Trial(step.index, stage, lr, trade_offs, wanted, new, seen, seconds, after)
+                new, seen = result.accuracy_by_step[who][-1], result.accuracy[who]
+                trial = replace(trial, accuracy_new=new, accuracy_seen=seen, after=snapshot(run))
+                self.best[step.index] = max(self.best.get(step.index, 0.0), new or 0.0)
+        trial = replace(trial, seconds=round(time.perf_counter() - started, 1))
         self.count += 1
         self.directory.log_trial(trial.row())
         self.tell(trial.line(step.total))

@@ -43,6 +43,7 @@ TINY: dict[str, Any] = {
     "objective": {"use": "bce"},
     "training": {"epochs": 1, "batch_size": 16, "lr": 0.1, "precision": "fp32"},
     "observers": [],
+    "console": False,
 }
 """A recipe of two steps on images of 8x8 that runs in a fraction of a second."""
 

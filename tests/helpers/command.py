@@ -18,6 +18,7 @@ import torch
 
 from lwmfw.cli import main
 
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ENVIRONMENT = {"COLUMNS": "120", "NO_COLOR": "1"}
 
 
@@ -53,7 +54,7 @@ def lwmfw_process(*arguments):
 @contextmanager
 def _as_it_was():
     """Afterwards the process has what a command may change in its own: nothing passes from one test to another."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in ENDING}
     threads = torch.get_num_threads()
     with (
         patch.object(sys, "argv", sys.argv),
@@ -85,7 +86,7 @@ def _captured(number, name):
 
             def read():
                 written.flush()
-                return os.pread(number, os.fstat(number).st_size, 0).decode()
+                return os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0).decode()
 
             try:
                 yield read

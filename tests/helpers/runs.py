@@ -31,7 +31,7 @@ def interrupted(folder, recipe, after, observers=()):
 
     components = [Observer("interrupting", Interrupting)]
     recipe = recipe | {"observers": [{"use": "interrupting"}, *observers]}
-    with pytest.raises(Interrupted, match=f"{after} finished steps are kept") as error:
+    with pytest.raises(Interrupted, match=f"{after or 'no'} finished steps? (is|are) kept") as error:
         tiny_run(recipe, folder, components=components)
     assert error.value.exit_code == 130
     assert not (folder / "run" / "DONE").exists()

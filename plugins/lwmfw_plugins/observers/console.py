@@ -2,34 +2,47 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from lwmfw import Component, Observer, Options, hookimpl
+from lwmfw_plugins.observers._line import BAR, duration, fitted
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from lwmfw import Batch, Phase, Results, Run, Step, StepResult
 
 
+LOGGER = logging.getLogger("lwmfw")  # `lwmfw run --log` and other programs listen to it
+SETTLED = 2.0  # seconds after which the pace of an epoch says how long it will take
+LOOK = {True: 5.0, False: 60.0}  # seconds between two looks at the terms within an epoch, on a terminal and elsewhere
+
+
 class ConsoleObserver:
-    """Shows step, phase, epoch, every term by name, images/s and the time left."""
+    """Shows step, phase, epoch, the time left, images/s, every term by name, and what else takes time.
+
+    Within an epoch the time left and images/s come of the clock and of the batches that were given to the device, and
+    what the terms are is asked of it every few seconds alone: no batch waits for the device.
+    """
 
     def __init__(self, options: Options) -> None:
         self.console = Console(stderr=True, highlight=False)
         self.live = self.console.is_terminal
+        self.bar = BarColumn(BAR)
         self.progress = Progress(
-            TextColumn("{task.description}"), BarColumn(20), TextColumn("{task.fields[numbers]}"),
+            TextColumn("{task.description}"), self.bar, TextColumn("{task.fields[numbers]}"),
             console=self.console, transient=True,
         )  # fmt: skip
         self.task = TaskID(0)
-        self.updates = self.updates_left = self.images = 0
-        self.seconds_per_update = 0.0
-        self.epoch_began = 0.0
-        self.numbers, self.begun = "", False
+        self.updates_left, self.seconds_per_update = 0, 0.0
+        self.images_per_s, self.terms = 0.0, dict[str, float]()
+        self.begun = self.trained = False
 
     @hookimpl
     def before_run(self, run: Run) -> None:
@@ -53,45 +66,84 @@ class ConsoleObserver:
             origin = run.recipe.origin
             begun = origin and finished == run.known_steps
             self._print(f"goes on from {origin.run}" if origin and begun else f"resumed after step {finished}")
-        self.begun = True
-        self.updates = run.updates(step)
+        self.begun, self.trained = True, False
         self.updates_left = sum(run.updates(later) for later in run.remaining_steps)
-        self.numbers, self.images, self.epoch_began = "", 0, time.perf_counter()
-        self.phase = run.phases(step)[0]
+        self.images_per_s, self.terms = 0.0, {}
+        self.fits = [readout.use for readout in run.recipe.readouts] != ["cnn"]
+        first, *more = run.phases(step)
+        self.last = more[-1].name if more else first.name
+        self._begin(first)
+        updates = run.updates(step)
         if self.live:
-            doing = self._where(step, 1) if self.updates else f"step {step.index}/{step.total}  reading images"
-            self.task = self.progress.add_task(doing, total=self.updates or None, numbers="")
+            self.task = self.progress.add_task("", total=updates or None, numbers="")
+        if updates:
+            self._show(step)
+        else:
+            self._doing(step, "reading images" + ", fitting read-outs" * self.fits)
+        if self.live:
             self.progress.start()
 
     @hookimpl
     def group_parameters(self, phase: Phase) -> None:
         """Note the phase that begins."""
-        self.phase = phase
+        self._begin(phase)
+
+    def _begin(self, phase: Phase) -> None:
+        self.phase, self.epoch = phase, 0
+        self._begin_epoch()
+
+    def _begin_epoch(self) -> None:
+        self.epoch += 1
+        self.epoch_began = self.looked = time.perf_counter()
+        self.updates = self.images = 0
 
     @hookimpl
-    def after_update(self, batch: Batch) -> None:
-        """Advance, without asking the device for anything."""
+    def after_update(self, step: Step, batch: Batch, terms: Mapping[str, Tensor]) -> None:
+        """Advance, and look at the terms once in a while."""
         self.updates_left -= 1
+        self.updates += 1
         self.images += len(batch.labels)
         if self.live:
-            left = f"  {_duration(self.updates_left * self.seconds_per_update)} left" if self.numbers else ""
-            self.progress.update(self.task, advance=1, numbers=self.numbers + left)
+            self.progress.advance(self.task)
+        now = time.perf_counter()
+        seconds = now - self.epoch_began
+        if seconds < SETTLED or now - self.looked < LOOK[self.live]:
+            return
+        self.looked = now
+        self.seconds_per_update, self.images_per_s = seconds / self.updates, self.images / seconds
+        if not self.live or self.epoch == 1:
+            self.terms = {name: float(value) for name, value in terms.items()}
+        if self.live:
+            self._show(step)
+        else:
+            self._print(self._line(step, f"  batch {self.updates}"))
 
     @hookimpl
-    def after_epoch(self, step: Step, epoch: int, means: Mapping[str, float]) -> None:
+    def after_epoch(self, step: Step, epoch: int, means: Mapping[str, float], images_per_s: float) -> None:
         """Show the means of the terms, which are on the host by now."""
-        now = time.perf_counter()
-        seconds, self.epoch_began = now - self.epoch_began, now
-        updates = -(-self.images // self.phase.batch_size)
-        self.seconds_per_update = seconds / max(1, updates)
-        terms = "  ".join(f"{name} {value:.4g}" for name, value in means.items())
-        self.numbers = f"{terms}  {self.images / seconds:,.0f} images/s"
-        self.images = 0
+        self.seconds_per_update = (time.perf_counter() - self.epoch_began) / max(1, self.updates)
+        self.images_per_s, self.terms = images_per_s, dict(means)
         if self.live:
-            self.progress.update(self.task, description=self._where(step, min(epoch + 1, self.phase.epochs)))
+            LOGGER.info(self._line(step))
         else:
-            left = _duration(self.updates_left * self.seconds_per_update)
-            self._print(f"{self._where(step, epoch)}  {self.numbers}  {left} left")
+            self._print(self._line(step))
+        if epoch < self.phase.epochs:
+            self._begin_epoch()
+            self._show(step)
+        elif self.fits and self.phase.name == self.last:
+            self._doing(step, "fitting read-outs")
+
+    @hookimpl
+    def before_memory(self, step: Step) -> None:
+        """Say that exemplars are chosen, which a phase of balanced images waits for too."""
+        self._doing(step, "choosing exemplars" + ", evaluating" * self.trained)
+
+    @hookimpl
+    def after_training(self, run: Run, step: Step) -> None:
+        """Say what comes next."""
+        self.trained = True
+        if run.memory is None:
+            self._doing(step, "evaluating")
 
     @hookimpl
     def after_step(self, step: Step, result: StepResult) -> None:
@@ -111,11 +163,47 @@ class ConsoleObserver:
         """Leave the terminal as it was."""
         self.progress.stop()
 
-    def _where(self, step: Step, epoch: int) -> str:
-        return f"step {step.index}/{step.total}  {self.phase.name}  epoch {epoch}/{self.phase.epochs}"
+    def _doing(self, step: Step, what: str) -> None:
+        """Say what takes time and is no training."""
+        line = f"step {step.index}/{step.total}  {what}"
+        if self.live:
+            LOGGER.info(line)
+            self._put([(line, ""), (what, "")], [])
+        else:
+            self._print(line)
+
+    def _show(self, step: Step) -> None:
+        """The line of a terminal, of the training that goes on."""
+        if not self.live:
+            return
+        phase, left = self.phase, self._left()
+        where = f"step {step.index}/{step.total}  {phase.name}  epoch {self.epoch}/{phase.epochs}"
+        shorter = f"{step.index}/{step.total}  {phase.name}  {self.epoch}/{phase.epochs}"
+        shortest = f"{step.index}/{step.total}  {self.epoch}/{phase.epochs}"
+        forms = [(where, f"{left} left"), (shorter, f"{left} left"), (shortest, left)]
+        self._put(forms if left else [(head, "") for head, _ in forms], self._numbers())
+
+    def _put(self, forms: Sequence[tuple[str, str]], more: Sequence[str]) -> None:
+        head, self.bar.bar_width, tail = fitted(self.console.width, forms, more)
+        self.progress.update(self.task, description=head, numbers=tail)
+
+    def _line(self, step: Step, batch: str = "") -> str:
+        """A plain line of the epoch that ends, or of a batch within it."""
+        where = f"step {step.index}/{step.total}  {self.phase.name}  epoch {self.epoch}/{self.phase.epochs}{batch}"
+        pace, *terms = self._numbers()
+        return "  ".join([where, *terms, pace, f"{self._left() or '0:00'} left"])
+
+    def _numbers(self) -> list[str]:
+        pace = [f"{self.images_per_s:,.0f} images/s"] if self.images_per_s else []
+        return [*pace, *(f"{name} {value:.4g}" for name, value in self.terms.items())]
+
+    def _left(self) -> str:
+        """The time that the updates of all steps will take; empty: not known yet."""
+        return duration(self.updates_left * self.seconds_per_update) if self.seconds_per_update else ""
 
     def _print(self, line: str) -> None:
         self.console.print(line, markup=False, soft_wrap=True)
+        LOGGER.info(line)
 
 
 def _measure(value: float | None) -> str:
@@ -131,12 +219,6 @@ def _certificate(said: Mapping[str, Any] | None) -> str:
     if "drift" in said:
         return f", sums carried over, drift {said['drift']:.3f}"
     return ", sums of features that the backbone no longer gives: set transport = true"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 @hookimpl

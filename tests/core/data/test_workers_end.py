@@ -46,7 +46,7 @@ def test_no_worker_outlives_its_program(method, end):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_to_the_run_and_its_workers_is_an_interruption(number, code):
     tables = photographs(training={"epochs": 500, "batch_size": 4}, observers=[{"use": "console"}])
     recipe = tiny_recipe(tables, Path())

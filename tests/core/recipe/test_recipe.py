@@ -6,6 +6,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import tomli_w
 from helpers.command import lwmfw
 from helpers.plugin_files import ANGLES, penalty_file
 from helpers.shop import RECIPE, PushOptions, Watching, load, refusal, shop, stocked, tables, write
@@ -19,6 +20,7 @@ from lwmfw.recipe.settings import parse_settings
 from lwmfw.recipe.tables import Recipe, Training
 from lwmfw.recipe.text import MAX_EXTENDS
 from lwmfw.testing import tiny_recipe
+from lwmfw.testing.tiny import TINY
 
 # --- extends -----------------------------------------------------------------------------------------------------
 
@@ -347,3 +349,24 @@ def test_the_resolved_recipe_writes_out_every_default():
     assert set(resolved) == set(Recipe.model_fields) - {"memory", "origin"}  # left out, there is none
     assert set(resolved["training"]) == set(Training.model_fields)
     assert resolved["penalties"] == [{"use": "pull", "as": "pull", "weight": 0.5, "layers": 3}]
+
+
+@pytest.mark.parametrize(
+    ("stated", "observers"),
+    [
+        ({}, ["console"]),
+        ({"observers": []}, []),
+        ({"observers": [{"use": "attention-drift"}]}, ["attention-drift", "console"]),
+        ({"observers": [{"use": "console"}, {"use": "attention-drift"}]}, ["console", "attention-drift"]),
+        ({"observers": [{"use": "attention-drift"}], "console": False}, ["attention-drift"]),
+        ({"console": False}, []),
+        ({"observers": [{"use": "console"}], "console": False}, ["console"]),
+    ],
+)
+def test_observers_are_added_to_the_console_unless_it_is_switched_off(stated, observers, tmp_path):
+    tables = {key: value for key, value in TINY.items() if key not in ("observers", "console")} | stated
+    (tmp_path / "mine.toml").write_text(tomli_w.dumps(tables))
+    resolved = load_recipe(tmp_path / "mine.toml")
+    assert [chosen.name for chosen in resolved.chosen if chosen.component.kind == "observer"] == observers
+    (tmp_path / "again.toml").write_text(resolved.toml())
+    assert load_recipe(tmp_path / "again.toml").toml() == resolved.toml()

@@ -61,7 +61,11 @@ def test_the_command_from_end_to_end(tmp_path):
     assert lines[2] == "recorded in found"
     assert lines[-1] == "run it: lwmfw run found/found.toml"
     trials = rows(tmp_path / "found")
-    assert len(lines) == 3 + len(trials) + 2 + 1  # a line per trial, a verdict per step, and no observer between them
+    assert len(lines) == 3 + 2 * len(trials) + 2 + 1  # two lines a trial, a verdict a step, no observer between them
+    begun = [line.split(": ")[0] for line in lines if line.startswith("trial ")]
+    assert [line.split(" of ")[0] for line in begun] == [f"trial {n}" for n in range(1, len(trials) + 1)]
+    assert "best so far" not in lines[3]
+    assert lines[5].endswith(f"  best so far {trials[0]['accuracy_new']:.3f}")
     assert list(trials[0]) == ["step", "stage", "lr", "trade_offs", "wanted", "accuracy_new", "accuracy_seen"]
     stages = [(row["step"], row["stage"], row["lr"]) for row in trials[:4]]
     assert stages == [(step, "plasticity", lr) for step in (1, 2) for lr in (0.1, 0.02)]
@@ -230,7 +234,7 @@ def test_a_rate_at_which_the_loss_is_not_finite_is_passed_over(tmp_path):
     found, said = run_search(resolved, tmp_path / "found", rates=[1000.0, 0.05], steps=1)
     first = rows(tmp_path / "found")[0]
     assert (first["lr"], first["accuracy_new"], first["accuracy_seen"]) == (1000.0, None, None)
-    assert "the loss is not finite" in said[2]
+    assert "the loss is not finite" in said[3]
     assert found[0].accepted.lr == 0.05
 
 

@@ -1,0 +1,128 @@
+"""What a command does when a signal ends it, at whatever moment, and when a standard stream is closed or full."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+from helpers.command import ENDING, ENVIRONMENT, lwmfw
+from helpers.plugin_files import penalty_file
+
+from lwmfw.cli.process import interruptible
+from lwmfw.errors import Interrupted
+from lwmfw.testing import tiny_recipe
+
+LOUD = {"observers": [{"use": "console"}]}
+
+
+def run_with(folder, hook, **tables):
+    """Run a recipe with a penalty that does something in a hook."""
+    name, _, body = hook.partition(": ")
+    penalty_file(folder, f"@hookimpl\ndef {name}(self):\n    import os, signal\n    {body}\n")
+    recipe = tiny_recipe({"plugins": ["probe.py"], "penalties": [{"use": "probe"}]} | tables, folder)
+    return lwmfw("run", recipe, "--out", "run")
+
+
+@pytest.mark.parametrize("number", ENDING)
+def test_a_signal_ends_a_run_in_one_line_with_its_own_code(number, tmp_path):
+    done = run_with(tmp_path, f"compute_penalty: os.kill(os.getpid(), {int(number)})")
+    assert done.returncode == 128 + number
+    said = "run: interrupted in step 2, epoch 1, batch 1; 1 finished step is kept; go on with `lwmfw resume run`\n"
+    assert done.stderr == said
+
+
+@pytest.mark.parametrize(
+    ("moment", "kept"),
+    [
+        ("before_run", "no finished step is kept; go on with `lwmfw resume run`"),
+        ("after_step", "no finished step is kept; go on with `lwmfw resume run`"),  # its checkpoint comes later
+        ("after_run", "the run has ended, `lwmfw compare run` shows its results"),
+    ],
+)
+def test_what_is_said_to_be_kept_is_in_a_checkpoint(moment, kept, tmp_path):
+    done = run_with(tmp_path, f"{moment}: os.kill(os.getpid(), signal.SIGTERM)")
+    assert done.returncode == 143
+    assert done.stderr.endswith(f"; {kept}\n")
+    assert lwmfw("resume", "run").returncode == (2 if moment == "after_run" else 143)
+
+
+def test_what_other_code_makes_of_an_interruption_is_no_fault(tmp_path):
+    turned = "try: os.kill(os.getpid(), signal.SIGTERM)\n    except KeyboardInterrupt: raise RuntimeError('of C++')"
+    done = run_with(tmp_path, f"before_step: {turned}")
+    assert (done.returncode, done.stderr.count("\n")) == (143, 1)
+    assert done.stderr.startswith("interrupted; no file is left half written")
+
+
+def test_a_signal_that_comes_twice_is_one_interruption():
+    @interruptible()
+    def verb():
+        try:
+            os.kill(os.getpid(), signal.SIGHUP)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted) as ended:
+        verb()
+    assert ended.value.exit_code == 129
+
+
+def test_a_signal_that_is_ignored_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as `nohup` starts a program
+    try:
+        with interruptible():
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_thread_that_is_not_the_main_one_hears_of_no_signal_and_runs_all_the_same():
+    found = []
+
+    def verb():
+        with interruptible():
+            found.append("done")
+
+    thread = threading.Thread(target=verb)
+    thread.start()
+    thread.join()
+    assert found == ["done"]
+
+
+BROKEN = "r, w = os.pipe(); os.close(r); os.dup2(w, {0}); os.close(w)"
+FULL = "w = os.open('/dev/full', os.O_WRONLY); os.dup2(w, {0}); os.close(w)"
+
+
+@pytest.mark.parametrize("fault", [BROKEN, FULL], ids=["nobody reads", "full"])
+def test_training_goes_on_when_progress_cannot_be_written(fault, tmp_path):
+    done = run_with(tmp_path, f"before_step: {fault.format(2)}", **LOUD)
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) == 2
+    assert (tmp_path / "run" / "DONE").exists()
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "said"),
+    [
+        (BROKEN, 141, ""),  # as if SIGPIPE had ended it
+        (FULL, 1, "standard output: No space left on device; free some space or print elsewhere\n"),
+    ],
+    ids=["nobody reads", "full"],
+)
+def test_results_that_cannot_be_printed_end_the_command(fault, code, said, tmp_path):
+    done = run_with(tmp_path, f"after_run: {fault.format(1)}")
+    assert (done.returncode, done.stderr) == (code, said)
+    assert (tmp_path / "run" / "DONE").exists()
+
+
+@pytest.mark.parametrize(("closed", "code"), [("2>&-", 2), (">&-", 2), ("<&- >&- 2>&-", 2)])
+def test_streams_that_are_closed_from_the_start_do_no_harm(closed, code):
+    command = f"{sys.executable} -m lwmfw recipes lmw {closed}"
+    done = subprocess.run(  # noqa: S602
+        command, shell=True, capture_output=True, text=True, check=False, env=os.environ | ENVIRONMENT
+    )
+    assert done.returncode == code
+    assert done.stdout == ""
+    assert done.stderr == ("" if "2>&-" in closed else "no shipped recipe 'lmw'; did you mean 'lwm'?\n")

@@ -26,6 +26,7 @@ from lwmfw.record.results import Results
 
 _OWN = "make a plug-in's own parts in before_run"
 _INSIDE = "inside-"
+_ON_DEVICE = "on_device"  # which tensors of components were where the model is, and go there again
 _TENSORS, _STATE, _MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
 
 
@@ -67,12 +68,15 @@ def take(model: Model, components: Mapping[str, Any], results: Results, facts: M
     """
     check_state(model)
     states: dict[str, dict[str, Any]] = {}
+    there = []
     for name, component in components.items():
         state = component.state()
         states[name] = {k: _copy(v) if isinstance(v, Tensor) else copy.deepcopy(v) for k, v in state.items()}
+        there += [f"{name}/{k}" for k, v in state.items() if isinstance(v, Tensor) and v.device.type != "cpu"]
     weights = {name: _copy(value) for name, value in model.state_dict().items()}
     path = Path(_name(len(results.steps)))
-    return Checkpoint(path, weights, states, copy.deepcopy(results), dict(facts))
+    facts = {**facts, _ON_DEVICE: there} if there else dict(facts)
+    return Checkpoint(path, weights, states, copy.deepcopy(results), facts)
 
 
 def _copy(value: Tensor) -> Tensor:
@@ -202,9 +206,11 @@ def restore(checkpoint: Checkpoint, model: Model, components: Mapping[str, Any])
         named = missing[0] if missing else min(unexpected)
         grown = "let grow_model grow the network as it was" if named.startswith("backbone.") else ""
         raise CheckpointRefused(f"{checkpoint.path}: {which}; {grown or _OWN}")
+    there, device = set(checkpoint.facts.get(_ON_DEVICE, ())), model.device
     for name, component in components.items():
         if name in checkpoint.components:
-            component.restore(checkpoint.components[name])
+            state = checkpoint.components[name]
+            component.restore({k: v.to(device) if f"{name}/{k}" in there else v for k, v in state.items()})
 
 
 def _verified(path: Path) -> dict[str, bytes]:

@@ -16,8 +16,8 @@ corrected rows, whose lengths its gradients and its weight decay then see.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from lwmfw import Component, Field, Options, Penalty, UserError, hookimpl
 from lwmfw_plugins.penalties._blend import blended_distillation, rows
@@ -186,6 +186,15 @@ class BiasCorrection:
         if step.index > 1:
             alpha, beta = self.correction
             result.extra[name] = {"alpha": alpha, "beta": beta}
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps: the last correction, which its step has still to note."""
+        return {"correction": list(self.correction)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take it back."""
+        alpha, beta = state["correction"]
+        self.correction = (alpha, beta)
 
 
 @hookimpl

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from lwmfw import Component, Field, Penalty, hookimpl
 from lwmfw_plugins.penalties._importance import HeldOptions, Holding, flat
@@ -69,6 +69,7 @@ class Si(Holding):
     def __init__(self, options: SiOptions) -> None:
         super().__init__(options, 2 * options.weight)  # the energy of springs is halved, c is not
         self.options, self._pulled = options, False
+        self._gained: Tensor | None = None  # on the way of a step; None: the step has ended
 
     @hookimpl
     def before_step(self, model: Model) -> None:
@@ -87,6 +88,7 @@ class Si(Holding):
     @hookimpl
     def after_update(self, model: Model) -> None:
         """Go on: what the update gained."""
+        assert self._gained is not None, "a step has begun"  # noqa: S101
         gradient, after = self._gradient(model), self._values(model)
         if self._pulled and self.held and self.stiffness is not None:  # the last two for the type checker
             gradient -= self.stiffness * (self._before - self.held.anchors)
@@ -96,11 +98,24 @@ class Si(Holding):
     @hookimpl
     def after_step(self, model: Model) -> None:
         """The way has ended: add what it says of importance."""
+        assert self._gained is not None, "a step has begun"  # noqa: S101
         end = self._values(model)
         importance = path_importance(self._gained, end - self._start, self.options.damping)
         if self.held:
             importance += self.held.importance
         self.hold(model, end, importance.clamp(min=0))
+        self._gained = None
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps: inside a step also how far its way has come."""
+        way = {} if self._gained is None else {"gained": self._gained, "before": self._before}
+        return super().state() | way
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take it back."""
+        super().restore({key: value for key, value in state.items() if key not in ("gained", "before")})
+        if "gained" in state:
+            self._gained, self._before = state["gained"].clone(), state["before"]
 
     def _values(self, model: Model) -> Tensor:
         return flat(p.detach() for p in self.parameters(model).values())

@@ -226,6 +226,14 @@ class Den:
         """Put into the results what the step has changed, and how many units each layer has."""
         result.extra[name] = self.told | {"units": network_of(model).widths}
 
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps: what the phases of a step tell one another, and its results."""
+        return {"loss": self.loss, "told": self.told}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take it back."""
+        self.loss, self.told = state["loss"], dict(state["told"])
+
 
 def network_of(model: Model) -> ExpandableNetwork:
     """The network of a model."""

@@ -12,7 +12,7 @@ is ours.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pydantic import model_validator
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Generator, Tensor, nn
 
     from lwmfw import Batch, ImageSet, Model, Outputs, Phase, Run, Step
-    from lwmfw_plugins.backbones.der._masks import GatedResNet
+    from lwmfw_plugins.backbones.der._masks import Gate, GatedResNet
     from lwmfw_plugins.backbones.der._network import DerNetwork
 
 
@@ -92,6 +92,7 @@ class Der:
     def __init__(self, options: DerOptions) -> None:
         self.options = options
         self.batch, self.batches = 1, 1  # of the epoch; where the sharpness of masks stands
+        self.gates: list[Gate] = []  # those that are trained
 
     def build(self, channels: int) -> DerNetwork:
         """The network of the first step for images of so many channels."""
@@ -124,8 +125,9 @@ class Der:
             model.extras[place(name)] = head.to(model.device)
         if not self.options.prune:
             return None
-        self._sharpen(model, batch=1)
-        return [{"params": [gate.scores for gate in cast("GatedResNet", newest).gates()], "weight_decay": 0.0}]
+        self.gates = cast("GatedResNet", newest).gates()
+        self._sharpen(batch=1)
+        return [{"params": [gate.scores for gate in self.gates], "weight_decay": 0.0}]
 
     @hookimpl
     def compute_penalty(
@@ -148,7 +150,7 @@ class Der:
     def after_update(self, model: Model) -> None:
         """Masks become sharper."""
         if self.options.prune:
-            self._sharpen(model, self.batch + 1)
+            self._sharpen(self.batch + 1)
 
     @hookimpl
     def after_epoch(self, run: Run, step: Step, epoch: int, name: str) -> None:
@@ -158,18 +160,26 @@ class Der:
             return
         if epoch < main.epochs:
             if self.options.prune:
-                self._sharpen(run.model, batch=1)
+                self._sharpen(batch=1)
             return
         if place(name) in run.model.extras:
             del run.model.extras[place(name)]
         if self.options.prune:
             cut_out(run.model)
 
-    def _sharpen(self, model: Model, batch: int) -> None:
+    def _sharpen(self, batch: int) -> None:
         self.batch = batch
         sharpness = sharpness_at(batch, self.batches, self.options.sharpness)
-        for gate in cast("GatedResNet", cast("DerNetwork", model.backbone).newest).gates():
+        for gate in self.gates:
             gate.sharpness = sharpness
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps: how sharp masks are."""
+        return {"batch": self.batch}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take it back."""
+        self._sharpen(state["batch"])
 
 
 def cut_out(model: Model) -> None:

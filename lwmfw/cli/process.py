@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, TextIO
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
 _PATIENCE = 2
 """Seconds in which a signal that comes again is the same one: a terminal that closes, or a scheduler, sends several."""
+_AGAIN = 1.0
+"""Seconds after which an interruption that other code has swallowed, as some does when it is loaded, comes again."""
 
 
 def ending_signals() -> list[signal.Signals]:
@@ -44,22 +46,24 @@ def interruptible() -> Iterator[None]:
         yield
         return
     received: list[int] = []
-    came = 0.0
+    came, stack = 0.0, ExitStack()
 
     def stop(number: int, frame: FrameType | None) -> None:
         nonlocal came
         if not received:
             received.append(number)
             came = time.monotonic()
+            stack.enter_context(_insisting())
             raise KeyboardInterrupt
         if time.monotonic() - came > _PATIENCE:
             os._exit(128 + number)  # files are whole or absent at any moment
 
     signals = ending_signals()
-    for number in signals:
-        signal.signal(number, stop)
     try:
-        yield
+        with stack:
+            for number in signals:
+                signal.signal(number, stop)
+            yield
     except BaseException as error:
         if not received or (isinstance(error, SystemExit) and not error.code):
             raise
@@ -68,6 +72,28 @@ def interruptible() -> Iterator[None]:
     finally:
         for number in signals:  # what comes now finds nothing to tell
             signal.signal(number, signal.SIG_DFL)
+
+
+@contextmanager
+def _insisting() -> Iterator[None]:
+    """Interrupt again whatever goes on as if nothing had happened."""
+    if not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def again(number: int, frame: FrameType | None) -> None:
+        error = sys.exception()
+        while error is not None and not isinstance(error, KeyboardInterrupt):
+            error = error.__context__
+        if error is None:  # nobody is ending anything
+            raise KeyboardInterrupt
+
+    before, timer = signal.signal(signal.SIGALRM, again), signal.setitimer(signal.ITIMER_REAL, _AGAIN, _AGAIN)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *timer)
+        signal.signal(signal.SIGALRM, before)
 
 
 _INTERRUPTED = "interrupted; no file is left half written; run the same command again"

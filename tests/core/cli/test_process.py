@@ -5,11 +5,13 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 from helpers.command import ENDING, ENVIRONMENT, lwmfw
 from helpers.plugin_files import penalty_file
 
+from lwmfw.cli import process
 from lwmfw.cli.process import interruptible
 from lwmfw.errors import Interrupted
 from lwmfw.testing import tiny_recipe
@@ -53,6 +55,35 @@ def test_what_other_code_makes_of_an_interruption_is_no_fault(tmp_path):
     done = run_with(tmp_path, f"before_step: {turned}")
     assert (done.returncode, done.stderr.count("\n")) == (143, 1)
     assert done.stderr.startswith("interrupted; no file is left half written")
+
+
+def test_an_interruption_that_other_code_swallows_is_made_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(process, "_AGAIN", 0.05)
+    swallowed = (
+        "try: os.kill(os.getpid(), signal.SIGTERM)\n    except KeyboardInterrupt: pass\n    import time; time.sleep(9)"
+    )
+    done = run_with(tmp_path, f"before_run: {swallowed}")
+    assert done.returncode == 143
+    assert done.stderr.startswith("run: interrupted before the first step; no finished step is kept")
+
+
+def test_nobody_who_is_ending_is_interrupted_again(monkeypatch):
+    monkeypatch.setattr(process, "_AGAIN", 0.02)
+    ended = []
+
+    @interruptible()
+    def verb():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            time.sleep(0.1)
+            ended.append("well")
+
+    before = signal.getsignal(signal.SIGALRM)
+    with pytest.raises(Interrupted):
+        verb()
+    assert ended == ["well"]
+    assert signal.getsignal(signal.SIGALRM) == before
 
 
 def test_a_signal_that_comes_twice_is_one_interruption():

@@ -131,20 +131,6 @@ def test_a_parameter_in_two_groups_is_refused(tmp_path):
         with_penalty(Twice, SEEN, tmp_path)
 
 
-def test_groups_of_parameters_have_their_own_settings(tmp_path):
-    class Slow(Probe):
-        @hookimpl
-        def group_parameters(self, model):
-            self.first = [p.clone() for p in model.backbone.stem.parameters()]
-            return [{"params": list(model.backbone.stem.parameters()), "lr": 0.0, "weight_decay": 0.0}]
-
-        @hookimpl
-        def after_step(self, model):
-            assert all(map(torch.equal, self.first, model.backbone.stem.parameters()))
-
-    with_penalty(Slow, SEEN, tmp_path)
-
-
 # rates
 
 

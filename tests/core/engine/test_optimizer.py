@@ -8,6 +8,8 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from lwmfw import Backbone, Features, Penalty, hookimpl
+from lwmfw.engine.optimizer import check_parameters
+from lwmfw.errors import WrongAnswer
 from lwmfw.testing import tiny_run
 
 
@@ -209,3 +211,18 @@ def test_a_group_has_its_own_settings_and_its_rate_falls_with_the_others(tmp_pat
     finally:
         watch.remove()
     assert found == [(1, 0.1, 0.8, 5e-4), (1, 0.02, 0.5, 0.0), (1, 0.05, 0.8, 5e-4), (1, 0.01, 0.5, 0.0)] * 2
+
+
+def test_parameters_that_come_inside_a_phase_are_missed():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    check_parameters(optimizer, model)
+    model[0].weight = nn.Parameter(torch.zeros(2, 2), requires_grad=False)
+    check_parameters(optimizer, model)
+    model[1].bias = nn.Parameter(torch.zeros(2))
+    with pytest.raises(WrongAnswer) as error:
+        check_parameters(optimizer, model)
+    assert (error.value.kind, str(error.value)) == (
+        "backbone",
+        "the backbone was given new parameters inside a phase, which would not learn; change it after the last epoch",
+    )

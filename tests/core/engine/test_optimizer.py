@@ -1,6 +1,7 @@
 """What an update does: its learning rate under every schedule, and the weights after it, worked out by hand."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,8 +9,11 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from lwmfw import Backbone, Features, Penalty, hookimpl
-from lwmfw.engine.optimizer import check_parameters
-from lwmfw.errors import WrongAnswer
+from lwmfw.assembly.calls import Position
+from lwmfw.engine.optimizer import build_optimizer, check_parameters
+from lwmfw.errors import RunFailed, WrongAnswer
+from lwmfw.recipe.phase import Phase
+from lwmfw.recipe.tables import StepSettings
 from lwmfw.testing import tiny_run
 
 
@@ -186,7 +190,9 @@ def test_updates_are_those_worked_out_by_hand(optimizer, rule, tmp_path):
     assert len(Recording.phases) == 2
 
 
-def test_a_group_has_its_own_settings_and_its_rate_falls_with_the_others(tmp_path):
+def apart(parameter, **settings):
+    """A penalty that wants a parameter of the classifier apart."""
+
     class Apart:
         def __init__(self, options):
             pass
@@ -197,20 +203,62 @@ def test_a_group_has_its_own_settings_and_its_rate_falls_with_the_others(tmp_pat
 
         @hookimpl
         def group_parameters(self, model):
-            return [{"params": [model.classifier.bias], "lr": 0.02, "weight_decay": 0.0, "momentum": 0.5}]
+            return [{"params": [getattr(model.classifier, parameter)], **settings}]
 
-    found = []
-    watch = register_optimizer_step_pre_hook(
-        lambda optimizer, *_: found.extend(
-            (len(g["params"]), round(g["lr"], 6), g["momentum"], g["weight_decay"]) for g in optimizer.param_groups
-        )
-    )
-    training = {"training": {"epochs": 1, "batch_size": 12, "lr": 0.1, "momentum": 0.8}}
+    return Penalty(parameter, Apart)
+
+
+def test_groups_have_their_own_settings_and_their_rates_fall_together(tmp_path):
+    def note(optimizer, *_):
+        groups = optimizer.param_groups
+        found.append([(len(g["params"]), round(g["lr"], 6), g["momentum"], g["weight_decay"]) for g in groups])
+
+    found, watch = [], register_optimizer_step_pre_hook(note)
+    tables = {
+        "penalties": [{"use": "bias"}, {"use": "weight"}],
+        "training": {"epochs": 1, "batch_size": 12, "lr": 0.1, "momentum": 0.8},
+    }
     try:
-        trained(training | {"penalties": [{"use": "apart"}]}, tmp_path, Penalty("apart", Apart))
+        trained(tables, tmp_path, apart("bias", lr=0.02, weight_decay=0.0), apart("weight", momentum=0.5))
     finally:
         watch.remove()
-    assert found == [(1, 0.1, 0.8, 5e-4), (1, 0.02, 0.5, 0.0), (1, 0.05, 0.8, 5e-4), (1, 0.01, 0.5, 0.0)] * 2
+    assert (
+        found
+        == [
+            [(0, 0.1, 0.8, 5e-4), (1, 0.02, 0.8, 0.0), (1, 0.1, 0.5, 5e-4)],
+            [(0, 0.05, 0.8, 5e-4), (1, 0.01, 0.8, 0.0), (1, 0.05, 0.5, 5e-4)],
+        ]
+        * 2
+    )
+
+
+# what cannot be trained
+
+
+def part(name, kind, hook):
+    return SimpleNamespace(name=name, provider="shop 1", record=SimpleNamespace(kind=kind), hooks={hook})
+
+
+@pytest.mark.parametrize(
+    ("parts", "who"),
+    [
+        ([], "the network"),
+        ([part("late", "penalty", "after_step")], "the network"),
+        ([part("seen", "observer", "before_step"), part("nme", "readout", "before_step")], "the network"),
+        (
+            [part("freeze", "penalty", "before_step"), part("own", "phase", "group_parameters")],
+            "freeze of shop 1 and own of shop 1",
+        ),
+    ],
+)
+def test_who_may_have_left_nothing_to_train_is_named(parts, who):
+    assembly = SimpleNamespace(components={each.name: each for each in parts}, position=Position(step=2))
+    with pytest.raises(RunFailed) as error:
+        build_optimizer(Phase("main", **StepSettings().model_dump()), nn.Identity(), [], assembly)
+    assert str(error.value) == (
+        f"phase 'main' has nothing to train: {who} left no parameter that requires a gradient; "
+        "the run stopped in step 2; leave some, or set training.epochs = 0"
+    )
 
 
 def test_parameters_that_come_inside_a_phase_are_missed():

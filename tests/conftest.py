@@ -6,8 +6,11 @@ os.environ["OMP_NUM_THREADS"] = "1"  # of processes that tests start
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 torch.set_num_threads(1)
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")  # what else runs beside a test fails none
 
 
 @pytest.fixture(autouse=True)

@@ -193,5 +193,7 @@ def test_the_examination_of_the_page_is_passed():
 
 
 def test_every_link_of_the_page_leads_somewhere():
-    for link in re.findall(r"\]\((?!http)([^)#]+)", PAGE):
+    links = re.findall(r"\]\((?!http)([^)#]+)", PAGE)
+    assert links
+    for link in links:
         assert (ROOT / "docs" / link).exists(), link

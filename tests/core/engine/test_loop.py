@@ -243,12 +243,6 @@ def test_lwm_with_gamma_0_has_the_bits_of_lwf_mc(tmp_path):
     assert lwm.terms[2]["L_AD"] == 0
 
 
-def test_terms_add_up_to_what_is_trained(tmp_path):
-    (tmp_path / "with").mkdir()
-    (tmp_path / "without").mkdir()
-    assert not same(weights(tiny_run(LWM, tmp_path / "with")), weights(tiny_run({}, tmp_path / "without")))
-
-
 def test_installed_but_unnamed_plug_ins_change_nothing(tmp_path):
     (tmp_path / "plain").mkdir()
     (tmp_path / "crowded").mkdir()

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from lwmfw import Images, Observer, Penalty, Selection, Selector, UserError, hookimpl
 from lwmfw.components import Provider
+from lwmfw.data.images import StoredImage
 from lwmfw.errors import Interrupted, RunFailed
 from lwmfw.memory.selection import at_most
 from lwmfw.memory.store import Memory
@@ -139,6 +140,36 @@ def test_bytes_are_never_exceeded_and_the_least_important_go_first(sizes, amount
     assert [len(s.encoded) for s in memory.exemplars] == [sizes[i] for i in sorted(kept)]
 
 
+def test_images_are_seen_as_they_would_be_stored():
+    images = numbered([3, 4])
+    memory = Memory(Budget("all", 0), Raw(None), images)
+    memory.codec.encode = lambda pixels: [bytes([2 * image[0, 0, 0]]) for image in pixels]
+    seen = memory.as_stored(images)
+    assert seen.pixels.flatten().tolist() == [0, 2, 4, 6, 8, 10, 12]
+    assert (seen.labels.tolist(), memory.exemplars) == (images.labels.tolist(), [])
+
+
+@pytest.mark.parametrize("counts", [[3, 4], [0, 0]], ids=["some", "none"])
+def test_what_a_checkpoint_keeps_is_taken_up_as_it_was(counts):
+    memory, other = (Memory(Budget("all", 0), Counting(None), numbered([3, 4])) for _ in range(2))
+    candidates = numbered(counts)
+    memory.store(candidates, Selection({c: (candidates.labels == c).nonzero().flatten() for c in (1, 0)}))
+    state = memory.state()
+    assert {name: value.dtype for name, value in state.items()} == {
+        "encoded": torch.uint8, "lengths": torch.int64, "sizes": torch.int64, "labels": torch.int64,
+    }  # fmt: skip
+    other.restore(state)
+    assert (other.exemplars, other.labels.tolist()) == (memory.exemplars, [0] * counts[0] + [1] * counts[1])
+    assert other.state().keys() == state.keys()
+
+
+def test_photographs_of_any_shape_are_taken_up_with_their_heights_and_widths():
+    memory, other = (Memory(Budget("all", 0), Raw(None), numbered([1])) for _ in range(2))
+    memory.exemplars = [StoredImage(b"wide", 18, 24), StoredImage(b"upright", 30, 18)]
+    other.restore(memory.state())
+    assert other.exemplars == memory.exemplars
+
+
 def test_the_cost_of_an_exemplar_is_measured():
     candidates = numbered([3, 4])
     assert Memory(Budget("all", 0), Counting(None), candidates).cost(candidates.select(torch.tensor([2, 4, 6]))) == 4
@@ -177,6 +208,15 @@ def first(candidates, quota):
             lambda c, q: Selection({k: v.repeat(2) for k, v in first(c, q).items()}),
             "selects 6 images of class 0",
         ),
+        (
+            lambda c, q: Selection({k: v.float() for k, v in first(c, q).items()}),
+            r"selects by torch.float32 of shape \(3,\) for class 0; give torch.int64 of shape \(K,\) on cpu",
+        ),
+        (
+            lambda c, q: Selection({k: v[:, None] for k, v in first(c, q).items()}),
+            r"selects by torch.int64 of shape \(3, 1\) for class 0; give torch.int64 of shape \(K,\) on cpu",
+        ),
+        (lambda c, q: Selection([1]), "returned a Selection whose indices hold list; give class -> tensor"),
         (lambda c, q: Selection({k: v[[0, 0]] for k, v in first(c, q).items()}), "selects an image of class 0 twice"),
         (lambda c, q: Selection(dict.fromkeys(q, torch.tensor([0]))), "selects for class 1 what is no image of it"),
         (lambda c, q: Selection(dict.fromkeys(q, torch.tensor([-1]))), "selects for class 0 what is no image of it"),

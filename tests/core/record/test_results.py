@@ -1,20 +1,15 @@
-"""Measures on numbers worked out by hand, tables of results, and the means of loss terms over an epoch."""
+"""Measures on numbers worked out by hand, and tables of results."""
 
 import csv
 import io
 import json
 import re
-from types import SimpleNamespace
 
 import pytest
-import torch
 from helpers.command import lwmfw
 from helpers.results import THREE, named, results_of
 
 from lwmfw import UserError
-from lwmfw.assembly.calls import Position
-from lwmfw.engine.terms import TermMeans, merge_terms
-from lwmfw.errors import RunFailed
 from lwmfw.record.compare import comparison_rows, result_rows
 from lwmfw.record.reading import RecordedRun
 from lwmfw.record.results import (
@@ -237,66 +232,6 @@ def test_the_table_of_a_run_has_its_steps_and_measures():
     assert header == ["accuracy", *MEASURED[3:], "step 1", "step 2", "step 3", *FURTHER]
     assert rows == [["cnn", "0.767", "0.700", "0.250", "0.900", "0.700", "0.700", "-0.250", ""]]
     assert result_rows(results_of([[0.9]]))[1] == [["cnn", "0.900", "0.900", "", "0.900", "", ""]]
-
-
-# terms
-
-
-def scalars(**terms):
-    return {name: torch.tensor(value, requires_grad=True) for name, value in terms.items()}
-
-
-def test_term_means_are_over_the_batches_that_had_the_term():
-    means = TermMeans()
-    for terms in ({"bce": 1.0, "L_D": 4.0}, {"bce": 2.0}, {"bce": 6.0, "L_D": 8.0}, {"L_D": 0.0, "bce": 3.0}):
-        means.add(scalars(**terms))
-    assert means.to_host(Position()) == {"bce": (1 + 2 + 6 + 3) / 4, "L_D": (4 + 8 + 0) / 3}
-
-
-def test_the_sum_of_many_terms_is_not_rounded_to_float32():
-    means = TermMeans()
-    means.add(scalars(bce=2.0**25))
-    for _ in range(7):
-        means.add(scalars(bce=1.0))
-    assert means.to_host(Position())["bce"] == (2**25 + 7) / 8
-
-
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
-@pytest.mark.parametrize(
-    ("batches", "term", "batch"),
-    [
-        ([{"bce": 1.0}, {"bce": None}, {"bce": 1.0}, {"bce": None}], "bce", 2),
-        ([{"bce": 1.0, "L_D": 1.0}, {"bce": 1.0, "L_D": None}, {"bce": None, "L_D": None}], "L_D", 2),
-        ([{"bce": 1.0}, {"bce": 1.0, "L_D": 1.0}, {"bce": 1.0, "L_D": None}, {"bce": None}], "L_D", 3),
-        ([{"bce": 1.0, "L_D": 1.0}, {"bce": None}, {"bce": 1.0, "L_D": None}], "bce", 2),
-    ],
-)
-def test_a_term_that_is_not_finite_is_named_with_the_first_bad_batch(bad, batches, term, batch):
-    means, position = TermMeans(), Position(step=2, phase="main", epoch=5, batch=len(batches))
-    for terms in batches:
-        means.add(scalars(**{name: bad if value is None else value for name, value in terms.items()}))
-    with pytest.raises(RunFailed, match=f"term '{term}' is not finite; .* in step 2, epoch 5, batch {batch};"):
-        means.to_host(position)
-
-
-def part(name):
-    """As much of a component as is told of it."""
-    return SimpleNamespace(name=name, provider=f"{name}.py", failure=RunFailed)
-
-
-def test_terms_are_merged_in_recipe_order():
-    answers = [(part("a"), scalars(L_D=2.0)), (part("b"), {}), (part("c"), scalars(L_AD=3.0, more=4.0))]
-    terms = merge_terms(scalars(bce=1.0), answers)
-    assert [(name, value.item()) for name, value in terms.items()] == [
-        ("bce", 1.0), ("L_D", 2.0), ("L_AD", 3.0), ("more", 4.0),
-    ]  # fmt: skip
-
-
-@pytest.mark.parametrize(("repeated", "owner"), [("L_D", "a of a.py"), ("bce", "the objective")])
-def test_a_repeated_term_is_refused_with_the_names_of_both(repeated, owner):
-    said = f"^b.py: b.compute_penalty returned term '{repeated}', which is a term of {owner} already; rename one$"
-    with pytest.raises(RunFailed, match=said):
-        merge_terms(scalars(bce=1.0), [(part("a"), scalars(L_D=1.0)), (part("b"), scalars(**{repeated: 1.0}))])
 
 
 def test_results_of_other_data_are_another_row_even_without_settings():

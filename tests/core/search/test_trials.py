@@ -126,6 +126,7 @@ def test_the_recipe_found_runs_to_the_accuracies_of_the_accepted_trials(tmp_path
     found, _ = run_search(loaded(tmp_path, training={"epochs": 3}), tmp_path / "found")
     held_out = {"evaluation.validation": 0.1}
     results = lwmfw.run(tmp_path / "found" / "found.toml", held_out, out=tmp_path / "run", device="cpu")
+    assert len(found) == 2
     for step, ran in zip(found, results.steps, strict=False):
         assert step.accepted.accuracy_new == ran.accuracy_by_step["cnn"][-1]
         assert step.accepted.accuracy_seen == ran.accuracy["cnn"]

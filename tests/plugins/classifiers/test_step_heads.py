@@ -90,6 +90,7 @@ def test_a_head_learns_in_its_own_step_alone(over, tmp_path):
     tiny_run(
         RECIPE | {"objective": objective, "observers": [{"use": "keep"}]}, tmp_path, components=[Observer("keep", Keep)]
     )
+    assert len(states) == 2 * 3
     for begun, ended in zip(states[::2], states[1::2], strict=True):
         learned = {name for name, value in ended.items() if not torch.equal(value, begun[name])}
         newest = max(name.split(".")[1] for name in ended)

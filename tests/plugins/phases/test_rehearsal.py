@@ -1,13 +1,14 @@
 """Training on exemplars: balanced phases, groups of parameters, growing budgets, nearest means, photographs."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from PIL import Image
-from torch.nn.functional import normalize
+from torch.testing import assert_close
 
-from lwmfw import Codec, LwmfwError, Penalty, UserError, hookimpl
+from lwmfw import Codec, Data, LwmfwError, Penalty, UserError, hookimpl
 from lwmfw.assembly.assemble import assemble
 from lwmfw.cli.plan import plan_rows
 from lwmfw.components import Provider
@@ -15,6 +16,7 @@ from lwmfw.model.features import class_means
 from lwmfw.recipe.load import load_recipe
 from lwmfw.testing import tiny_recipe, tiny_run
 from lwmfw_plugins.codecs.raw import Raw
+from lwmfw_plugins.data.synthetic import Synthetic, SyntheticOptions
 from lwmfw_plugins.readouts.nme import nearest_mean_scores
 
 MEMORY = {"budget": "12 exemplars", "select": {"use": "random"}}
@@ -195,20 +197,6 @@ def test_a_parameter_in_two_groups_is_refused(tmp_path):
         with_penalty(Twice, SEEN, tmp_path)
 
 
-def test_groups_of_parameters_have_their_own_settings(tmp_path):
-    class Slow(Probe):
-        @hookimpl
-        def group_parameters(self, model):
-            self.first = [p.clone() for p in model.backbone.stem.parameters()]
-            return [{"params": list(model.backbone.stem.parameters()), "lr": 0.0, "weight_decay": 0.0}]
-
-        @hookimpl
-        def after_step(self, model):
-            assert all(map(torch.equal, self.first, model.backbone.stem.parameters()))
-
-    with_penalty(Slow, SEEN, tmp_path)
-
-
 # rates
 
 
@@ -319,27 +307,41 @@ def test_a_budget_of_less_than_what_exemplars_share_is_refused(tmp_path):
         tiny_run(SEEN | {"memory": memory}, tmp_path)
 
 
-def test_nme_stands_beside_cnn_and_takes_mirrored_exemplars_too(tmp_path):
+class Mirrored(Synthetic):
+    """Images that training mirrors."""
+
+    def load(self):
+        return replace(super().load(), flip=True)
+
+
+def cosines_to_means(state, *views):
+    """Cosines (N, classes) of the test images to the means of normalised features of exemplars in several views."""
+    features = state.features(state.data.test)
+    sums = torch.zeros(state.model.classes, features.shape[1])
+    for view in views:
+        for feature, label in zip(state.features(view), view.labels.tolist(), strict=True):
+            sums[label] += feature / feature.norm()
+    return torch.stack([torch.stack([f @ s / f.norm() / s.norm() for s in sums]) for f in features])
+
+
+@pytest.mark.parametrize("data", ["synthetic", "mirrored"])
+def test_nme_takes_mirrored_exemplars_too_where_training_mirrors(data, tmp_path):
+    tables = SEEN | {"data": SEEN["data"] | {"use": data}, "readouts": [{"use": "nme"}]}
+    run = tiny_run(tables, tmp_path, components=[Data("mirrored", Mirrored, SyntheticOptions)])
+    state, exemplars = run.run, run.run.memory.images()
+    once = cosines_to_means(state, exemplars)
+    twice = cosines_to_means(state, exemplars, replace(exemplars, pixels=exemplars.pixels.flip(-1)))
+    assert (once - twice).abs().max() > 1e-4, "mirroring has to make a difference here"
+    expected = twice if data == "mirrored" else once
+    assert_close(state.assembly.of_kind("readout")["nme"].method("scores")(state.features(state.data.test)), expected)
+    right = (expected.argmax(1) == state.data.test.labels).sum()
+    assert run.results.last_accuracy["nme"] == pytest.approx(int(right) / 48)
+
+
+def test_nme_has_means_of_the_exemplars_of_every_step(tmp_path):
     run = tiny_run(SEEN | {"readouts": [{"use": "cnn"}, {"use": "nme"}]}, tmp_path)
     assert [set(s.accuracy) for s in run.results.steps] == [{"cnn", "nme"}] * 3
     assert run.results.last_accuracy.keys() == run.results.forgetting.keys() == {"cnn", "nme"}
-    state, step = run.run, run.results.steps[-1]
-    exemplars = state.memory.images()
-    assert torch.equal(state.features(exemplars, mirrored=True), state.features(mirror(exemplars)))
-    sums = {}
-    for flipped in (False, True) if state.loader.flip else (False,):
-        for f, c in zip(state.features(exemplars, mirrored=flipped), exemplars.labels.tolist(), strict=True):
-            sums[c] = sums.get(c, 0) + normalize(f, dim=0)
-    means = torch.stack([sums[c] / sums[c].norm() for c in range(6)])
-    test = state.data.test
-    right = ((normalize(state.features(test)) @ means.T).argmax(1) == test.labels).float().mean()
-    assert step.accuracy["nme"] == pytest.approx(float(right))
-
-
-def mirror(images):
-    from dataclasses import replace
-
-    return replace(images, pixels=images.pixels.flip(-1))
 
 
 def test_nme_needs_exemplars(tmp_path):

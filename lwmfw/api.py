@@ -15,6 +15,7 @@ from lwmfw.engine.first_step import first_step_of
 from lwmfw.engine.going_on import share_first_step
 from lwmfw.engine.opened import OpenedRun
 from lwmfw.engine.prepare import environment, prepare
+from lwmfw.engine.progress import USUAL, SaveEvery, parse_save_every
 from lwmfw.engine.run import Run
 from lwmfw.engine.telling import told_in_words
 from lwmfw.engine.threads import own_threads
@@ -39,6 +40,7 @@ def run(
     plugins: os.PathLike[str] | str | Sequence[os.PathLike[str] | str] = (),
     resume: Resume = "auto",
     from_run: os.PathLike[str] | str | None = None,
+    save_every: str = "10 min",
 ) -> Results:
     """Run a recipe, as `lwmfw run` does.
 
@@ -66,7 +68,8 @@ def run(
     directory = Path(path_of("--out", out)) if out else None
     first = Path(path_of("--from", from_run)) if from_run else None
     resolved = load_recipe(shipped.locate(path_of("recipe", recipe)), set, seed=seed, plugins=plugins)
-    return execute(assemble(resolved), directory, device, resume, first).results
+    every = parse_save_every(save_every)
+    return execute(assemble(resolved), directory, device, resume, first, every).results
 
 
 def resume(
@@ -75,14 +78,16 @@ def resume(
     *,
     device: DeviceName = "auto",
     plugins: os.PathLike[str] | str | Sequence[os.PathLike[str] | str] = (),
+    save_every: str = "10 min",
 ) -> Results:
-    """Go on with an interrupted run from its last finished step, as `lwmfw resume` does.
+    """Go on with an interrupted run where it was, as `lwmfw resume` does.
 
     Args:
         run: the run directory.
         set: dotted key -> where files lie now, such as `data.root`; what lies there has to be what was there.
         device: auto takes a GPU if there is one.
         plugins: mended plug-in files, or one; each takes the place of the run's file of its name.
+        save_every: as `run` has it.
 
     Returns:
         The results of all steps.
@@ -94,23 +99,36 @@ def resume(
         RunBusy: the directory belongs to another process.
         Interrupted: Ctrl-C; finished steps are kept.
     """
-    return execute_again(Path(path_of("run", run)), set, device, plugin_files(plugins)).results
+    every = parse_save_every(save_every)
+    return execute_again(Path(path_of("run", run)), set, device, plugin_files(plugins), save_every=every).results
 
 
 @kept_workers()
 @own_threads()
 def execute(
-    assembly: Assembly, out: Path | None, device: DeviceName, resume: Resume, from_run: Path | None = None
+    assembly: Assembly,
+    out: Path | None,
+    device: DeviceName,
+    resume: Resume,
+    from_run: Path | None = None,
+    save_every: SaveEvery = USUAL,
 ) -> Run:
     """Run assembled components in a directory; raises as `run` does."""
     # whatever can be refused is refused before a directory is made
-    return record(prepared_run(assembly, device, from_run, out), out, resume)
+    prepared = prepared_run(assembly, device, from_run, out)
+    prepared.save_every = save_every
+    return record(prepared, out, resume)
 
 
 @kept_workers()
 @own_threads()
 def execute_again(
-    path: Path, settings: Mapping[str, object], device: DeviceName, plugins: Sequence[str] = (), threads: int = 0
+    path: Path,
+    settings: Mapping[str, object],
+    device: DeviceName,
+    plugins: Sequence[str] = (),
+    threads: int = 0,
+    save_every: SaveEvery = USUAL,
 ) -> Run:
     """Go on with the run in a directory; raises as `resume` does."""
     recorded = RecordedRun(path)
@@ -120,6 +138,7 @@ def execute_again(
     tell_mended(recorded, resolved)
     kept = bool(checkpoint.steps(path / "checkpoints"))
     prepared = prepare(assemble(resolved), device, filled=kept, again=path if kept else None)
+    prepared.save_every = save_every
     return record(prepared, path, "must", renewed=True)
 
 

@@ -17,6 +17,7 @@ from lwmfw.cli.options import (
     RecipeArgument,
     ResumeMode,
     RunArgument,
+    SaveOption,
     SeedOption,
     SetOption,
     ThreadsOption,
@@ -43,6 +44,7 @@ def run(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and stop; writes nothing.")] = False,
     threads: ThreadsOption = None,
+    save_every: SaveOption = "10 min",
     log: LogOption = None,
 ) -> None:
     """Train and evaluate a recipe, step by step."""
@@ -53,9 +55,10 @@ def run(
         _print_plan(assemble(resolved), device, from_, out)
         return
     from lwmfw.api import execute
+    from lwmfw.engine.progress import parse_save_every
 
     with logged(log):
-        done = execute(assemble(resolved), out, device.value, resume.value, from_)
+        done = execute(assemble(resolved), out, device.value, resume.value, from_, parse_save_every(save_every))
     _print_results(done.results)
 
 
@@ -105,16 +108,19 @@ def resume(
         typer.Option("--plugins", metavar="PATH", help="A mended plug-in file, in place of the run's. Repeatable."),
     ] = [],
     threads: ThreadsOption = None,
+    save_every: SaveOption = "10 min",
     log: LogOption = None,
 ) -> None:
     """Go on with an interrupted run where it was."""
     from lwmfw.api import execute_again
+    from lwmfw.engine.progress import parse_save_every
     from lwmfw.recipe.load import plugin_files
     from lwmfw.recipe.settings import parse_settings
 
     settings = parse_settings(set_)
     with logged(log):
-        done = execute_again(run, settings, device.value, plugin_files(plugins), threads or 0)
+        every = parse_save_every(save_every)
+        done = execute_again(run, settings, device.value, plugin_files(plugins), threads or 0, every)
     _print_results(done.results)
 
 

@@ -45,6 +45,9 @@ SeedOption = Annotated[int | None, typer.Option(help="Override the recipe's seed
 PluginsOption = Annotated[
     list[Path], typer.Option("--plugins", metavar="PATH", help="A plug-in file to load besides. Repeatable.")
 ]
+SaveOption = Annotated[
+    str, typer.Option("--save-every", metavar="TIME", help='How often a step is kept: "10 min" or "500 updates".')
+]
 ThreadsOption = Annotated[
     int | None,
     typer.Option(metavar="N", help="Of the processor; another number changes the last bits.", min=1, max=1024),

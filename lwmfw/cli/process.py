@@ -18,6 +18,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, TextIO
 
 from lwmfw.errors import Interrupted, OutputFailed
+from lwmfw.stopping import STOP
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
 _PATIENCE = 2
 """Seconds in which a signal that comes again is the same one: a terminal that closes, or a scheduler, sends several."""
+_MOMENT = 8
+"""Seconds that a run at work has for writing down where it is."""
 _AGAIN = 1.0
 """Seconds after which an interruption that other code has swallowed, as some does when it is loaded, comes again."""
 
@@ -53,8 +56,10 @@ def interruptible() -> Iterator[None]:
         if not received:
             received.append(number)
             came = time.monotonic()
-            stack.enter_context(_insisting())
-            raise KeyboardInterrupt
+            stack.enter_context(_insisting(_MOMENT if STOP.waits else _AGAIN))
+            if not STOP.waits:
+                raise KeyboardInterrupt
+            STOP.wished = True  # a run at work writes down where it is, and stops
         if time.monotonic() - came > _PATIENCE:
             os._exit(128 + number)  # files are whole or absent at any moment
 
@@ -75,8 +80,8 @@ def interruptible() -> Iterator[None]:
 
 
 @contextmanager
-def _insisting() -> Iterator[None]:
-    """Interrupt again whatever goes on as if nothing had happened."""
+def _insisting(first: float) -> Iterator[None]:
+    """Interrupt again, after so many seconds first, whatever goes on as if nothing had happened."""
     if not hasattr(signal, "setitimer"):
         yield
         return
@@ -88,7 +93,7 @@ def _insisting() -> Iterator[None]:
         if error is None:  # nobody is ending anything
             raise KeyboardInterrupt
 
-    before, timer = signal.signal(signal.SIGALRM, again), signal.setitimer(signal.ITIMER_REAL, _AGAIN, _AGAIN)
+    before, timer = signal.signal(signal.SIGALRM, again), signal.setitimer(signal.ITIMER_REAL, first, _AGAIN)
     try:
         yield
     finally:

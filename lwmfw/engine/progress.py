@@ -8,6 +8,7 @@ there; only then everything is put where it was.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from lwmfw.engine.kept import Descent, Generators, facts, stateful
 from lwmfw.engine.terms import TermMeans
-from lwmfw.errors import NotFinite
+from lwmfw.errors import NotFinite, UserError, quoted
 from lwmfw.record import checkpoint
 from lwmfw.record.checkpoint import Checkpoint
 from lwmfw.stopping import STOP
@@ -50,6 +51,26 @@ class SaveEvery:
 
 
 USUAL = SaveEvery()
+_FORM = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?) *(s|min|h|updates?)")
+_SECONDS = {"s": 1, "min": 60, "h": 3600}
+
+
+def parse_save_every(text: str) -> SaveEvery:
+    """Read "10 min" (s, min, h), which is at least a second, or "500 updates".
+
+    Raises:
+        UserError: anything else.
+    """
+    match = _FORM.fullmatch(text)
+    amount, unit = (float(match[1]), match[2]) if match else (0.0, "")
+    if unit in _SECONDS and amount * _SECONDS[unit] >= 1:
+        return SaveEvery(amount * _SECONDS[unit])
+    if unit.startswith("update") and amount >= 1 and amount.is_integer():
+        return SaveEvery(updates=int(amount))
+    raise UserError(
+        f'--save-every {quoted(text)}: should be a time of a second or more, or updates; write "10 min" (s, min, h) or '
+        '"500 updates"'
+    )
 
 
 @dataclass

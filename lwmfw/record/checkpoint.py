@@ -105,12 +105,18 @@ def load_inside(folder: Path, step: int) -> Checkpoint | None:
     return _read(found[-1]) if found else None
 
 
+def left_inside(folder: Path) -> int:
+    """The step that a run was left inside of, where that is kept; 0: it is not."""
+    newest, found = max(steps(folder), default=0), _unfinished(folder)
+    step = int(found[-1].name.split("-")[1]) if found else 0
+    return step if step > newest else 0
+
+
 def remove_older(folder: Path) -> None:
     """Remove all checkpoints but the first and the newest, those that were not written to the end, and where a run was
     inside a step that it has finished or left behind."""
     done, inside = _finished(folder), _unfinished(folder)
-    newest = steps(folder)[-1] if done else 0
-    stale = inside if inside and int(inside[-1].name.split("-")[1]) <= newest else inside[:-1]
+    stale = inside[:-1] if left_inside(folder) else inside
     for path in [*done[:-1], *stale, *folder.glob("step-*.tmp"), *folder.glob(f"{_INSIDE}*.tmp")]:
         if path.name != _name(1):
             remove(path)

@@ -63,7 +63,9 @@ class RunDirectory:
         many = (
             "no finished step is" if kept == 0 else "1 finished step is" if kept == 1 else f"{kept} finished steps are"
         )
-        return f"{many} kept; go on with `lwmfw resume {self.path}`"
+        inside = checkpoint.left_inside(self.checkpoints)
+        place = f", and how far step {inside} has come" if inside else ""
+        return f"{many} kept{place}; go on with `lwmfw resume {self.path}`"
 
     def start(self, resolved: Resolved) -> None:
         """Write what the run is made of, before it runs."""

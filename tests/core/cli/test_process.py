@@ -31,15 +31,16 @@ def run_with(folder, hook, **tables):
 def test_a_signal_ends_a_run_in_one_line_with_its_own_code(number, tmp_path):
     done = run_with(tmp_path, f"compute_penalty: os.kill(os.getpid(), {int(number)})")
     assert done.returncode == 128 + number
-    said = "run: interrupted in step 2, epoch 1, batch 1; 1 finished step is kept; go on with `lwmfw resume run`\n"
-    assert done.stderr == said
+    kept = "1 finished step is kept, and how far step 2 has come; go on with `lwmfw resume run`"
+    assert done.stderr == f"run: interrupted in step 2, epoch 1, batch 1; {kept}\n"
 
 
 @pytest.mark.parametrize(
     ("moment", "kept"),
     [
         ("before_run", "no finished step is kept; go on with `lwmfw resume run`"),
-        ("after_step", "no finished step is kept; go on with `lwmfw resume run`"),  # its checkpoint comes later
+        ("before_step", "no finished step is kept, and how far step 1 has come; go on with `lwmfw resume run`"),
+        ("after_step", "1 finished step is kept; go on with `lwmfw resume run`"),  # it waits for its checkpoint
         ("after_run", "the run has ended, `lwmfw compare run` shows its results"),
     ],
 )
@@ -52,7 +53,7 @@ def test_what_is_said_to_be_kept_is_in_a_checkpoint(moment, kept, tmp_path):
 
 def test_what_other_code_makes_of_an_interruption_is_no_fault(tmp_path):
     turned = "try: os.kill(os.getpid(), signal.SIGTERM)\n    except KeyboardInterrupt: raise RuntimeError('of C++')"
-    done = run_with(tmp_path, f"before_step: {turned}")
+    done = run_with(tmp_path, f"before_run: {turned}")
     assert (done.returncode, done.stderr.count("\n")) == (143, 1)
     assert done.stderr.startswith("interrupted; no file is left half written")
 

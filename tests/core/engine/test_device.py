@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from helpers.runs import THREE_STEPS
+from helpers.methods import METHODS, tables
 
 from lwmfw import Observer, hookimpl
 from lwmfw.api import execute
@@ -17,40 +17,6 @@ from lwmfw.testing import tiny_recipe, tiny_run
 from lwmfw.testing.tiny import beside_installed
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-
-MEMORY = {"budget": "12 exemplars", "select": {"use": "herding"}}
-NCA = {"use": "nca", "over": "seen", "legacy_margin": True}
-METHODS = {
-    "lwm": {"penalties": [{"use": "L_D"}, {"use": "L_AD"}], "data": {"size": 16}},
-    "icarl": {"penalties": [{"use": "L_D"}], "memory": MEMORY, "readouts": [{"use": "cnn"}, {"use": "nme"}]},
-    "replay": {"memory": MEMORY | {"replay": 0.25}},
-    "jpeg": {"memory": MEMORY | {"budget": "20 kB", "codec": {"use": "jpeg"}}},
-    "mnemonics": {"memory": MEMORY | {"refine": [{"use": "mnemonics", "iterations": 2, "queries": 8}]}},
-    "podnet": {
-        "backbone": {"use": "podnet32"},
-        "classifier": {"use": "proxies"},
-        "objective": NCA,
-        "penalties": [{"use": "POD"}, {"use": "POD-flat"}],
-        "memory": MEMORY,
-        "phases": [{"use": "balanced", "epochs": 1}],
-    },
-    "ucir": {
-        "classifier": {"use": "cosine"},
-        "objective": {"use": "cross_entropy", "over": "seen"},
-        "penalties": [{"use": "less-forget"}, {"use": "margin-ranking"}],
-        "memory": MEMORY,
-    },
-    **{name: {"penalties": [{"use": name}]} for name in ("ewc", "si", "mas")},
-    "efc": {"objective": {"use": "cross_entropy"}, "penalties": [{"use": "efc"}]},
-    "der": {"backbone": {"use": "der"}, "objective": {"use": "cross_entropy", "over": "seen"}, "memory": MEMORY},
-    "pnn": {"backbone": {"use": "pnn"}},
-    "den": {"backbone": {"use": "den"}, "classifier": {"use": "step-heads"}},
-    "KD": {"penalties": [{"use": "KD"}], "objective": {"use": "cross_entropy", "over": "seen"}, "memory": MEMORY},
-    "wa": {"penalties": [{"use": "wa"}], "memory": MEMORY, "objective": {"use": "cross_entropy", "over": "seen"}},
-    "bic": {"penalties": [{"use": "bic"}], "memory": MEMORY, "objective": {"use": "cross_entropy", "over": "seen"}},
-    "som": {"readouts": [{"use": "som"}]},
-    "read-outs": {"readouts": [{"use": name} for name in ("cnn", "ncm", "lda", "ridge", "fecam")]},
-}
 
 
 class Strict:
@@ -85,13 +51,6 @@ class Interrupting:
         if step.index == 2 and Interrupting.armed:
             Interrupting.armed = False
             raise KeyboardInterrupt
-
-
-def tables(name):
-    """A method on small images, its batches small enough for many in an epoch."""
-    method = METHODS[name]
-    data = THREE_STEPS["data"] | {"size": 12} | method.get("data", {})
-    return THREE_STEPS | {"training": {"batch_size": 4, "epochs": 2, "lr": 0.01}} | method | {"data": data}
 
 
 def on_gpu(recipe, folder, *components):

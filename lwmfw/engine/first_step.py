@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from lwmfw.assembly.assemble import assemble
 from lwmfw.assembly.calls import Attached
 from lwmfw.assembly.parts import Assembly
@@ -82,13 +84,20 @@ def first_step_of(path: Path, assembly: Assembly) -> FirstStep:
     if key:
         raise UserError(f"{path}: its first step was trained in another way ({key} differs); leave --from out")
     for name in _acting(assembly, balanced):
-        if assembly.components[name].trait("state"):
+        part = assembly.components[name]
+        if part.trait("state") and _gathered(kept.components.get(name), part.method("state")()):
             raise UserError(
                 f"{path}: {name} gathers its state while the first step is trained, which cannot be taken over; "
                 "leave --from out"
             )
     record = {"recipe": kept.results.recipe, "checkpoint_sha256": checkpoint.digest(kept.path)}
     return FirstStep(kept, record)
+
+
+def _gathered(kept: dict[str, Any] | None, fresh: dict[str, Any]) -> bool:
+    """Whether a component's state after a first step, None where it is not known, is another than before it."""
+    tensors = any(isinstance(value, Tensor) for value in (*(kept or {}).values(), *fresh.values()))
+    return tensors or kept != fresh
 
 
 def _planned(assembly: Assembly, classes: int) -> list[Phase]:

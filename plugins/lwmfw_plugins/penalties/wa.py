@@ -12,8 +12,8 @@ it. It acts from the first step on.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from lwmfw import Component, Field, Options, Penalty, hookimpl
 from lwmfw_plugins.penalties._blend import blended_distillation, rows
@@ -95,6 +95,14 @@ class WeightAlignment:
         """Note gamma."""
         if step.index > 1:
             result.extra[name] = {"gamma": self.gamma}
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps: the last gamma, which its step has still to note."""
+        return {"gamma": self.gamma}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take it back."""
+        self.gamma = state["gamma"]
 
 
 @hookimpl

@@ -62,8 +62,10 @@ def test_a_run_that_dies_anywhere_in_a_step_comes_to_the_same_bits(name, tmp_pat
     dying = Dying(monkeypatch)
     told, tensors = bits(run(tables(name), tmp_path / "whole"))
     assert len({stage for _, stage, _ in dying.stages}) >= 4, "a phase, read-outs, memory, evaluation"
-    count, fast = dying.count, name in FAST
-    for after in sorted({count * share // 8 for share in range(1, 8)}) if not fast else (count // 3, count - 3):
+    stages = list(enumerate(dying.stages, 1))
+    begun = [number for number, (step, _, updates) in stages if step == 2 and not updates]
+    inside = [number for number, (_, _, updates) in stages if updates]
+    for after in [inside[len(inside) // 2], begun[-1]] if name in FAST else [*begun, *inside[::4]]:
         dying.count, dying.after = 0, after
         place = tmp_path / str(after)
         with pytest.raises(Interrupted):

@@ -164,6 +164,7 @@ class Der:
             return
         if place(name) in run.model.extras:
             del run.model.extras[place(name)]
+        self.gates, self.batch = [], 1
         if self.options.prune:
             cut_out(run.model)
 

@@ -162,16 +162,17 @@ class Mecil:
         return Blocks.keeping(self.options.bytes, block, *before_any_image(channels, block))
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps: what `shared_bytes` counts."""
+        """What a checkpoint keeps: what `shared_bytes` counts, and what the step has still to note."""
         layers = {
             f"decoder.{n}.{k}": v for n, layer in enumerate(self.decoder) for k, v in zip("wb", layer, strict=True)
         }
-        return layers | (dict(self.transform.tensors) if self.transform else {})
+        return layers | (dict(self.transform.tensors) if self.transform else {}) | {"learned": self._learned}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state`."""
         from lwmfw_plugins.codecs.mecil._transform import Blocks
 
+        self._learned = dict(state["learned"])
         count = sum(name.endswith(".w") for name in state)
         self.decoder = [(state[f"decoder.{n}.w"], state[f"decoder.{n}.b"]) for n in range(count)]
         if "directions" in state:

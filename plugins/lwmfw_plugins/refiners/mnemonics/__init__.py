@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import model_validator
@@ -196,6 +196,14 @@ class Mnemonics:
     def after_step(self, result: StepResult, name: str) -> None:
         """Put into the results what was changed."""
         result.extra[name] = self.told
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps: what was changed, which the step has still to note."""
+        return {"told": self.told}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take it back."""
+        self.told = dict(state["told"])
 
 
 @hookimpl

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from helpers.inside import Dying, bits, run
 from helpers.methods import METHODS, tables
 
 from lwmfw import Observer, hookimpl
@@ -114,6 +115,22 @@ def test_on_a_gpu_an_interrupted_run_comes_to_the_same_bits(name, precision, tmp
     assert [key for key, value in state.items() if not torch.equal(value, other[key])] == []
     if whole.memory:
         assert again.memory.state()["encoded"].equal(whole.memory.state()["encoded"])
+
+
+@needs_gpu
+@pytest.mark.parametrize("name", METHODS)
+def test_on_a_gpu_a_run_that_dies_inside_a_step_comes_to_the_same_bits(name, tmp_path, monkeypatch):
+    dying = Dying(monkeypatch)
+    told, tensors = bits(run(tables(name), tmp_path / "whole", "cuda"))
+    count = dying.count
+    for after in (count // 3, count // 2, count - 1):
+        dying.count, dying.after = 0, after
+        with pytest.raises(Interrupted):
+            run(tables(name), tmp_path / str(after), "cuda")
+        dying.after = 0
+        again, resumed = bits(run(tables(name), tmp_path / str(after), "cuda"))
+        assert [key for key, v in tensors.items() if not v.equal(resumed[key])] == [], dying.stages[after - 1]
+        assert again == told, dying.stages[after - 1]
 
 
 @needs_gpu

@@ -81,12 +81,14 @@ class Descent:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Put them there."""
-        own = self._optimizer.state_dict()["param_groups"]
+        here = self._optimizer.state_dict()["param_groups"]
         of_parameters: dict[int, dict[str, Tensor]] = {}
         for name, value in state.items():
             if name[0].isdigit():
                 number, key = name.split(" ", 1)
                 of_parameters.setdefault(int(number), {})[key] = value
-        groups = [there | {"params": here["params"]} for here, there in zip(own, state["groups"], strict=True)]
+        groups = [then | {"params": now["params"]} for now, then in zip(here, state["groups"], strict=True)]
         self._optimizer.load_state_dict({"state": of_parameters, "param_groups": groups})
+        for parameter, own in self._optimizer.state.items():  # fused updates want all of a parameter to lie alike
+            own |= {k: torch.empty_like(parameter).copy_(v) for k, v in own.items() if v.shape == parameter.shape}
         self._schedule.load_state_dict({key: state[key] for key in _SCHEDULE})

@@ -176,7 +176,9 @@ class Progress:
         position = self._run.position
         if self._phase:
             self._phase[1].means.to_host(position)
-        values = {k: v for k, v in self._run.model.state_dict().items() if v.is_floating_point() and v.numel()}
+        model = self._run.model
+        named = (*model.named_parameters(), *model.named_buffers())
+        values = {k: v for k, v in named if v.is_floating_point() and v.numel() and v.layout == torch.strided}
         finite = torch.stack([v.isfinite().all() for v in values.values()]).tolist() if values else []
         for name, fine in zip(values, finite, strict=True):
             if not fine:

@@ -7,7 +7,7 @@ from itertools import groupby
 from statistics import mean, stdev
 
 from lwmfw.errors import UserError
-from lwmfw.record.reading import RecordedRun
+from lwmfw.record.reading import RecordedRun, is_place_of_images
 from lwmfw.record.results import Results, told
 
 
@@ -127,7 +127,7 @@ def _settings(run: RecordedRun, alike: Sequence[RecordedRun]) -> Mapping[str, st
     """What decides a run's numbers; where the images lie does not, if all are known to have the same."""
     if len({_learned_from(each) for each in alike}) > 1 or not _learned_from(run):
         return run.settings
-    return {key: value for key, value in run.settings.items() if not (key.startswith("data.") and '"/' in value[:2])}
+    return {key: value for key, value in run.settings.items() if not is_place_of_images(key, value)}
 
 
 def _told_apart(settings: Mapping[str, str], others: Sequence[Mapping[str, str]]) -> str:

@@ -102,10 +102,10 @@ class RunDirectory:
 
     def restate(self, resolved: Resolved) -> None:
         """Have resolved.toml say with which files a run goes on: where they lie now, and plug-in files as mended."""
-        tables, threads = RecordedRun(self._home).tables, torch.get_num_threads()
-        if _identity(tables) != _identity(resolved.tables()) or tables["training"].get("threads") != threads:
+        tables = RecordedRun(self._home).tables
+        if _identity(tables) != _identity(resolved.tables()):
             self._keep_plugins(resolved)
-            self.write_recipe("resolved.toml", resolved, threads=threads)
+            self.write_recipe("resolved.toml", resolved, threads=tables["training"].get("threads", 0))
 
     def write_environment(self, facts: Mapping[str, Any]) -> None:
         """env.json: the machine and the software that made the numbers."""

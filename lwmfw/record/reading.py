@@ -28,8 +28,14 @@ def settings_of(tables: Mapping[str, Any]) -> dict[str, str]:
     return {k: v for k, v in values.items() if not k.startswith(apart)}
 
 
+def is_place_of_images(key: str, value: str) -> bool:
+    """Whether a setting, a value as JSON, says where images lie."""
+    return key.startswith("data.") and value.startswith('"/')
+
+
 def digest_of(settings: Mapping[str, str]) -> str:
-    """SHA-256 of settings, in any order."""
+    """SHA-256 of settings, in any order; where images lie, of which results have a digest of their own, has no part."""
+    settings = {key: value for key, value in settings.items() if not is_place_of_images(key, value)}
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 

@@ -27,8 +27,9 @@ class Strict:
         self.updates = 0
 
     @hookimpl
-    def before_step(self, run, step):
+    def before_step(self, run, step, data):
         self.of_phase = {phase.name: run.planned_shape(step, phase).batches for phase in run.phases(step)}
+        self.of_phase["main"] = EpochShape(len(data), 0, run.recipe.training.batch_size).batches
         self.run = run
 
     @hookimpl

@@ -182,7 +182,8 @@ class Progress:
         finite = torch.stack([v.isfinite().all() for v in values.values()]).tolist() if values else []
         for name, fine in zip(values, finite, strict=True):
             if not fine:
-                raise NotFinite(f"weights '{name}' are not finite; the run stopped {position}; lower training.lr")
+                remedy = ' or set training.precision = "fp32"' if model.bf16 else ""
+                raise NotFinite(f"'{name}' is not finite; the run stopped {position}; lower training.lr{remedy}")
 
     def _keep(self) -> None:
         """Write down where the run is, unless it writes nothing down."""

@@ -44,9 +44,9 @@ class Dynamic:
         self.options = options
 
     def share(self, step: int) -> float:
-        """alpha of a step, counted from 1; none in step 1, which has no exemplars."""
+        """alpha of a step from the second on; the first one has no exemplars."""
         alpha = self.options.alpha
-        return alpha[min(step - 2, len(alpha) - 1)] if step > 1 else 0.0
+        return alpha[min(step - 2, len(alpha) - 1)]
 
     @hookimpl
     def allocate_memory(self, run: Run, step: Step, budget: Budget, classes: range, cost: float) -> dict[int, int]:

@@ -203,6 +203,10 @@ def first(candidates, quota):
     [
         (lambda c, q: first(c, q), "returned dict; return a Selection"),
         (lambda c, q: None, "returned None; return a Selection"),
+        (
+            lambda c, q: Selection({"b": torch.tensor([0]), 1: torch.tensor([1])}),
+            r"selects from classes \[1, 'b'\], the",
+        ),
         (lambda c, q: Selection({}), r"selects from classes \[\], the quota names \[0, 1\]"),
         (
             lambda c, q: Selection({k: v.repeat(2) for k, v in first(c, q).items()}),
@@ -220,6 +224,7 @@ def first(candidates, quota):
         (lambda c, q: Selection({k: v[[0, 0]] for k, v in first(c, q).items()}), "selects an image of class 0 twice"),
         (lambda c, q: Selection(dict.fromkeys(q, torch.tensor([0]))), "selects for class 1 what is no image of it"),
         (lambda c, q: Selection(dict.fromkeys(q, torch.tensor([-1]))), "selects for class 0 what is no image of it"),
+        (lambda c, q: Selection(dict.fromkeys(q, torch.tensor([32]))), "selects for class 0 what is no image of it"),
         (lambda c, q: Selection(dict.fromkeys(q, torch.tensor([99]))), "selects for class 0 what is no image of it"),
     ],
 )
@@ -237,6 +242,59 @@ def test_later_steps_choose_from_what_is_held_and_what_is_new(tmp_path):
 
     chosen_by(note, tmp_path)
     assert offered == [([16, 16], {0: 3, 1: 3}), ([3, 3, 16, 16], dict.fromkeys(range(4), 3))]
+
+
+def test_who_selects_is_offered_the_run_its_step_and_its_model(tmp_path):
+    offered = []
+
+    class Select:
+        def __init__(self, options):
+            pass
+
+        @hookimpl
+        def before_memory(self, run, step, model, candidates, rng):
+            offered.append((run, step.index, model, len(candidates), type(rng)))
+
+        @hookimpl
+        def select_memory(self, run, step, model, candidates, quota, rng):
+            offered.append((run, step.index, model, len(candidates), type(rng)))
+            return Selection(first(candidates, quota))
+
+    memory = {"budget": "3 per class", "select": {"use": "chosen"}}
+    run = tiny_run(SEEN | {"memory": memory}, tmp_path, components=[Selector("chosen", Select)]).run
+    expected = [(run, step, run.model, count, torch.Generator) for step, count in ((1, 32), (2, 38))]
+    assert offered == [each for each in expected for _ in range(2)]
+
+
+@pytest.mark.parametrize(("memory", "held"), [({}, []), ({"memory": RANDOM["memory"]}, [6, 6])])
+def test_exemplars_that_a_step_leaves_out_stay_candidates_and_new_images_do_not(memory, held, tmp_path):
+    seen = []
+
+    class Choose:
+        def __init__(self, options):
+            pass
+
+        @hookimpl
+        def choose_data(self, step, data):
+            kept = [(data.labels == label).nonzero().flatten()[label % 2 + 1 :] for label in step.seen_classes]
+            return data.select(torch.cat(kept)) if step.index == 2 else None
+
+        @hookimpl
+        def after_training(self, data):
+            seen.append(data.labels.bincount().tolist())
+
+        @hookimpl
+        def before_memory(self, candidates):
+            seen.append(candidates.labels.bincount().tolist())
+
+        @hookimpl
+        def compute_penalty(self):
+            return None
+
+    tables = SEEN | memory | {"penalties": [{"use": "choose"}]}
+    tiny_run(tables, tmp_path, components=[Penalty("choose", Choose)])
+    trained = [5, 4, 15, 14] if held else [0, 0, 15, 14]
+    assert seen == [[16, 16]] * (1 + bool(held)) + [trained, *([[*held, 15, 14]] if held else [])]
 
 
 # what is trained on

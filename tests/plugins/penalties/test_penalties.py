@@ -227,6 +227,11 @@ def test_an_attention_is_weak_beside_eps_by_its_mean_gradient_over_all_positions
     assert_close(pooled_attention(outputs, torch.zeros(3), 0.5), q / (q.square().sum(1, keepdim=True) + 0.25).sqrt())
 
 
+def test_an_attention_of_maps_in_bf16_is_computed_in_float32():
+    maps, weights = torch.rand(3, 4, 2, 5).bfloat16(), torch.rand(3, 4).bfloat16()
+    assert torch.equal(attention(maps, weights, 1e-6), attention(maps.float(), weights.float(), 1e-6))
+
+
 def test_what_an_attention_needs_follows_from_its_layer():
     assert AttentionDistillation(AttentionOptions()).needs == {"old", "pooled"}
     assert AttentionDistillation(AttentionOptions(layer=1)).needs == {"old", "maps", "old_graph"}

@@ -91,7 +91,7 @@ def numbered(counts):
 def test_the_memory_keeps_what_is_selected_in_its_order():
     candidates = numbered([3, 4])
     memory = Memory(Budget("per class", 2), Raw(None), candidates)
-    assert (memory.exemplars, memory.bytes) == ([], 0)
+    assert (memory.exemplars, memory.labels.tolist(), memory.bytes) == ([], [], 0)
     memory.store(candidates, Selection({1: torch.tensor([6, 3]), 0: torch.tensor([1])}))
     assert memory.images().pixels.flatten().tolist() == [1, 6, 3]
     assert memory.images().labels.tolist() == [0, 1, 1]
@@ -140,6 +140,19 @@ def test_bytes_are_never_exceeded_and_the_least_important_go_first(sizes, amount
     assert [len(s.encoded) for s in memory.exemplars] == [sizes[i] for i in sorted(kept)]
 
 
+def test_what_is_new_is_encoded_whether_a_refiner_changed_it_or_not():
+    candidates, black = numbered([3, 4]), torch.zeros(1, 1, 1, 1, dtype=torch.uint8)
+    memory = Memory(Budget("per class", 2), Raw(None), candidates)
+    memory.store(candidates, Selection({0: torch.tensor([2]), 1: torch.tensor([4, 6])}, {0: black}))
+    assert memory.images().pixels.flatten().tolist() == [0, 4, 6]
+
+
+def test_a_memory_that_holds_nothing_has_nothing_decoded():
+    memory = Memory(Budget("all", 0), Raw(None), numbered([3]))
+    memory.codec.decode = None
+    assert memory.join(numbered([2, 1])).pixels.flatten().tolist() == [0, 1, 2]
+
+
 def test_images_are_seen_as_they_would_be_stored():
     images = numbered([3, 4])
     memory = Memory(Budget("all", 0), Raw(None), images)
@@ -173,6 +186,18 @@ def test_photographs_of_any_shape_are_taken_up_with_their_heights_and_widths():
 def test_the_cost_of_an_exemplar_is_measured():
     candidates = numbered([3, 4])
     assert Memory(Budget("all", 0), Counting(None), candidates).cost(candidates.select(torch.tensor([2, 4, 6]))) == 4
+
+
+def test_the_cost_is_that_of_what_is_held_and_of_512_others_from_the_first_to_the_last():
+    count = 1025
+    others = Images(torch.zeros(count, 1, 1, 1, dtype=torch.uint8), torch.zeros(count, dtype=torch.int64))
+    others.pixels[:, 0, 0, 0] = torch.arange(count) // 5
+    memory, asked = Memory(Budget("all", 0), Counting(None), others), []
+    memory.exemplars = [StoredImage(bytes(300), 1, 1)]
+    memory.codec.encode = lambda pixels: asked.extend(pixels.flatten().tolist()) or [b"12"] * len(pixels)
+    assert memory.cost(others) == (300 + 512 * 2) / 513
+    assert (len(asked), asked[0], asked[-1]) == (512, 0, 204)
+    assert asked == sorted(asked)
 
 
 def test_a_quota_is_at_most_what_there_is():

@@ -52,7 +52,7 @@ class Dynamic:
     def share(self, step: int) -> float:
         """alpha of the exemplars that a step, counted from 1, is trained with; step 1 has none."""
         alpha = self.options.alpha
-        return alpha[min(step - 2, len(alpha) - 1)] if step > 1 else 0.0
+        return alpha[min(step - 2, len(alpha) - 1)]
 
     @hookimpl
     def allocate_memory(self, run: Run, step: Step, budget: Budget, classes: range, cost: float) -> dict[int, int]:

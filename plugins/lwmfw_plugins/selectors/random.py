@@ -17,7 +17,7 @@ class Random:
     """Exemplars drawn at random from each class."""
 
     def __init__(self, options: Options) -> None:
-        self.options = options
+        pass
 
     @hookimpl
     def select_memory(self, candidates: Images, quota: Mapping[int, int], rng: Generator) -> Selection:

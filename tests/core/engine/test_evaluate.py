@@ -3,6 +3,7 @@
 import hashlib
 import struct
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from helpers.runs import THREE_STEPS
 from torch.nn.functional import one_hot
 
 from lwmfw import Readout, hookimpl
-from lwmfw.engine.evaluate import digest, evaluate
+from lwmfw.engine.evaluate import _certificates, digest, evaluate
 from lwmfw.errors import RunFailed
 from lwmfw.recipe.scenario import Step
 from lwmfw.testing import tiny_run
@@ -33,9 +34,9 @@ def scoring(score):
 
         def scores(self, features):
             classes = self.run.model.classes
-            labels = self.run.data.test.of_classes(range(classes)).labels[self.given : self.given + len(features)]
             self.given += len(features)
-            return score(labels, classes)
+            scores = score(self.run.data.test.of_classes(range(classes)).labels, classes)
+            return scores[self.given - len(features) : self.given]
 
     return Scoring
 
@@ -53,7 +54,8 @@ def muddled(labels, classes):
 
 
 def test_accuracies_and_confusion_are_what_counting_gives(tmp_path):
-    data = {"use": "synthetic", "classes": 7, "train_per_class": 4, "test_per_class": 9}
+    more_than_a_batch = {"train_per_class": 4, "test_per_class": 40, "size": 4}
+    data = {"use": "synthetic", "classes": 7, **more_than_a_batch}
     run = scored(muddled, tmp_path, {"data": data, "scenario": {"first": 3, "increment": 2}})
     groups = [range(3), range(3, 5), range(5, 7)]
     for result in run.results.steps:
@@ -70,7 +72,7 @@ def test_accuracies_and_confusion_are_what_counting_gives(tmp_path):
         assert result.accuracy_top5["scoring"] == top5 / len(labels)
         assert result.accuracy_task_aware["scoring"] == aware / len(labels)
         assert result.accuracy["scoring"] == sum(confusion[c][c] for c in range(seen)) / len(labels)
-        by_step = [sum(confusion[c][c] for c in classes) / (9 * len(classes)) for classes in steps]
+        by_step = [sum(confusion[c][c] for c in classes) / (40 * len(classes)) for classes in steps]
         assert result.accuracy_by_step["scoring"] == pytest.approx(by_step)
     assert result.accuracy_task_aware["scoring"] > result.accuracy["scoring"] > 1 / 7
     assert result.accuracy_top5["scoring"] < 1
@@ -106,6 +108,54 @@ def test_where_a_class_has_no_test_images_what_is_of_all_classes_is_left_blank(t
     run.data = replace(run.data, test=run.data.test.of_classes(range(0)))
     assert evaluate(run, step, train_seconds=0.0, epochs=2).confusion["cnn"] == [[0] * 4] * 4
     assert found.train_seconds == 1.235
+
+
+def test_what_a_step_costs_is_counted(tmp_path):
+    memory = {"budget": "5 per class", "select": {"use": "random"}}
+    seen = {"scenario": {"first": 2, "increment": 2, "order": [3, 1, 0, 2]}, "objective": {"over": "seen"}}
+    for number, table in enumerate(({}, {"memory": memory})):
+        (tmp_path / str(number)).mkdir()
+        run = tiny_run({"training": {"epochs": 0}} | seen | table, tmp_path / str(number))
+        last, parameters = run.results.steps[-1], sum(p.numel() for p in run.run.model.parameters())
+        assert (last.step, last.new_classes, last.seen) == (2, [0, 2], 4)
+        assert (last.exemplars, last.memory_bytes) == (number * 20, number * 20 * 3 * 8 * 8)
+        assert last.parameters == parameters
+        assert last.model_bytes == 4 * parameters + sum(b.numel() * b.element_size() for b in run.run.model.buffers())
+
+
+def certificates(before=(), exact=True, arithmetic=None):
+    """What is certified of a read-out `sums` with a state, after steps of which this was certified."""
+    backbone = torch.nn.Linear(2, 2)
+    run = SimpleNamespace(
+        model=SimpleNamespace(backbone=backbone),
+        results=SimpleNamespace(steps=[SimpleNamespace(readouts=readouts) for readouts in before]),
+        origin=SimpleNamespace(facts={"arithmetic": arithmetic}) if arithmetic else None,
+        arithmetic={"threads": 1},
+    )
+    with torch.no_grad():
+        backbone.weight.fill_(1.0)
+        backbone.bias.fill_(0.0)
+    part = SimpleNamespace(trait=lambda name: name == "exact" and exact)
+    return _certificates(run, {"sums": part, "cnn": part}, {"sums": {"n": torch.ones(2), "images": 7}, "cnn": {}})
+
+
+def test_a_certificate_is_of_what_was_summed_and_of_the_features_it_was_summed_in():
+    ((name, said),) = certificates(exact=False).items()
+    assert (name, list(said)) == ("sums", ["statistics", "backbone", "images"])
+    assert said["statistics"] == digest({"n": torch.ones(2)})
+    assert said["backbone"] == digest({"weight": torch.ones(2, 2), "bias": torch.zeros(2)})
+    assert said["images"] == 7
+
+
+def test_sums_are_exact_as_long_as_all_were_exact_in_one_backbone_and_one_arithmetic():
+    first = certificates()
+    other = {"sums": first["sums"] | {"backbone": "another"}}
+    inexact = {"sums": first["sums"] | {"exact": False}}
+    for before, exact in (([], True), ([first], True), ([other], False), ([inexact], False), ([{}], False)):
+        assert certificates(before)["sums"] == first["sums"] | {"exact": exact}, before
+    assert certificates([inexact, first])["sums"]["exact"], "the last step speaks for those before it"
+    assert certificates(arithmetic={"threads": 1})["sums"]["exact"] is True
+    assert certificates(arithmetic={"threads": 2})["sums"]["exact"] is False
 
 
 def test_the_bytes_of_a_readout_are_those_of_its_tensors(tmp_path):

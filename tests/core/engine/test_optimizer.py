@@ -1,5 +1,6 @@
 """What an update does: its learning rate under every schedule, and the weights after it, worked out by hand."""
 
+import json
 import math
 from types import SimpleNamespace
 
@@ -215,21 +216,18 @@ def test_groups_have_their_own_settings_and_their_rates_fall_together(tmp_path):
 
     found, watch = [], register_optimizer_step_pre_hook(note)
     tables = {
-        "penalties": [{"use": "bias"}, {"use": "weight"}],
+        "penalties": [{"use": "weight"}, {"use": "bias"}],
         "training": {"epochs": 1, "batch_size": 12, "lr": 0.1, "momentum": 0.8},
     }
     try:
-        trained(tables, tmp_path, apart("bias", lr=0.02, weight_decay=0.0), apart("weight", momentum=0.5))
+        run = trained(tables, tmp_path, apart("weight", momentum=0.5), apart("bias", lr=0.02, weight_decay=0.0))
     finally:
         watch.remove()
-    assert (
-        found
-        == [
-            [(0, 0.1, 0.8, 5e-4), (1, 0.02, 0.8, 0.0), (1, 0.1, 0.5, 5e-4)],
-            [(0, 0.05, 0.8, 5e-4), (1, 0.01, 0.8, 0.0), (1, 0.05, 0.5, 5e-4)],
-        ]
-        * 2
-    )
+    first = [(0, 0.1, 0.8, 5e-4), (1, 0.1, 0.5, 5e-4), (1, 0.02, 0.8, 0.0)]
+    second = [(0, 0.05, 0.8, 5e-4), (1, 0.05, 0.5, 5e-4), (1, 0.01, 0.8, 0.0)]
+    assert found == [first, second] * 2
+    logged = [json.loads(line)["lr"] for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    assert logged == [0.1, 0.1], "the rate of what nobody wants apart, as the epoch began"
 
 
 # what cannot be trained

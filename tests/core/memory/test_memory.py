@@ -91,7 +91,7 @@ def numbered(counts):
 def test_the_memory_keeps_what_is_selected_in_its_order():
     candidates = numbered([3, 4])
     memory = Memory(Budget("per class", 2), Raw(None), candidates)
-    assert (memory.exemplars, memory.bytes) == ([], 0)
+    assert (memory.exemplars, memory.labels.tolist(), memory.bytes) == ([], [], 0)
     memory.store(candidates, Selection({1: torch.tensor([6, 3]), 0: torch.tensor([1])}))
     assert memory.images().pixels.flatten().tolist() == [1, 6, 3]
     assert memory.images().labels.tolist() == [0, 1, 1]
@@ -140,6 +140,19 @@ def test_bytes_are_never_exceeded_and_the_least_important_go_first(sizes, amount
     assert [len(s.encoded) for s in memory.exemplars] == [sizes[i] for i in sorted(kept)]
 
 
+def test_what_is_new_is_encoded_whether_a_refiner_changed_it_or_not():
+    candidates, black = numbered([3, 4]), torch.zeros(1, 1, 1, 1, dtype=torch.uint8)
+    memory = Memory(Budget("per class", 2), Raw(None), candidates)
+    memory.store(candidates, Selection({0: torch.tensor([2]), 1: torch.tensor([4, 6])}, {0: black}))
+    assert memory.images().pixels.flatten().tolist() == [0, 4, 6]
+
+
+def test_a_memory_that_holds_nothing_has_nothing_decoded():
+    memory = Memory(Budget("all", 0), Raw(None), numbered([3]))
+    memory.codec.decode = None
+    assert memory.join(numbered([2, 1])).pixels.flatten().tolist() == [0, 1, 2]
+
+
 def test_images_are_seen_as_they_would_be_stored():
     images = numbered([3, 4])
     memory = Memory(Budget("all", 0), Raw(None), images)
@@ -175,6 +188,18 @@ def test_the_cost_of_an_exemplar_is_measured():
     assert Memory(Budget("all", 0), Counting(None), candidates).cost(candidates.select(torch.tensor([2, 4, 6]))) == 4
 
 
+def test_the_cost_is_that_of_what_is_held_and_of_512_others_from_the_first_to_the_last():
+    count = 1025
+    others = Images(torch.zeros(count, 1, 1, 1, dtype=torch.uint8), torch.zeros(count, dtype=torch.int64))
+    others.pixels[:, 0, 0, 0] = torch.arange(count) // 5
+    memory, asked = Memory(Budget("all", 0), Counting(None), others), []
+    memory.exemplars = [StoredImage(bytes(300), 1, 1)]
+    memory.codec.encode = lambda pixels: asked.extend(pixels.flatten().tolist()) or [b"12"] * len(pixels)
+    assert memory.cost(others) == (300 + 512 * 2) / 513
+    assert (len(asked), asked[0], asked[-1]) == (512, 0, 204)
+    assert asked == sorted(asked)
+
+
 def test_a_quota_is_at_most_what_there_is():
     assert at_most({0: 3, 1: 3}, numbered([2, 5])) == {0: 2, 1: 3}
 
@@ -203,6 +228,10 @@ def first(candidates, quota):
     [
         (lambda c, q: first(c, q), "returned dict; return a Selection"),
         (lambda c, q: None, "returned None; return a Selection"),
+        (
+            lambda c, q: Selection({"b": torch.tensor([0]), 1: torch.tensor([1])}),
+            r"selects from classes \[1, 'b'\], the",
+        ),
         (lambda c, q: Selection({}), r"selects from classes \[\], the quota names \[0, 1\]"),
         (
             lambda c, q: Selection({k: v.repeat(2) for k, v in first(c, q).items()}),
@@ -220,6 +249,7 @@ def first(candidates, quota):
         (lambda c, q: Selection({k: v[[0, 0]] for k, v in first(c, q).items()}), "selects an image of class 0 twice"),
         (lambda c, q: Selection(dict.fromkeys(q, torch.tensor([0]))), "selects for class 1 what is no image of it"),
         (lambda c, q: Selection(dict.fromkeys(q, torch.tensor([-1]))), "selects for class 0 what is no image of it"),
+        (lambda c, q: Selection(dict.fromkeys(q, torch.tensor([32]))), "selects for class 0 what is no image of it"),
         (lambda c, q: Selection(dict.fromkeys(q, torch.tensor([99]))), "selects for class 0 what is no image of it"),
     ],
 )
@@ -237,6 +267,59 @@ def test_later_steps_choose_from_what_is_held_and_what_is_new(tmp_path):
 
     chosen_by(note, tmp_path)
     assert offered == [([16, 16], {0: 3, 1: 3}), ([3, 3, 16, 16], dict.fromkeys(range(4), 3))]
+
+
+def test_who_selects_is_offered_the_run_its_step_and_its_model(tmp_path):
+    offered = []
+
+    class Select:
+        def __init__(self, options):
+            pass
+
+        @hookimpl
+        def before_memory(self, run, step, model, candidates, rng):
+            offered.append((run, step.index, model, len(candidates), type(rng)))
+
+        @hookimpl
+        def select_memory(self, run, step, model, candidates, quota, rng):
+            offered.append((run, step.index, model, len(candidates), type(rng)))
+            return Selection(first(candidates, quota))
+
+    memory = {"budget": "3 per class", "select": {"use": "chosen"}}
+    run = tiny_run(SEEN | {"memory": memory}, tmp_path, components=[Selector("chosen", Select)]).run
+    expected = [(run, step, run.model, count, torch.Generator) for step, count in ((1, 32), (2, 38))]
+    assert offered == [each for each in expected for _ in range(2)]
+
+
+@pytest.mark.parametrize(("memory", "held"), [({}, []), ({"memory": RANDOM["memory"]}, [6, 6])])
+def test_exemplars_that_a_step_leaves_out_stay_candidates_and_new_images_do_not(memory, held, tmp_path):
+    seen = []
+
+    class Choose:
+        def __init__(self, options):
+            pass
+
+        @hookimpl
+        def choose_data(self, step, data):
+            kept = [(data.labels == label).nonzero().flatten()[label % 2 + 1 :] for label in step.seen_classes]
+            return data.select(torch.cat(kept)) if step.index == 2 else None
+
+        @hookimpl
+        def after_training(self, data):
+            seen.append(data.labels.bincount().tolist())
+
+        @hookimpl
+        def before_memory(self, candidates):
+            seen.append(candidates.labels.bincount().tolist())
+
+        @hookimpl
+        def compute_penalty(self):
+            return None
+
+    tables = SEEN | memory | {"penalties": [{"use": "choose"}]}
+    tiny_run(tables, tmp_path, components=[Penalty("choose", Choose)])
+    trained = [5, 4, 15, 14] if held else [0, 0, 15, 14]
+    assert seen == [[16, 16]] * (1 + bool(held)) + [trained, *([[*held, 15, 14]] if held else [])]
 
 
 # what is trained on

@@ -1,6 +1,7 @@
 """L_D and L_AD: formulas against slow references in float64, gradients, and what they must not depend on."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from lwmfw import UserError
 from lwmfw.assembly.assemble import assemble
 from lwmfw.recipe.load import load_recipe
 from lwmfw.testing import outputs_pair, penalty_terms, tiny_recipe, tiny_run
-from lwmfw_plugins._attention import attention, pooled_attention
+from lwmfw_plugins._attention import attention, check_positions, pooled_attention
 from lwmfw_plugins.classifiers._heads import CosineHead, LinearHead, ProxyHead
 from lwmfw_plugins.penalties.l_ad import AttentionDistillation, AttentionOptions, attention_distance
 from lwmfw_plugins.penalties.l_d import Distillation, DistillationOptions, sigmoid_distillation, softmax_distillation
@@ -219,6 +220,61 @@ def test_weights_scale_the_terms():
     assert_close(l_ad(pair, weight=0.25), 0.25 * l_ad(pair))
     half = penalty_terms(Distillation(DistillationOptions(weight=0.5)), pair)["L_D"]
     assert_close(half, 0.5 * sigmoid_distillation(pair.new.logits[:, :2], pair.old.logits[:, :2]))
+
+
+def test_an_attention_is_weak_beside_eps_by_its_mean_gradient_over_all_positions():
+    maps, rows = torch.rand(3, 4, 2, 5, dtype=torch.float64), torch.rand(3, 4, dtype=torch.float64)
+    outputs = SimpleNamespace(pooled=maps, channel_weights=lambda classes: rows)
+    q = (maps * (rows / 10)[:, :, None, None]).sum(1).flatten(1)
+    assert_close(pooled_attention(outputs, torch.zeros(3), 0.5), q / (q.square().sum(1, keepdim=True) + 0.25).sqrt())
+
+
+def test_an_attention_of_maps_in_bf16_is_computed_in_float32():
+    maps, weights = torch.rand(3, 4, 2, 5).bfloat16(), torch.rand(3, 4).bfloat16()
+    assert torch.equal(attention(maps, weights, 1e-6), attention(maps.float(), weights.float(), 1e-6))
+
+
+def test_what_an_attention_needs_follows_from_its_layer():
+    assert AttentionDistillation(AttentionOptions()).needs == {"old", "pooled"}
+    assert AttentionDistillation(AttentionOptions(layer=1)).needs == {"old", "maps", "old_graph"}
+
+
+class Shapes(torch.nn.Module):
+    """As much of a model as is asked for the shapes of its maps, the last of which is pooled."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, *shapes, image=(3, 4, 6)):
+        super().__init__()
+        self.shapes, self.image = shapes, image
+
+    def backbone(self, images):
+        maps = [torch.zeros(len(images), 1, *shape) for shape in self.shapes]
+        return SimpleNamespace(maps=maps, pooled=maps[-1])
+
+
+@pytest.mark.parametrize(
+    ("shapes", "layer", "place", "advice"),
+    [
+        ([(4, 6), (3, 1), (1, 1)], "pooled", "the pooled map", "set layer = 2, whose map has 3"),
+        ([(2, 1), (1, 1), (1, 1)], 3, "the map of stage 3", "set layer = 1, whose map has 2"),
+        ([(1, 1), (2, 2)], 1, "the map of stage 1", "set layer = 2, whose map has 4"),
+        ([(1, 1)], "pooled", "the pooled map", "choose another backbone"),
+    ],
+)  # fmt: skip
+def test_a_map_of_one_position_is_refused_with_what_has_more(shapes, layer, place, advice):
+    with pytest.raises(UserError) as error:
+        check_positions(Shapes(*shapes), layer)
+    said = f"layer: {place} has one position for images of 4x6; {advice}, or take larger images"
+    assert str(error.value) == said
+
+
+@pytest.mark.parametrize(
+    ("shapes", "layer"), [([(1, 1), (1, 2)], "pooled"), ([(2, 1), (1, 1)], 1), ([(1, 1), (2, 1), (1, 1)], 2)]
+)
+def test_two_positions_are_enough(shapes, layer):
+    check_positions(Shapes(*shapes), layer)
+    check_positions(Shapes((1, 1), image=None), layer)
 
 
 def test_a_map_of_one_position_is_refused_with_a_stage_that_has_more(tmp_path):

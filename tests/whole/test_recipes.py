@@ -19,7 +19,7 @@ SYNTHETIC = {
     "training.epochs": 1,
     "training.first": {},
     "training.batch_size": 8,
-    "training.precision": "fp32",  # of a map of one position, torch 2.14 gives weights no finite gradient in bf16 on a CPU
+    "training.precision": "fp32",  # in bf16 torch 2.14 has no finite gradient of a map of one position
     "observers": [],
 }
 

@@ -3,6 +3,7 @@
 `KILLS=200 pytest -m slow tests/whole/test_kills.py -s` kills so many and says where; 15 are killed otherwise.
 """
 
+import itertools
 import json
 import os
 import random
@@ -65,8 +66,10 @@ def test_a_killed_run_comes_to_the_same_bits(name, kills, tmp_path):
     whole.join()
     seconds, told = time.monotonic() - begun, bits_of(tmp_path / "whole" / "run")
     killed = 0
-    while killed < kills:
-        folder = tmp_path / f"from-{killed}"
+    for number in itertools.count():
+        if killed >= kills:
+            break
+        folder = tmp_path / f"run-{number}"
         folder.mkdir()
         while killed < kills:
             process = started(recipe, folder)

@@ -277,6 +277,27 @@ def test_two_positions_are_enough(shapes, layer):
     check_positions(Shapes((1, 1), image=None), layer)
 
 
+def begun(layer, *epochs, stages=3):
+    """L_AD at the beginning of a run on a model of one position, whose phases have so many epochs."""
+    run = SimpleNamespace(model=Shapes(*[(1, 1)] * stages), remaining_steps=[2])
+    run.model.stages, run.phases = stages, lambda step: [SimpleNamespace(epochs=count) for count in epochs]
+    AttentionDistillation(AttentionOptions(layer=layer)).before_run(run)
+
+
+def test_stages_are_counted_from_1_to_the_last():
+    begun(1)
+    begun(3)
+    with pytest.raises(UserError, match=r"^layer: 4 wanted, but the backbone has 3 stages; choose one$"):
+        begun(4)
+
+
+def test_positions_matter_where_some_phase_trains():
+    begun("pooled", 0, 0)
+    for epochs in ((2, 0), (0, 2)):
+        with pytest.raises(UserError, match="the pooled map has one position"):
+            begun("pooled", *epochs)
+
+
 def test_a_map_of_one_position_is_refused_with_a_stage_that_has_more(tmp_path):
     tables = {"penalties": [{"use": "L_AD"}], "data": {"size": 4}}
     wanted = "L_AD: layer: the pooled map has one position for images of 4x4; set layer = 2, whose map has 4, or take"

@@ -198,10 +198,13 @@ def test_the_cost_is_that_of_what_is_held_and_of_512_others_from_the_first_to_th
     assert memory.cost(others) == (300 + 512 * 2) / 513
     assert (len(asked), asked[0], asked[-1]) == (512, 0, 204)
     assert asked == sorted(asked)
+    asked.clear()
+    assert memory.cost(others.select(torch.arange(7))) == (300 + 6 * 2) / 7
+    assert asked == [0, 0, 0, 0, 1, 1], "what is held is not encoded again, and of few all others are"
 
 
 def test_a_quota_is_at_most_what_there_is():
-    assert at_most({0: 3, 1: 3}, numbered([2, 5])) == {0: 2, 1: 3}
+    assert at_most({0: 3, 1: 3, 2: 1}, numbered([2, 5])) == {0: 2, 1: 3, 2: 0}
 
 
 def chosen_by(select, tmp_path):

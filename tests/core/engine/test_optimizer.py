@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -257,6 +258,11 @@ def test_who_may_have_left_nothing_to_train_is_named(parts, who):
         f"phase 'main' has nothing to train: {who} left no parameter that requires a gradient; "
         "the run stopped in step 2; leave some, or set training.epochs = 0"
     )
+
+
+def test_the_main_phase_is_the_one_of_that_name():
+    phase = Phase("main", **StepSettings().model_dump())
+    assert (phase.main, replace(phase, name="balanced").main) == (True, False)
 
 
 def test_parameters_that_come_inside_a_phase_are_missed():

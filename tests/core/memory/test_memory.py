@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from lwmfw import Images, Observer, Penalty, Selection, Selector, UserError, hookimpl
 from lwmfw.components import Provider
-from lwmfw.data.images import StoredImage
+from lwmfw.data.images import ImageFiles, StoredImage
 from lwmfw.errors import Interrupted, RunFailed
-from lwmfw.memory.selection import at_most
+from lwmfw.memory.selection import at_most, selection_fault
 from lwmfw.memory.store import Memory
 from lwmfw.recipe.budget import Budget, parse_budget
 from lwmfw.testing import tiny_run
@@ -96,6 +96,20 @@ def test_the_memory_keeps_what_is_selected_in_its_order():
     assert memory.images().pixels.flatten().tolist() == [1, 6, 3]
     assert memory.images().labels.tolist() == [0, 1, 1]
     assert memory.bytes == 3
+
+
+def test_a_selection_is_told_class_by_class_whatever_order_it_was_made_in():
+    selection = Selection({1: torch.tensor([6, 3, 5]), 0: torch.tensor([1])})
+    assert selection.order.tolist() == [1, 6, 3, 5]
+    assert selection.ranks.tolist() == [0, 0, 1, 2]
+
+
+def test_photographs_in_their_files_cannot_be_changed():
+    files = ImageFiles(["a.png", "b.png"], torch.tensor([0, 1]), 8, 8)
+    selection = Selection({0: torch.tensor([0])}, {0: torch.zeros(1, 3, 8, 8, dtype=torch.uint8)})
+    said = 'changes pixels of photographs that stay in their files; set data.decode = "once"'
+    assert selection_fault(selection, files, {0: 1}) == said
+    assert selection_fault(Selection(selection.indices), files, {0: 1}) == ""
 
 
 class Counting(Raw):

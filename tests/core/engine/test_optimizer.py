@@ -86,14 +86,15 @@ def test_the_first_step_has_the_rates_of_its_own_settings(tmp_path):
     assert [0.2] * 3 + [0.05] * 6 + half_a_wave(0.1, 4) == rates({"training": training}, tmp_path)
 
 
-def test_exemplars_and_a_balanced_phase_count_with_the_batches_they_bring(tmp_path):
+@pytest.mark.parametrize(("replay", "batches"), [(0.0, 3), (0.25, 2)])
+def test_exemplars_and_a_balanced_phase_count_with_the_batches_they_bring(replay, batches, tmp_path):
     tables = {
         "objective": {"over": "seen"},
-        "memory": {"budget": "20 exemplars", "select": {"use": "random"}},
+        "memory": {"budget": "20 exemplars", "select": {"use": "random"}, "replay": replay},
         "training": {"epochs": 2, "batch_size": 16, "lr": 0.1},
         "phases": [{"use": "balanced", "epochs": 3, "lr": 0.05, "schedule": "cosine"}],
     }
-    first, second, balanced = half_a_wave(0.1, 2 * 2), half_a_wave(0.1, 2 * 3), half_a_wave(0.05, 3 * 2)
+    first, second, balanced = half_a_wave(0.1, 2 * 2), half_a_wave(0.1, 2 * batches), half_a_wave(0.05, 3 * 2)
     assert first + second + balanced == rates(tables, tmp_path)
 
 

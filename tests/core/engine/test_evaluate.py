@@ -69,6 +69,7 @@ def test_accuracies_and_confusion_are_what_counting_gives(tmp_path):
             own = next(classes for classes in steps if label in classes)
             aware += max(own, key=lambda c: scores[c]) == label
         assert result.confusion["scoring"] == confusion
+        assert {type(count) for row in result.confusion["scoring"] for count in row} == {int}
         assert result.accuracy_top5["scoring"] == top5 / len(labels)
         assert result.accuracy_task_aware["scoring"] == aware / len(labels)
         assert result.accuracy["scoring"] == sum(confusion[c][c] for c in range(seen)) / len(labels)

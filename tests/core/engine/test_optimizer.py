@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -85,14 +86,15 @@ def test_the_first_step_has_the_rates_of_its_own_settings(tmp_path):
     assert [0.2] * 3 + [0.05] * 6 + half_a_wave(0.1, 4) == rates({"training": training}, tmp_path)
 
 
-def test_exemplars_and_a_balanced_phase_count_with_the_batches_they_bring(tmp_path):
+@pytest.mark.parametrize(("replay", "batches"), [(0.0, 3), (0.25, 2)])
+def test_exemplars_and_a_balanced_phase_count_with_the_batches_they_bring(replay, batches, tmp_path):
     tables = {
         "objective": {"over": "seen"},
-        "memory": {"budget": "20 exemplars", "select": {"use": "random"}},
+        "memory": {"budget": "20 exemplars", "select": {"use": "random"}, "replay": replay},
         "training": {"epochs": 2, "batch_size": 16, "lr": 0.1},
         "phases": [{"use": "balanced", "epochs": 3, "lr": 0.05, "schedule": "cosine"}],
     }
-    first, second, balanced = half_a_wave(0.1, 2 * 2), half_a_wave(0.1, 2 * 3), half_a_wave(0.05, 3 * 2)
+    first, second, balanced = half_a_wave(0.1, 2 * 2), half_a_wave(0.1, 2 * batches), half_a_wave(0.05, 3 * 2)
     assert first + second + balanced == rates(tables, tmp_path)
 
 
@@ -257,6 +259,11 @@ def test_who_may_have_left_nothing_to_train_is_named(parts, who):
         f"phase 'main' has nothing to train: {who} left no parameter that requires a gradient; "
         "the run stopped in step 2; leave some, or set training.epochs = 0"
     )
+
+
+def test_the_main_phase_is_the_one_of_that_name():
+    phase = Phase("main", **StepSettings().model_dump())
+    assert (phase.main, replace(phase, name="balanced").main) == (True, False)
 
 
 def test_parameters_that_come_inside_a_phase_are_missed():

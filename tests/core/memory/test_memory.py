@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from lwmfw import Images, Observer, Penalty, Selection, Selector, hookimpl
 from lwmfw.components import Provider
-from lwmfw.data.images import StoredImage
+from lwmfw.data.images import ImageFiles, StoredImage
 from lwmfw.errors import Interrupted, RunFailed
-from lwmfw.memory.selection import at_most
+from lwmfw.memory.selection import at_most, selection_fault
 from lwmfw.memory.store import Memory
 from lwmfw.recipe.budget import Budget
 from lwmfw.testing import tiny_run
@@ -42,6 +42,20 @@ def test_the_memory_keeps_what_is_selected_in_its_order():
     assert memory.images().pixels.flatten().tolist() == [1, 6, 3]
     assert memory.images().labels.tolist() == [0, 1, 1]
     assert memory.bytes == 3
+
+
+def test_a_selection_is_told_class_by_class_whatever_order_it_was_made_in():
+    selection = Selection({1: torch.tensor([6, 3, 5]), 0: torch.tensor([1])})
+    assert selection.order.tolist() == [1, 6, 3, 5]
+    assert selection.ranks.tolist() == [0, 0, 1, 2]
+
+
+def test_photographs_in_their_files_cannot_be_changed():
+    files = ImageFiles(["a.png", "b.png"], torch.tensor([0, 1]), 8, 8)
+    selection = Selection({0: torch.tensor([0])}, {0: torch.zeros(1, 3, 8, 8, dtype=torch.uint8)})
+    said = 'changes pixels of photographs that stay in their files; set data.decode = "once"'
+    assert selection_fault(selection, files, {0: 1}) == said
+    assert selection_fault(Selection(selection.indices), files, {0: 1}) == ""
 
 
 class Counting(Raw):
@@ -144,10 +158,13 @@ def test_the_cost_is_that_of_what_is_held_and_of_512_others_from_the_first_to_th
     assert memory.cost(others) == (300 + 512 * 2) / 513
     assert (len(asked), asked[0], asked[-1]) == (512, 0, 204)
     assert asked == sorted(asked)
+    asked.clear()
+    assert memory.cost(others.select(torch.arange(7))) == (300 + 6 * 2) / 7
+    assert asked == [0, 0, 0, 0, 1, 1], "what is held is not encoded again, and of few all others are"
 
 
 def test_a_quota_is_at_most_what_there_is():
-    assert at_most({0: 3, 1: 3}, numbered([2, 5])) == {0: 2, 1: 3}
+    assert at_most({0: 3, 1: 3, 2: 1}, numbered([2, 5])) == {0: 2, 1: 3, 2: 0}
 
 
 def chosen_by(select, tmp_path):

@@ -53,9 +53,15 @@ def test_what_the_dynamic_rate_adds_can_be_given_up_elsewhere(tmp_path):
         def after_step(self, step, data):
             seen[step.index] = data.labels.bincount().tolist()
 
-    recipe = dynamic(alpha=[0.5, 0.25], give_up=True) | {"penalties": [{"use": "watch"}]}
+    recipe = dynamic(alpha=[0.4, 0.25], give_up=True) | {"penalties": [{"use": "watch"}]}
     tiny_run(recipe, tmp_path, components=[Penalty("watch", Watch)])
-    assert seen == {1: [16, 16], 2: [14, 14, 8, 8], 3: [5, 5, 5, 5, 12, 12]}
+    # 12 and 12.8 of 32, shared out and rounded down; 9.6 of 16 are left; then 12 and 8 of 32, and 12 of 16
+    assert seen == {1: [16, 16], 2: [12, 12, 10, 10], 3: [5, 5, 5, 5, 12, 12]}
+
+
+def test_the_dynamic_rate_keeps_all_where_the_budget_says_so(tmp_path):
+    tables = dynamic() | {"memory": dynamic()["memory"] | {"budget": "all"}, "training": {"epochs": 0}}
+    assert [s.exemplars for s in tiny_run(tables, tmp_path).results.steps] == [32, 64, 96]
 
 
 def test_a_growing_rate_beside_a_budget_in_bytes_is_refused(tmp_path):

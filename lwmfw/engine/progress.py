@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from lwmfw.engine.kept import Descent, Generators, facts, stateful
 from lwmfw.engine.terms import TermMeans
-from lwmfw.errors import NotFinite, UserError, quoted
+from lwmfw.errors import LOWER, NotFinite, UserError, quoted
 from lwmfw.record import checkpoint
 from lwmfw.record.checkpoint import Checkpoint
 from lwmfw.stopping import STOP
@@ -180,7 +180,7 @@ class Progress:
         finite = torch.stack([v.isfinite().all() for v in values.values()]).tolist() if values else []
         for name, fine in zip(values, finite, strict=True):
             if not fine:
-                raise NotFinite(f"weights '{name}' are not finite; the run stopped {position}; lower training.lr")
+                raise NotFinite(f"weights '{name}' are not finite; the run stopped {position}; {LOWER}")
 
     def _keep(self) -> None:
         """Write down where the run is, unless it writes nothing down."""

@@ -99,12 +99,12 @@ def test_scores_of_other_classes_than_are_seen_are_the_readouts_fault(tmp_path):
 def test_where_a_class_has_no_test_images_what_is_of_all_classes_is_left_blank(tmp_path):
     run, step = tiny_run({}, tmp_path).run, Step(2, range(2, 4), range(4), 2)
     run.data = replace(run.data, test=run.data.test.of_classes(range(2)))
-    found = evaluate(run, step, train_seconds=1.23456)
+    found = evaluate(run, step, train_seconds=1.23456, epochs=3)
     assert found.accuracy_top5 == found.accuracy_task_aware == {"cnn": None}
     assert (found.accuracy["cnn"] is None, found.accuracy_by_step["cnn"][1]) == (True, None)
     assert sum(map(sum, found.confusion["cnn"])) == 16
     run.data = replace(run.data, test=run.data.test.of_classes(range(0)))
-    assert evaluate(run, step, train_seconds=0.0).confusion["cnn"] == [[0] * 4] * 4
+    assert evaluate(run, step, train_seconds=0.0, epochs=0).confusion["cnn"] == [[0] * 4] * 4
     assert found.train_seconds == 1.235
 
 

@@ -24,7 +24,7 @@ from lwmfw.recipe.places import places
 from lwmfw.record import checkpoint
 from lwmfw.record.files import write_bytes, write_text
 from lwmfw.record.reading import RecordedRun
-from lwmfw.record.results import Results, accuracy_csv
+from lwmfw.record.results import Results, StepResult, accuracy_csv
 
 Resume = Literal["auto", "never", "must"]
 _PLUGIN_FOLDER = "plugins"
@@ -165,8 +165,12 @@ class RunDirectory:
 
     def write_results(self, results: Results) -> None:
         """results.json and its tidy form accuracy.csv."""
-        write_text(self._home / "results.json", json.dumps(results.to_json(), indent=1, allow_nan=False) + "\n")
+        write_text(self._home / "results.json", results.to_text())
         write_text(self._home / "accuracy.csv", accuracy_csv({"": results}))
+
+    def write_confusion(self, result: StepResult) -> None:
+        """The confusion matrices of a step in a file of their own."""
+        self.write(f"confusion/step-{result.step}.json", json.dumps(result.confusion).encode())
 
     def write(self, name: str, content: bytes) -> None:
         """A file of a component's own, such as "attention/step-1.safetensors"; whole or absent."""

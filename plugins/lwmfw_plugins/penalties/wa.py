@@ -12,7 +12,7 @@ it. It acts from the first step on.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from lwmfw import Component, Field, Options, Penalty, hookimpl
@@ -95,6 +95,14 @@ class WeightAlignment:
         """Note gamma."""
         if step.index > 1:
             result.extra[name] = {"gamma": self.gamma}
+
+    def state(self) -> dict[str, float]:
+        """What is still to be said in the results."""
+        return {"gamma": self.gamma}
+
+    def restore(self, state: Mapping[str, float]) -> None:
+        """The inverse of `state`."""
+        self.gamma = state["gamma"]
 
 
 @hookimpl

@@ -162,11 +162,11 @@ class Mecil:
         return Blocks.keeping(self.options.bytes, block, *before_any_image(channels, block))
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps: what `shared_bytes` counts."""
+        """What a checkpoint keeps: what `shared_bytes` counts, and what is still to be said in the results."""
         layers = {
             f"decoder.{n}.{k}": v for n, layer in enumerate(self.decoder) for k, v in zip("wb", layer, strict=True)
         }
-        return layers | (dict(self.transform.tensors) if self.transform else {})
+        return layers | (dict(self.transform.tensors) if self.transform else {}) | {"learned": self._learned}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state`."""
@@ -174,6 +174,7 @@ class Mecil:
 
         count = sum(name.endswith(".w") for name in state)
         self.decoder = [(state[f"decoder.{n}.w"], state[f"decoder.{n}.b"]) for n in range(count)]
+        self._learned = state["learned"]
         if "directions" in state:
             self.transform = Blocks(self.options.block, state["directions"], state["ranges"], state["bits"])
 

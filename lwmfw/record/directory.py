@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 from filelock import FileLock, Timeout
 
-from lwmfw.errors import CheckpointRefused, RunBusy, UserError, shown
+from lwmfw.errors import CheckpointRefused, RunBusy, RunFailed, UserError, shown
 from lwmfw.recipe.load import Resolved
 from lwmfw.recipe.places import places
 from lwmfw.record import checkpoint
@@ -103,7 +103,8 @@ class RunDirectory:
     def restate(self, resolved: Resolved) -> None:
         """Have resolved.toml say with which files a run goes on: where they lie now, and plug-in files as mended."""
         tables, threads = RecordedRun(self._home).tables, torch.get_num_threads()
-        if _identity(tables) != _identity(resolved.tables()) or tables["training"].get("threads") != threads:
+        same = bool(tables) and _identity(tables) == _identity(resolved.tables())
+        if not same or tables["training"].get("threads") != threads:
             self._keep_plugins(resolved)
             self.write_recipe("resolved.toml", resolved, threads=threads)
 
@@ -185,7 +186,15 @@ class RunDirectory:
                 file.unlink()
 
     def finish(self) -> None:
-        """DONE: results and last checkpoint are on the disk."""
+        """DONE: results and last checkpoint are on the disk.
+
+        Raises:
+            RunFailed: the folder was emptied meanwhile; what was written afterwards is no whole run.
+        """
+        if not RecordedRun(self._home).exists:
+            raise RunFailed(
+                f"{self.path}: resolved.toml is gone, somebody removed files while the run was at work; start anew"
+            )
         write_text(self._home / "DONE", "")
 
     def close(self) -> None:

@@ -20,7 +20,11 @@ class RunFailed(LwmfwError):  # noqa: N818 - named for what happened, as it is p
 
 
 class NotFinite(RunFailed):
-    """A term of the loss is inf or nan."""
+    """A term of the loss, a weight, a feature or a score is inf or nan."""
+
+
+LOWER = "start anew with a lower training.lr"
+"""What a person can do: the run itself would come to the same number again."""
 
 
 class UserError(LwmfwError):

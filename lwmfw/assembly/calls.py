@@ -21,6 +21,9 @@ from lwmfw.hookspecs import SPECS
 GATHERED = frozenset({"plan_phases", "group_parameters", "compute_penalty"})
 """Hooks whose answers are put together: pairs of the component and its answer, so that two at odds can be named."""
 
+_LENT = frozenset({"data", "batch", "candidates"})
+"""Arguments of hooks that hold images, which are for looking at."""
+
 if TYPE_CHECKING:
     import torch
 
@@ -144,9 +147,10 @@ class Attached:
 
         def call(*values: Any) -> Any:
             offered, given = own(values)
-            answer = None
+            answer, lent = None, _lent(given)
             with self._told_where(name, _failed(name, offered)):
                 answer = self._checked(name, method(**given), offered)
+                self._refuse(name, _changed(lent))
             return answer if answer is None or name not in GATHERED else (self, answer)
 
         def wrap(*values: Any) -> Generator[Any, Any, Any]:
@@ -226,6 +230,21 @@ def _advanced(generator: Generator[Any, Any, Any], value: Any) -> StopIteration 
     except StopIteration as finished:
         return finished
     return None
+
+
+def _lent(given: Mapping[str, Any]) -> list[tuple[str, Any, int]]:
+    """The tensors of images that a hook is given: what they are of, and how often each has been changed in place."""
+    return [
+        (f"{argument}.{name}", value, value._version)
+        for argument in _LENT & given.keys()
+        for name, value in vars(given[argument]).items()
+        if hasattr(value, "_version")
+    ]
+
+
+def _changed(lent: Iterable[tuple[str, Any, int]]) -> str:
+    changed = [what for what, value, version in lent if value._version != version]
+    return f"changed {changed[0]} in place, which others are given too; change a copy" if changed else ""
 
 
 def _failed(hook: str, offered: Offered) -> BaseException | None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from lwmfw.assembly.calls import Attached
 from lwmfw.data.images import ImageSet
 from lwmfw.engine.run import Run
+from lwmfw.errors import LOWER, NotFinite
 from lwmfw.model.growing import evaluating, model_bytes, parameter_count
 from lwmfw.recipe.scenario import Step
 from lwmfw.record.results import StepResult, accuracy
@@ -50,27 +51,45 @@ def _counts(
     run: Run, step: Step, readouts: Mapping[str, Attached], images: ImageSet
 ) -> tuple[dict[str, Tensor], dict[str, int], dict[str, int]]:
     """Confusion (seen * seen,), right answers among the best five, and right answers where the choice is among the
-    classes of the image's own step, by read-out."""
+    classes of the image's own step, by read-out.
+
+    Raises:
+        NotFinite: a feature or a best score is not; a score of -inf says that nothing is known of a class.
+    """
     seen, scores = len(step.seen_classes), {name: part.method("scores") for name, part in readouts.items()}
     confusion = {w: torch.zeros(seen**2, dtype=torch.int64, device=run.device) for w in readouts}
     top5, aware = ({w: torch.zeros((), dtype=torch.int64, device=run.device) for w in readouts} for _ in range(2))
+    unknown = {w: torch.zeros((), dtype=torch.int64, device=run.device) for w in ("", *readouts)}
     steps = run.steps[: step.index]
     step_of = torch.tensor([s.index for s in steps for _ in s.new_classes], device=run.device)
     with evaluating(run.model):
         for batch, labels in run.loader.evaluation_batches(images) if len(images) else ():
             features = run.model(batch).features
+            unknown[""] += (~features.isfinite()).any(1).sum()
             elsewhere = step_of[labels][:, None] != step_of
             for name, part in readouts.items():
                 found = scores[name](features)
                 if found.shape[1] != seen:
                     what = f"returned scores of {found.shape[1]} classes; {seen} are seen, return one for each"
                     raise part.failure(f"{part.provider}: {name}.scores {what}")
-                best = found.topk(min(5, seen)).indices
+                highest, best = found.topk(min(5, seen))
+                unknown[name] += (~(highest[:, 0] < torch.inf)).sum()  # nan is the highest of all
                 confusion[name].index_add_(0, labels * seen + best[:, 0], torch.ones_like(labels))
                 top5[name] += (best == labels[:, None]).sum()
                 aware[name] += (found.masked_fill(elsewhere, -torch.inf).argmax(1) == labels).sum()
+    _refuse_not_finite(run, readouts, unknown, len(images))
     right, told = ({name: int(count) for name, count in counts.items()} for counts in (top5, aware))
     return confusion, right, told
+
+
+def _refuse_not_finite(run: Run, readouts: Mapping[str, Attached], unknown: Mapping[str, Tensor], images: int) -> None:
+    """See that features, which are counted under an empty name, and every read-out's scores are finite."""
+    counts = torch.stack(list(unknown.values())).tolist()  # one wait for the device, whatever has to be told
+    for name, count in zip(unknown, counts, strict=True):
+        if count:
+            what, do = (f"{readouts[name].provider}: {name}.scores", "mend it, or ") if name else ("features", "")
+            told = f"{what} of {count} of {images} test images are not finite; the run stopped {run.position}"
+            raise NotFinite(f"{told}; {do}{LOWER}")
 
 
 def _state(part: Attached) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from lwmfw.model.growing import Model, frozen_copy
 from lwmfw.record import checkpoint
 from lwmfw.record.checkpoint import Checkpoint
 from lwmfw.record.directory import RunDirectory
-from lwmfw.record.results import Results
+from lwmfw.record.results import MATRIX_CLASSES, Results
 
 
 def go_on(run: Run) -> None:
@@ -158,10 +158,19 @@ def take_first_step(run: Run, first: FirstStep) -> None:
 
 
 def save(run: Run) -> None:
-    """Record the finished steps: the checkpoint first, so that results never say more than could be opened."""
+    """Record the finished steps: the checkpoint first, so that results never say more than could be opened.
+
+    Raises:
+        NotFinite: a weight is not; nothing is recorded.
+    """
+    run.progress.look()
     run.results.complete = not run.remaining_steps
     if run.directory is None:
         return
+    for result in run.results.steps[:-1]:
+        if result.confusion and result.seen > MATRIX_CLASSES:
+            run.directory.write_confusion(result)
+            result.confusion = {}
     checkpoint.save(run.directory.checkpoints, snapshot(run))
     run.directory.write_results(run.results)
 

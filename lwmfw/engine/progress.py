@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from lwmfw.engine.kept import Descent, Generators, facts, stateful
 from lwmfw.engine.terms import TermMeans
-from lwmfw.errors import NotFinite, UserError, quoted
+from lwmfw.errors import LOWER, NotFinite, UserError, quoted
 from lwmfw.record import checkpoint
 from lwmfw.record.checkpoint import Checkpoint
 from lwmfw.stopping import STOP
@@ -183,7 +183,7 @@ class Progress:
         for name, fine in zip(values, finite, strict=True):
             if not fine:
                 remedy = ' or set training.precision = "fp32"' if model.bf16 else ""
-                raise NotFinite(f"'{name}' is not finite; the run stopped {position}; lower training.lr{remedy}")
+                raise NotFinite(f"weights '{name}' are not finite; the run stopped {position}; {LOWER}{remedy}")
 
     def _keep(self) -> None:
         """Write down where the run is, unless it writes nothing down."""

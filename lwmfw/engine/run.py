@@ -21,7 +21,7 @@ from lwmfw.data.loader import EpochShape, Loader
 from lwmfw.engine.build import grow, new_model
 from lwmfw.engine.first_step import FirstStep
 from lwmfw.engine.progress import USUAL, Progress, SaveEvery
-from lwmfw.errors import UserError, one_line
+from lwmfw.errors import LOWER, NotFinite, UserError, one_line
 from lwmfw.memory.store import Memory
 from lwmfw.model.features import features_of
 from lwmfw.model.growing import Model
@@ -173,8 +173,15 @@ class Run:
         if key not in seen:
             batches, size = self.loader.evaluation_batches(images), self.loader.evaluation_size(images)
             found = features_of(model, batches, size, mirrored=mirrored)
+            self._refuse_not_finite(int((~found.isfinite()).any(1).sum()), len(found))
             seen[key] = (images, model), found  # they are kept, or another could get their id
         return seen[key][1]
+
+    def _refuse_not_finite(self, odd: int, count: int) -> None:
+        if odd:
+            raise NotFinite(
+                f"features of {odd} of {count} images are not finite; the run stopped {self.position}; {LOWER}"
+            )
 
     @contextmanager
     def sharing_features(self) -> Iterator[None]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lwmfw.assembly.calls import Attached, Position
-from lwmfw.errors import NotFinite, RunFailed, WrongAnswer, is_out_of_memory, one_line, quoted
+from lwmfw.errors import LOWER, NotFinite, RunFailed, WrongAnswer, is_out_of_memory, one_line, quoted
 
 
 def merge_terms(
@@ -106,7 +106,7 @@ class TermMeans:
         if worst is not None:
             position.batch = int(worst[0])
             raise NotFinite(
-                f"term '{worst[1]}' is not finite; the run stopped {position}; lower training.lr or the term's weight"
+                f"term '{worst[1]}' is not finite; the run stopped {position}; {LOWER} or another weight of the term"
             )
         return {name: total / count for name, (total, count) in totals.items()}
 

@@ -76,7 +76,7 @@ def take(model: Model, components: Mapping[str, Any], results: Results, facts: M
     weights = {name: _copy(value) for name, value in model.state_dict().items()}
     path = Path(_name(len(results.steps)))
     facts = {**facts, _ON_DEVICE: there} if there else dict(facts)
-    return Checkpoint(path, weights, states, copy.deepcopy(results), facts)
+    return Checkpoint(path, weights, states, results.copied(), facts)
 
 
 def _copy(value: Tensor) -> Tensor:

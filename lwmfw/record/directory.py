@@ -18,13 +18,13 @@ from typing import Any, Literal
 import torch
 from filelock import FileLock, Timeout
 
-from lwmfw.errors import CheckpointRefused, RunBusy, UserError, shown
+from lwmfw.errors import CheckpointRefused, RunBusy, RunFailed, UserError, shown
 from lwmfw.recipe.load import Resolved
 from lwmfw.recipe.places import places
 from lwmfw.record import checkpoint
 from lwmfw.record.files import write_bytes, write_text
 from lwmfw.record.reading import RecordedRun
-from lwmfw.record.results import Results, accuracy_csv
+from lwmfw.record.results import Results, StepResult, accuracy_csv
 
 Resume = Literal["auto", "never", "must"]
 _PLUGIN_FOLDER = "plugins"
@@ -103,9 +103,9 @@ class RunDirectory:
     def restate(self, resolved: Resolved) -> None:
         """Have resolved.toml say with which files a run goes on: where they lie now, and plug-in files as mended."""
         tables = RecordedRun(self._home).tables
-        if _identity(tables) != _identity(resolved.tables()):
+        if not tables or _identity(tables) != _identity(resolved.tables()):
             self._keep_plugins(resolved)
-            self.write_recipe("resolved.toml", resolved, threads=tables["training"].get("threads", 0))
+            self.write_recipe("resolved.toml", resolved, threads=tables.get("training", {}).get("threads", 0))
 
     def write_environment(self, facts: Mapping[str, Any]) -> None:
         """env.json: the machine and the software that made the numbers."""
@@ -165,8 +165,12 @@ class RunDirectory:
 
     def write_results(self, results: Results) -> None:
         """results.json and its tidy form accuracy.csv."""
-        write_text(self._home / "results.json", json.dumps(results.to_json(), indent=1, allow_nan=False) + "\n")
+        write_text(self._home / "results.json", results.to_text())
         write_text(self._home / "accuracy.csv", accuracy_csv({"": results}))
+
+    def write_confusion(self, result: StepResult) -> None:
+        """The confusion matrices of a step in a file of their own."""
+        self.write(f"confusion/step-{result.step}.json", json.dumps(result.confusion).encode())
 
     def write(self, name: str, content: bytes) -> None:
         """A file of a component's own, such as "attention/step-1.safetensors"; whole or absent."""
@@ -181,7 +185,15 @@ class RunDirectory:
                 file.unlink()
 
     def finish(self) -> None:
-        """DONE: results and last checkpoint are on the disk."""
+        """DONE: results and last checkpoint are on the disk.
+
+        Raises:
+            RunFailed: the folder was emptied meanwhile; what was written afterwards is no whole run.
+        """
+        if not RecordedRun(self._home).exists:
+            raise RunFailed(
+                f"{self.path}: resolved.toml is gone, somebody removed files while the run was at work; start anew"
+            )
         write_text(self._home / "DONE", "")
 
     def close(self) -> None:

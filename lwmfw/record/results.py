@@ -15,11 +15,14 @@ Liu et al., CVPR 2020); None with a single step.
 
 from __future__ import annotations
 
+import copy
 import csv
 import io
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -31,6 +34,9 @@ _MEASURES = (
     *("average_incremental_accuracy", "last_accuracy", "forgetting", "first_step_forgetting"),
     *("backward_transfer", "task_aware_accuracy"),
 )
+MATRIX_CLASSES = 100
+"""Results hold the confusion matrices of steps that have seen at most so many classes, and of the last step. Those of
+other steps lie in confusion/step-N.json: results are written anew after each step, and matrices grow by the square."""
 _KNOWN = {"extra": "forbid"}
 """How pydantic reads results: keys of another format are refused."""
 
@@ -38,9 +44,9 @@ _KNOWN = {"extra": "forbid"}
 @dataclass
 class StepResult:
     """What was measured after a step. Dictionaries are by read-out; confusion rows are true classes, both in
-    class order. `readouts` has of each with a state whether it is exact, and digests of its statistics and of the
-    backbone. `extra` is for observers: component name -> plain values of its own. `epochs` are those of all phases;
-    0: not known, or none."""
+    class order; empty where it lies in a file of its own (MATRIX_CLASSES). `readouts` has of each with a state whether
+    it is exact, and digests of its statistics and of the backbone. `extra` is for observers: component name -> plain
+    values of its own. `epochs` are those of all phases; 0: not known, or none."""
 
     __pydantic_config__ = _KNOWN
 
@@ -131,12 +137,24 @@ class Results:
     def _by_step(self, who: str) -> list[list[float | None]]:
         return [s.accuracy_by_step.get(who, [None] * s.step) for s in self.steps]
 
+    def copied(self) -> Results:
+        """The same, which further steps do not change."""
+        steps = [replace(step, extra=copy.deepcopy(step.extra)) for step in self.steps]
+        return replace(copy.deepcopy(replace(self, steps=[])), steps=steps)
+
     def to_json(self) -> dict[str, Any]:
-        """Plain values, with the measures over all steps."""
+        """Plain values, with the measures over all steps; they are not for changing, being the results' own."""
         names = ["schema", "recipe", "seed", "classes_order", "class_names", "complete", "providers"]
         names += [name for name in _OPTIONAL if getattr(self, name)]
-        plain = asdict(self)
-        return {name: plain[name] for name in (*names, "steps")} | {name: getattr(self, name) for name in _MEASURES}
+        plain = {name: getattr(self, name) for name in names} | {"steps": [dict(vars(step)) for step in self.steps]}
+        return plain | {name: getattr(self, name) for name in _MEASURES}
+
+    def to_text(self) -> str:
+        """`to_json` as results.json has it: a line for each step, which can be long."""
+        plain = self.to_json()
+        steps = ",\n".join(f"  {json.dumps(step, allow_nan=False)}" for step in plain["steps"])
+        rest = json.dumps(plain | {"steps": None}, indent=1, allow_nan=False)
+        return rest.replace('\n "steps": null', f'\n "steps": [\n{steps}\n ]') + "\n"
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Results:
@@ -179,15 +197,18 @@ def forgetting(by_step: Sequence[Sequence[float | None]]) -> float | None:
     Args:
         by_step: row t: after step t, accuracy on the classes of each step so far.
     """
-    last = len(by_step) - 1
-    if last < 1:
-        return None
-    drops: list[float | None] = []
-    for group in range(last):
-        before, after = [by_step[t][group] for t in range(group, last)], by_step[last][group]
-        measured = [value for value in before if value is not None]
-        drops.append(max(measured) - after if measured and after is not None else None)
-    return average(drops)
+    return forgettings(by_step)[-1] if by_step else None
+
+
+def forgettings(by_step: Sequence[Sequence[float | None]]) -> list[float | None]:
+    """What `forgetting` is after each step."""
+    found: list[float | None] = []
+    best: list[float | None] = []
+    for row in by_step:
+        both = zip(best, row, strict=False)  # the newest classes have no earlier accuracy
+        found.append(average([b - now if b is not None and now is not None else None for b, now in both]))
+        best = [max((v for v in pair if v is not None), default=None) for pair in zip_longest(best, row)]
+    return found
 
 
 def backward_transfer(by_step: Sequence[Sequence[float | None]]) -> float | None:
@@ -226,9 +247,11 @@ def accuracy_csv(runs: Mapping[str, Results]) -> str:
     header = ["recipe", "seed", "step", "seen", "classifier", "classes_of", "accuracy", *_SO_FAR]
     writer.writerow([*["run"] * named, *header])
     for name, run in runs.items():
+        forgotten = {who: forgettings(run._by_step(who)) for who in run._classifiers()}
         for step in run.steps:
-            then = run.after(step.step)
-            so_far = [getattr(then, measure) for measure in _SO_FAR.values()]
+            then, forgotten_then = run.after(step.step), {who: after[step.step - 1] for who, after in forgotten.items()}
+            learned = then.average_incremental_accuracy, forgotten_then, then.backward_transfer
+            so_far = (*learned, then.task_aware_accuracy)
             for who, value in step.accuracy.items():
                 row = [*[name] * named, run.recipe, run.seed, step.step, step.seen, who]
                 writer.writerow([*row, "all", told(value, 6), *(told(measure[who], 6) for measure in so_far)])
@@ -237,10 +260,5 @@ def accuracy_csv(runs: Mapping[str, Results]) -> str:
     return stream.getvalue()
 
 
-_SO_FAR = {
-    "average": "average_incremental_accuracy",
-    "forgetting": "forgetting",
-    "backward_transfer": "backward_transfer",
-    "task_aware": "task_aware_accuracy",
-}
-"""Columns of `accuracy_csv` -> the measures that they hold."""
+_SO_FAR = ("average", "forgetting", "backward_transfer", "task_aware")
+"""Columns of `accuracy_csv` that hold a measure over all steps so far."""

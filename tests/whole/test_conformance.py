@@ -16,6 +16,9 @@ GIVEN = {
 }
 """Component -> what its examinations have to know."""
 
+BESIDE = {"den": {"classifier": {"use": "step-heads"}}, "margin-ranking": {"classifier": {"use": "cosine"}}}
+"""Component -> what a recipe of it needs beside it."""
+
 SIZES = [{"channels": 1, "size": 28}, {"channels": 3, "size": 32}]
 RULES = [
     {"rule": rule, "iterations": 2, "queries": 8, "epochs": 1} for rule in ("unrolled", "from-scratch", "class-means")
@@ -24,7 +27,12 @@ OPTIONS = {"mnemonics": RULES}
 """Component -> options of its examinations."""
 
 EXAMINATIONS = [
-    pytest.param(record, given, options, id=f"{record.kind} {record.name} {number}".removesuffix(" 0"))
+    pytest.param(
+        record,
+        given | {"recipe": BESIDE.get(record.name, {})},
+        options,
+        id=f"{record.kind} {record.name} {number}".removesuffix(" 0"),
+    )
     for record in SHIPPED
     for number, (given, options) in enumerate(
         (given, options)

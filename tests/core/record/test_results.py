@@ -20,6 +20,7 @@ from lwmfw.record.results import (
     backward_transfer,
     first_step_forgetting,
     forgetting,
+    forgettings,
 )
 
 
@@ -81,6 +82,34 @@ def test_results_survive_json(by_step):
     text = json.dumps(results.to_json(), allow_nan=False)
     assert Results.from_json(json.loads(text)) == results
     assert json.loads(text)["schema"] == 1
+
+
+def test_results_json_has_a_line_for_each_step(tmp_path):
+    for by_step in ([], [[0.9]], THREE):
+        results = results_of(by_step, who=("cnn", "nme"))
+        text = results.to_text()
+        assert json.loads(text) == json.loads(json.dumps(results.to_json()))
+        assert len([line for line in text.splitlines() if line.startswith('  {"step": ')]) == len(by_step)
+
+
+def test_results_that_are_copied_stay_as_they_are():
+    results = results_of(THREE)
+    kept = results.copied()
+    results.steps[0].extra["more"] = 1
+    results.steps[1].confusion = {}
+    results.steps.append(results.steps[0])
+    results.files["a"] = "b"
+    assert kept == results_of(THREE)
+
+
+def test_forgetting_after_each_step_is_that_of_the_steps_so_far():
+    by_step = [[0.9], [None, 0.8], [0.5, 0.9, None], [0.7, None, 0.2, 0.4], [0.1, 0.2, 0.3, None, 0.5]]
+    after = forgettings(by_step)
+    assert after[:2] == [None, None]
+    assert after[2] == pytest.approx(((0.9 - 0.5) + (0.8 - 0.9)) / 2)
+    assert after[3] == pytest.approx(0.9 - 0.7)
+    assert after[4] == pytest.approx(((0.9 - 0.1) + (0.9 - 0.2) + (0.2 - 0.3)) / 3)
+    assert after == [forgetting(by_step[: n + 1]) for n in range(5)]
 
 
 def test_results_are_read_from_a_run_directory_or_a_file(tmp_path):

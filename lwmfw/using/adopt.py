@@ -19,6 +19,7 @@ from lwmfw.assembly.parts import Assembly
 from lwmfw.data.arrange import arrange
 from lwmfw.data.images import DataSet
 from lwmfw.data.loader import Preprocessing
+from lwmfw.engine.borrowed import given_back
 from lwmfw.engine.build import DeviceName, choose_device, grow, new_model
 from lwmfw.engine.first_step import FirstStep
 from lwmfw.engine.opened import no_images
@@ -57,6 +58,7 @@ class Adoption:
     settings: Mapping[str, object]
 
 
+@given_back()
 def adopted(wanted: Adoption, out: Path | None, device: DeviceName, tell: Tell) -> Run:
     """A finished run, recorded.
 

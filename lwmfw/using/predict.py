@@ -21,6 +21,7 @@ from lwmfw.data.images import ImageFiles
 from lwmfw.data.listing import IMAGE_SUFFIXES, images_below, left_out_words
 from lwmfw.data.loader import Preprocessing
 from lwmfw.data.workers import kept_workers
+from lwmfw.engine.borrowed import given_back
 from lwmfw.engine.build import DeviceName
 from lwmfw.engine.opened import OpenedRun
 from lwmfw.engine.telling import told_in_words
@@ -146,6 +147,7 @@ class Predictor:
         self.probability: str = self._part.trait("probability")
 
     @kept_workers()
+    @given_back()
     def decisions(self, paths: Sequence[str], top: int, tell: Tell, seen: Seen) -> list[Decision]:
         """What the read-out says of each image that can be read.
 

@@ -81,7 +81,8 @@ def adopted(wanted: Adoption, out: Path | None, device: DeviceName, tell: Tell) 
             f"{wanted.weights}: left out its head, which is of {len(head.weight)} classes; there are {len(names)} names"
         )
         head = None
-    sha256 = hashlib.sha256(wanted.weights.read_bytes()).hexdigest()
+    with wanted.weights.open("rb") as stream:
+        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
     origin = {"run": str(wanted.weights.resolve()), "checkpoint": sha256, "made_by": "adopt"}
     decide = _deciding(given, wanted, bool(loaded.class_names), head is not None)
     resolved = override(given, {"origin": origin, "readouts": decide, "training.first.epochs": 0})

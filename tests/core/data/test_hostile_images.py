@@ -12,6 +12,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
+from helpers.growth import Taken
 from helpers.pictures import chunk, noise
 from PIL import Image
 
@@ -117,16 +118,6 @@ for _kind in ("raw", "tiff_deflate", "tiff_lzw", "packbits"):
     HOSTILE[f"tiff {_kind}"] = tiff(60_000, compression=_kind)
 
 
-def resident():
-    """MiB of memory that the process has."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
-
-
-def peak():
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
-
-
 def shown(path):
     """Why a file cannot be shown; None: it can. With the seconds that took."""
     begun = time.perf_counter()
@@ -144,11 +135,12 @@ def test_it_is_refused_at_once_and_before_memory_is_taken(case, tmp_path):
     path.write_bytes(encoded("PNG"))
     shown(path)  # Pillow has loaded what it needs
     path.write_bytes(HOSTILE[case])
-    before = peak()
-    reason, seconds = min((shown(path) for _ in range(3)), key=lambda each: each[1])  # a busy machine takes longer
+    with Taken() as taken:
+        tried = [shown(path) for _ in range(3)]
+    reason, seconds = min(tried, key=lambda each: each[1])  # a busy machine takes longer
     assert reason
     assert seconds < 0.05
-    assert peak() - before < 50
+    assert taken.peak < 50
     assert list(unreadable_images([str(path)])) == [str(path)]
     assert span(str(path), 89_478_485) is None
 
@@ -245,15 +237,13 @@ def attack(folder, count, seed, told):
     for raw in SEEDS:
         path.write_bytes(raw)
         shown(path)
-    before = resident()
-    for _ in range(count):
-        path.write_bytes(mutated(draw))
-        reason, seconds = shown(path)
-        read += reason is None
-        if seconds > slowest:
-            slowest = seconds
-            (Path(folder) / "slowest").write_bytes(path.read_bytes())
-    told.send((count, read, slowest, resident() - before, peak() - before))
+    with Taken() as taken:
+        for _ in range(count):
+            path.write_bytes(mutated(draw))
+            reason, seconds = shown(path)
+            read += reason is None
+            slowest = max(slowest, seconds)
+    told.send((count, read, slowest, taken.kept, taken.peak))
 
 
 def attacked(folder, count, seed=0):

@@ -6,6 +6,7 @@ is cut square out of its middle and resized to that.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -25,7 +26,7 @@ from lwmfw.engine.borrowed import given_back
 from lwmfw.engine.build import DeviceName
 from lwmfw.engine.opened import OpenedRun
 from lwmfw.engine.telling import told_in_words
-from lwmfw.errors import UserError, did_you_mean, shown
+from lwmfw.errors import UserError, did_you_mean, harmless, shown
 from lwmfw.model.growing import evaluating
 
 PART = 1024  # files at a time, which are looked through again where one of them cannot be read
@@ -97,9 +98,9 @@ def images_of(places: Iterable[Path]) -> list[str]:
     """
     found = []
     for place in places:
-        if place.is_dir():
+        if os.path.isdir(place):
             found += _images_in(place)
-        elif place.exists():
+        elif os.path.exists(place):
             found.append(str(place))
         else:
             hint = did_you_mean(place.name, _beside(place)) or "; name an image, or a folder with images"
@@ -116,7 +117,7 @@ def _images_in(folder: Path) -> list[str]:
         only = f", only {listed}" if listed else ""
         raise UserError(f"{folder}: has no images ({known}){only}; name another folder, or the files")
     if listed:
-        print(f"{folder}: left out: {listed}; convert or rename what is an image", file=sys.stderr)
+        print(harmless(f"{folder}: left out: {listed}; convert or rename what is an image"), file=sys.stderr)
     return found
 
 

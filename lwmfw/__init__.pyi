@@ -39,6 +39,7 @@ from lwmfw.engine.run import Run as Run
 from lwmfw.errors import LwmfwError as LwmfwError
 from lwmfw.errors import UserError as UserError
 from lwmfw.errors import did_you_mean as did_you_mean
+from lwmfw.errors import harmless as harmless
 from lwmfw.hookspecs import hookimpl as hookimpl
 from lwmfw.memory.selection import Selection as Selection
 from lwmfw.model.features import class_means as class_means

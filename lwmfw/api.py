@@ -10,6 +10,7 @@ from lwmfw import loop
 from lwmfw.assembly.assemble import assemble
 from lwmfw.assembly.parts import Assembly
 from lwmfw.data.workers import kept_workers
+from lwmfw.engine.borrowed import given_back
 from lwmfw.engine.build import DeviceName
 from lwmfw.engine.first_step import first_step_of
 from lwmfw.engine.going_on import share_first_step
@@ -18,7 +19,6 @@ from lwmfw.engine.prepare import environment, prepare
 from lwmfw.engine.progress import USUAL, SaveEvery, parse_save_every
 from lwmfw.engine.run import Run
 from lwmfw.engine.telling import told_in_words
-from lwmfw.engine.threads import own_threads
 from lwmfw.errors import Interrupted, UserError
 from lwmfw.recipe import shipped
 from lwmfw.recipe.load import load_recipe, override, plugin_files
@@ -104,7 +104,7 @@ def resume(
 
 
 @kept_workers()
-@own_threads()
+@given_back()
 def execute(
     assembly: Assembly,
     out: Path | None,
@@ -121,7 +121,7 @@ def execute(
 
 
 @kept_workers()
-@own_threads()
+@given_back()
 def execute_again(
     path: Path,
     settings: Mapping[str, object],
@@ -177,6 +177,7 @@ def prepared_run(assembly: Assembly, device: DeviceName, from_run: Path | None, 
     return prepared
 
 
+@given_back()
 def open_run(path: os.PathLike[str] | str) -> OpenedRun:
     """Read a run: its results, the model of its last finished step or of the first, its exemplars.
 

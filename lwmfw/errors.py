@@ -1,5 +1,6 @@
 """What can go wrong, sorted by the exit code the command line gives it."""
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -110,6 +111,15 @@ def shown(text: str, limit: int = 80) -> str:
     """Foreign text as a message may hold it: on one line, printable, not endless."""
     text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[: limit + 1])
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+_MEDDLING = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What moves a terminal's cursor, colours it or turns the direction of text, and what is half a letter."""
+
+
+def harmless(text: str) -> str:
+    """Text of any length as a terminal may be given it; line breaks stay. What is escaped is so as in TOML and JSON."""
+    return _MEDDLING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def quoted(value: object, limit: int = 60) -> str:

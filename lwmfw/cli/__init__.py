@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from lwmfw.cli.letters import take_any_letter
+from lwmfw.cli.letters import take_any_letter, tell
 from lwmfw.cli.process import interruptible, share_cores, standard_streams
 from lwmfw.errors import LwmfwError, OutputFailed
 
@@ -24,23 +24,25 @@ def _told() -> int:
             _run()
     except OutputFailed as error:
         if not isinstance(error.__cause__, BrokenPipeError):
-            print(error, file=sys.stderr)
+            tell(str(error))
         return error.exit_code
     except LwmfwError as error:
         cause = error.__cause__
         if error.exit_code == 1 and cause is not None:
-            import traceback
-
-            traceback.print_exception(cause)
-        print(error, file=sys.stderr)
+            _trace(cause)
+        tell(str(error))
         return error.exit_code
-    except Exception:
-        import traceback
-
-        traceback.print_exc()
+    except Exception as error:
+        _trace(error)
         print("lwmfw: this is a bug of lwmfw, please report it with the lines above", file=sys.stderr)
         return 3
     return 0
+
+
+def _trace(error: BaseException) -> None:
+    import traceback
+
+    tell("".join(traceback.format_exception(error)).removesuffix("\n"))
 
 
 def _run() -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lwmfw.cli.letters import tell
 from lwmfw.cli.log import logged
 from lwmfw.cli.options import (
     Device,
@@ -92,7 +92,7 @@ def search(
     wanted = Search(parse_rates(lr), trade_offs, start, keep, decay, trials, steps, share)
     from lwmfw.search.trials import search_recipe
 
-    found = search_recipe(resolved, wanted, out, device.value, lambda line: print(line, file=sys.stderr))
+    found = search_recipe(resolved, wanted, out, device.value, tell)
     print_table(*found_rows(found))
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from lwmfw.cli.letters import tell
 from lwmfw.cli.options import PluginsOption, RecipeArgument, SeedOption, SetOption, TableFormat, load
 from lwmfw.cli.table import print_table
+from lwmfw.errors import harmless
 
 
 def check(
@@ -25,8 +26,8 @@ def check(
     resolved = load(recipe, set_, seed, plugins)
     assemble(resolved)
     for keys, what in resolved.source.replaced.items():
-        print(f"{resolved.source.place(keys)}: {dotted(keys)}: {what}")
-    print(f"{resolved.source.path}: ok")
+        print(harmless(f"{resolved.source.place(keys)}: {dotted(keys)}: {what}"))
+    print(harmless(f"{resolved.source.path}: ok"))
 
 
 def show(
@@ -36,7 +37,7 @@ def show(
     plugins: PluginsOption = [],
 ) -> None:
     """Print a recipe with its bases merged in and every default written out."""
-    print(load(recipe, set_, seed, plugins).toml(), end="")
+    print(harmless(load(recipe, set_, seed, plugins).toml()), end="")
 
 
 def recipes(
@@ -48,7 +49,7 @@ def recipes(
 
     if copy is not None:
         for path in shipped.copy(name, copy):
-            print(path)
+            print(harmless(str(path)))
     elif name:
         print(shipped.find(name).read_text(encoding="utf-8"), end="")
     else:
@@ -66,9 +67,9 @@ def plugins(
     catalogue = discover(files)
     if name:
         for component in manual.named(catalogue, name):
-            print(f"{component.kind} {component.name}, from {component.provider}: {component.summary}\n")
+            print(harmless(f"{component.kind} {component.name}, from {component.provider}: {component.summary}\n"))
             head = manual.about(component)
-            print(f"{head}\n" if head else "")
+            print(harmless(f"{head}\n" if head else ""))
             print_table(["option", "type", "default", "meaning"], manual.option_rows(component))
             print()
             print_table(["trait", "type", "here", "meaning"], manual.trait_rows(component))
@@ -76,7 +77,7 @@ def plugins(
         rows = [[c.kind, c.name, str(c.provider), c.summary] for c in manual.sorted_components(catalogue)]
         print_table(["kind", "name", "from", "what it is"], rows)
     for failure in catalogue.failures:
-        print(failure, file=sys.stderr)
+        tell(str(failure))
 
 
 def hooks(name: Annotated[str | None, typer.Argument(help="Print this hook's manual.")] = None) -> None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from lwmfw.cli.letters import tell
 from lwmfw.cli.options import Device, DeviceOption, LogOption, ResumeMode, RunArgument, SetOption
 from lwmfw.cli.table import print_table
-from lwmfw.errors import RunFailed
+from lwmfw.errors import RunFailed, harmless
 
 NewRun = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Directory of the run that is made.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -74,7 +74,7 @@ def adopt(
     chosen = {"backbone.use": backbone} | ({"backbone.model": model} if model else {})
     began = time.perf_counter()
     wanted = Adoption(weights, classes, data, recipe, chosen | parse_settings(set_))
-    done = adopted(wanted, out, device.value, _tell)
+    done = adopted(wanted, out, device.value, tell)
     seconds = time.perf_counter() - began
     _print(outcome(done, seconds), json)
 
@@ -91,7 +91,7 @@ def verify(
     from lwmfw.engine.opened import OpenedRun
     from lwmfw.using.verify import verified
 
-    verdicts, images = verified(OpenedRun(run), data, device.value, _tell)
+    verdicts, images = verified(OpenedRun(run), data, device.value, tell)
     shorts = [[v.readout, "equal" if v.equal else "differs", v.kept[:16], v.found[:16]] for v in verdicts]
     rows = [[*row, f"{v.difference:.1e}"] for row, v in zip(shorts, verdicts, strict=True)]
     if json:
@@ -141,13 +141,9 @@ def retract(
     from lwmfw.using.retract import retracted
 
     began, opened = time.perf_counter(), OpenedRun(run)
-    left = retracted(opened, data, device.value, _tell)
+    left = retracted(opened, data, device.value, tell)
     keep(left, out, opened.checkpoint().facts["arithmetic"])
     _print_certificates(outcome(left, time.perf_counter() - began), json)
-
-
-def _tell(line: str) -> None:
-    print(line, file=sys.stderr)
 
 
 def _print(said: dict[str, Any], json: bool) -> None:
@@ -165,7 +161,7 @@ def _print_certificates(said: dict[str, Any], json: bool) -> None:
     if json:
         _print_json(said)
     else:
-        print("\n".join(certificates(said)))
+        print(harmless("\n".join(certificates(said))))
 
 
 def _print_json(value: object) -> None:

@@ -6,6 +6,8 @@ import codecs
 import io
 import sys
 
+from lwmfw.errors import harmless
+
 _LIKE = {"±": "+-", "…": "...", "─": "-", "━": "-", "→": "->", "×": "x", "·": "-", "–": "-", "—": "-"}
 _LIKE |= {"‘": "'", "’": "'", "“": '"', "”": '"', "≥": ">=", "≤": "<="}
 _HANDLER = "lwmfw.like"
@@ -19,8 +21,14 @@ def take_any_letter() -> None:
             stream.reconfigure(errors=_HANDLER)
 
 
+def tell(text: str) -> None:
+    """Print on stderr what may hold names and words of others."""
+    print(harmless(text), file=sys.stderr)
+
+
 def printable(text: str) -> str:
-    """A text as stdout prints it, which a table has to know for its widths."""
+    """A text as a line of stdout prints it, which a table has to know for its widths."""
+    text = harmless(text).replace("\n", "\\n")
     stream = sys.stdout
     if not isinstance(stream, io.TextIOWrapper) or stream.errors != _HANDLER:
         return text

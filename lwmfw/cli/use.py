@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lwmfw.cli.letters import tell
 from lwmfw.cli.options import Device, DeviceOption, RunArgument
 from lwmfw.cli.table import print_table
-from lwmfw.errors import shown
+from lwmfw.errors import harmless, shown
 
 if TYPE_CHECKING:
     from lwmfw.using.predict import Decision, Predictor
@@ -47,7 +48,7 @@ def predict(
     paths = images_of(images)
     predictor = Predictor(OpenedRun(run), readout, device.value)
     with _progress(len(paths)) as seen:
-        decisions = predictor.decisions(paths, top, lambda line: print(line, file=sys.stderr), seen)
+        decisions = predictor.decisions(paths, top, tell, seen)
     show = _print_json if json else _print_csv if csv else _print_table
     show(decisions, predictor)
 
@@ -63,9 +64,8 @@ def export(
     from lwmfw.using.export import export
 
     done = export(OpenedRun(run), format_.value, readout, out)
-    print(
-        f"{done.path}: {done.bytes} bytes, scores differ from the run's by {done.difference:.1e} of the largest at most"
-    )
+    differ = f"scores differ from the run's by {done.difference:.1e} of the largest at most"
+    print(f"{harmless(str(done.path))}: {done.bytes} bytes, {differ}")
 
 
 def _print_table(decisions: Sequence[Decision], predictor: Predictor) -> None:
@@ -83,11 +83,12 @@ def _print_table(decisions: Sequence[Decision], predictor: Predictor) -> None:
 def _print_csv(decisions: Sequence[Decision], predictor: Predictor) -> None:
     import csv
 
+    from lwmfw.record.results import cell
     from lwmfw.using.predict import decision_rows
 
     header, rows = decision_rows(decisions)
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerows([[cell.encode(errors="backslashreplace").decode() for cell in row] for row in (header, *rows)])
+    named = [[cell(image), rank, cell(name), *numbers] for image, rank, name, *numbers in rows]
+    csv.writer(sys.stdout, lineterminator="\n").writerows([header, *named])
     if predictor.probability:
         print(f"probability: {predictor.probability}", file=sys.stderr)
 

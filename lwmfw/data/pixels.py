@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,7 @@ import numpy as np
 from PIL import Image, ImageColor
 from PIL.Image import DecompressionBombError, DecompressionBombWarning, Transpose
 
+from lwmfw.data.claims import check_claims, recognised
 from lwmfw.data.workers import in_workers
 from lwmfw.errors import UserError, shown
 
@@ -83,6 +85,8 @@ class Span(NamedTuple):
 def opened(path: str, limit: int) -> Iterator[Image.Image]:
     """An image file of at most so many pixels. They are loaded, so that Pillow has turned what it turns itself (TIFF);
     only those of a JPEG are not, which can be drafted."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ValueError("is no regular file")  # a pipe would be waited for
     with warnings.catch_warnings(), open(path, "rb") as stream:
         warnings.simplefilter("ignore")  # remarks on odd files that can be read
         warnings.simplefilter("error", DecompressionBombWarning)
@@ -90,14 +94,14 @@ def opened(path: str, limit: int) -> Iterator[Image.Image]:
         stream.seek(0)
         with _limited(None if start.startswith(_JPEG) else limit):
             try:
-                file = _loaded(stream)
+                file = _loaded(stream, limit)
             except (DecompressionBombError, DecompressionBombWarning) as error:
                 raise ValueError(f"more pixels than data.max_pixels = {limit}") from error
             except Exception:
                 if not start.startswith(_PNG):
                     raise
                 stream.seek(0)
-                file = _loaded(io.BytesIO(_bare(stream.read())))
+                file = _loaded(io.BytesIO(_bare(stream.read())), limit)
             with file:
                 if start.startswith(_PNG):
                     _clear_in_eight_bits(file, start[24])
@@ -114,8 +118,9 @@ def _limited(pixels: int | None) -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = before
 
 
-def _loaded(stream: IO[bytes]) -> Image.Image:
-    file = Image.open(stream)
+def _loaded(stream: IO[bytes], limit: int) -> Image.Image:
+    file = recognised(stream)
+    check_claims(file, stream, limit)
     if file.format not in ("JPEG", "MPO"):
         file.load()
     return file
@@ -223,7 +228,7 @@ def span(path: str, limit: int) -> Span | None:
     try:
         with warnings.catch_warnings(), open(path, "rb") as stream, _limited(None):
             warnings.simplefilter("ignore")
-            with Image.open(stream) as header:
+            with recognised(stream) as header:
                 if not is_deep(header):
                     return None
         with opened(path, limit) as file:

@@ -93,6 +93,8 @@ def check_alike(run: Run, kept: Checkpoint) -> None:
         CheckpointRefused: it would be computed in another way, or on other images.
     """
     refuse_others(kept.path.parents[1], run.assembly.resolved, other_sources(run, kept))
+    if not isinstance(kept.facts.get("arithmetic"), str) or not isinstance(kept.facts.get("threads"), int):
+        raise CheckpointRefused(f"{kept.path}: does not say how it was computed; start the run anew")
     if kept.facts["arithmetic"] != run.arithmetic:
         raise CheckpointRefused(
             f"{kept.path}: was computed in {kept.facts['arithmetic']}, here it would go on in {run.arithmetic}; "
@@ -123,6 +125,8 @@ def restore(run: Run, kept: Checkpoint) -> None:
     for step in run.steps[: len(kept.results.steps)]:
         grow(run.assembly, run.model, step)
     checkpoint.restore(kept, run.model, stateful(run))
+    if run.memory is not None and (run.memory.labels >= run.model.classes).any():
+        raise CheckpointRefused(f"{kept.path}: has exemplars of classes that it does not know; start the run anew")
 
 
 def share_first_step(run: Run, first: FirstStep) -> None:

@@ -10,6 +10,7 @@ from lwmfw.assembly.assemble import assemble, assemble_filled
 from lwmfw.assembly.parts import Assembly
 from lwmfw.data.images import DataSet, ImageFiles, Images, ImageSet
 from lwmfw.data.loader import Preprocessing
+from lwmfw.engine.borrowed import given_back
 from lwmfw.engine.build import DeviceName, choose_device, grow, new_model
 from lwmfw.engine.going_on import check_alike, restore
 from lwmfw.engine.origin import finished_steps, preprocessing_of
@@ -43,6 +44,7 @@ class OpenedRun(RecordedRun):
         """The model of the last finished step, as `model_at` has it."""
         return self.model_at()
 
+    @given_back()
     def model_at(self, step: int | None = None) -> Model:
         """The model after a step, on the CPU in evaluation mode, without a plug-in's own parts (`model.extras`).
 
@@ -55,6 +57,7 @@ class OpenedRun(RecordedRun):
         checkpoint.restore(kept.without_extras(), model, {})
         return model.eval()
 
+    @given_back()
     def untrained(self, results: Results) -> Model:
         """A model of its recipe that has grown by the steps of some results, as drawn."""
         shape = self.preprocessing
@@ -69,6 +72,7 @@ class OpenedRun(RecordedRun):
         """What an image has to go through before the model sees it."""
         return preprocessing_of(self.checkpoint())
 
+    @given_back()
     def as_left(
         self, device: DeviceName = "cpu", kept: Checkpoint | None = None, recipe: Resolved | None = None
     ) -> Run:

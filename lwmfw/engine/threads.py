@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 """What a container may use of the processor, where it is limited: microseconds in a period, and the period."""
-
-
-@contextmanager
-def own_threads() -> Iterator[None]:
-    """The number may change inside; afterwards it is as before."""
-    before = torch.get_num_threads()
-    try:
-        yield
-    finally:
-        use_threads(before)
 
 
 def use_threads(count: int) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lwmfw.data.decoding import encoded_files
 from lwmfw.data.images import ImageFiles, Images, ImageSet, StoredImage
+from lwmfw.errors import CheckpointRefused
 from lwmfw.memory.selection import Selection
 from lwmfw.recipe.budget import Budget
 
@@ -150,9 +151,44 @@ class Memory:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state`."""
+        """The inverse of `state`.
+
+        Raises:
+            CheckpointRefused: it is none, or of images that this memory does not store.
+        """
+        if fault := _fault(state, self._like):
+            raise CheckpointRefused(f"memory: {fault} in the checkpoint; start the run anew")
         blob, first, self.exemplars = state["encoded"].numpy().tobytes(), 0, []
         for length, (height, width) in zip(state["lengths"].tolist(), state["sizes"].tolist(), strict=True):
             self.exemplars.append(StoredImage(blob[first : first + length], height, width))
             first += length
         self.labels = state["labels"].to(self.labels.device)
+
+
+_KEPT = {
+    "encoded": (torch.uint8, 1),
+    "lengths": (torch.int64, 1),
+    "sizes": (torch.int64, 2),
+    "labels": (torch.int64, 1),
+}
+"""What a state is of, and with how many dimensions."""
+
+
+def _fault(state: Mapping[str, Any], like: ImageSet) -> str:
+    """What is wrong with a state, before an image of it is made; empty: nothing."""
+    for name, (dtype, dimensions) in _KEPT.items():
+        value = state.get(name)
+        if not isinstance(value, Tensor) or value.dtype != dtype or value.ndim != dimensions:
+            return f"{name} of exemplars are missing or of another type"
+    lengths, sizes, labels = state["lengths"], state["sizes"], state["labels"].cpu()
+    if not (sizes.shape == (len(lengths), 2) and len(labels) == len(lengths)):
+        return f"there are {len(lengths)} exemplars, {len(sizes)} sizes and {len(labels)} labels"
+    if (lengths < 0).any() or sum(lengths.tolist()) != len(state["encoded"]):
+        return f"{len(state['encoded'])} bytes of exemplars are not those of their lengths"
+    if (labels < 0).any() or (labels.diff() < 0).any():
+        return "exemplars are not in the order of their classes"
+    if isinstance(like, ImageFiles):
+        fits = (sizes > 0).all() and (sizes < 2 ** (4 * _SIZE_BYTES)).all() and (sizes.amin(1) <= like.resize).all()
+    else:
+        fits = (sizes == like.size).all()
+    return "" if fits else f"exemplars have sizes that are not stored, such as {sizes.amax(0).tolist()}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,9 @@ _PARAMETERS = ("weight", "bias", "running_mean", "running_var")
 
 _WHOLE = (torch.int64, torch.int32, torch.bool)
 """Types of counters and of tables of places, which networks keep beside their weights."""
+
+_SHARED = 2
+"""How many names a value in a file may have, as tied layers share theirs."""
 
 _WRITE = "write it with safetensors.torch.save_file(model.state_dict(), file)"
 
@@ -49,7 +53,23 @@ def read_checkpoint(file: Path) -> Any:
     with _read_in_words(file):
         if _is_safetensors(file):
             return safetensors.torch.load_file(file)
+        _check_archive(file)
         return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _check_archive(file: Path) -> None:
+    """Refuse an archive that becomes larger than it is when it is read, as none does that torch has written.
+
+    Raises:
+        UserError: it is one.
+    """
+    if not _beginning(file).startswith(b"PK"):
+        return
+    with zipfile.ZipFile(file) as archive:
+        records = archive.infolist()
+    packed = any(record.compress_type != zipfile.ZIP_STORED for record in records)
+    if packed or sum(record.file_size for record in records) > file.stat().st_size:
+        raise UserError(f"{file}: is compressed or holds more than its size, and no file of torch.save is; {_WRITE}")
 
 
 def examine(file: str | Path, tensors: Mapping[str, Tensor]) -> None:
@@ -60,14 +80,17 @@ def examine(file: str | Path, tensors: Mapping[str, Tensor]) -> None:
     """
     if not tensors:
         raise UserError(f"{file}: holds no tensors; name the file of a trained network's weights")
+    size = Path(file).stat().st_size
+    if sum(value.numel() * value.element_size() for value in tensors.values()) > _SHARED * size:
+        raise UserError(f"{file}: its tensors have more values than {size} bytes hold; {_WRITE}")
     for name, value in tensors.items():
         if fault := _fault(name.rpartition(".")[2], value):
             raise UserError(f"{file}: {shown(name)} {fault}")
 
 
 def _fault(kind: str, value: Tensor) -> str:
-    if value.layout != torch.strided or value.is_quantized or value.is_complex():
-        return f"is {value.dtype}, {value.layout}; name a file of ordinary floating weights"
+    if value.device.type != "cpu" or value.layout != torch.strided or value.is_quantized or value.is_complex():
+        return f"is {value.dtype}, {value.layout} on {value.device.type}; name a file of ordinary floating weights"
     if not value.is_floating_point():
         counts = value.dtype in _WHOLE and kind not in _PARAMETERS
         return "" if counts else f"is {value.dtype}, as quantised weights are; name a file of floating ones"
@@ -104,6 +127,8 @@ def _sort_of(file: Path) -> str:
     """What is wrong with a file that holds no weights whatever follows its beginning; empty: it may."""
     if file.is_dir():
         return "is a folder; name the file in it"
+    if file.exists() and not file.is_file():
+        return "is no regular file; name a file of weights"
     start = _beginning(file)
     if not start:
         return "is empty; download or copy it anew"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -14,6 +15,16 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 StepSize = Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+def _of_a_folder(name: str) -> str:
+    if name.endswith(".") or _RESERVED.fullmatch(name.partition(".")[0]):
+        raise ValueError("input should be a name that every system lets a folder have; write another")
+    return name
+
+
+_RESERVED = re.compile("con|prn|aux|nul|(com|lpt)[1-9]", re.IGNORECASE)
+"""What Windows lets no folder be called, whatever follows behind a dot."""
 
 
 class ListedChoice(Choice):
@@ -151,7 +162,7 @@ def _is_console(table: Any) -> bool:
 class Recipe(Options):
     """Everything that decides the numbers of a run, apart from the machine."""
 
-    name: Name
+    name: Annotated[Name, AfterValidator(_of_a_folder)]
     seed: int = Field(1993, ge=0, le=2**63 - 1, description="seed of class order, initial weights and augmentation")
     plugins: list[str] = Field(
         [], max_length=100, description="plug-in files, relative to the recipe, besides those of its bases"

@@ -23,6 +23,7 @@ from lwmfw.recipe.load import Resolved
 from lwmfw.recipe.places import places
 from lwmfw.record import checkpoint
 from lwmfw.record.files import write_bytes, write_text
+from lwmfw.record.links import is_inside, refuse_ways_out
 from lwmfw.record.reading import RecordedRun
 from lwmfw.record.results import Results, StepResult, accuracy_csv
 
@@ -173,8 +174,14 @@ class RunDirectory:
         self.write(f"confusion/step-{result.step}.json", json.dumps(result.confusion).encode())
 
     def write(self, name: str, content: bytes) -> None:
-        """A file of a component's own, such as "attention/step-1.safetensors"; whole or absent."""
+        """A file of a component's own, such as "attention/step-1.safetensors"; whole or absent.
+
+        Raises:
+            ValueError: the name leads out of the directory.
+        """
         file = self._home / name
+        if not is_inside(self._home, file):
+            raise ValueError(f"{shown(name)!r} leads out of the run directory; write a file in it")
         file.parent.mkdir(exist_ok=True)
         write_bytes(file, content)
 
@@ -214,12 +221,14 @@ def open_directory(
 
     Raises:
         UserError: the directory holds a finished run, another recipe's run, or something else.
+        CheckpointRefused: something in it leads out of it.
         RunBusy: another process owns it.
     """
     recipe = resolved.recipe
     path = out or unused(recipe.name, recipe.seed)
     try:
         known = _is_known(path)
+        refuse_ways_out(path)
         if resume == "must" and not known:
             raise UserError(f"{path}: holds no run to resume; leave --resume out to start one")
         path.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import tomllib
 from collections.abc import Mapping
 from functools import cached_property
@@ -52,12 +53,12 @@ class RecordedRun:
     @property
     def exists(self) -> bool:
         """Whether there is a run."""
-        return (self.path / "resolved.toml").is_file()
+        return os.path.isfile(self.path / "resolved.toml")
 
     @property
     def finished(self) -> bool:
         """Whether it has ended."""
-        return self.exists and (self.path / "DONE").is_file()
+        return self.exists and os.path.isfile(self.path / "DONE")
 
     @cached_property
     def results(self) -> Results:
@@ -66,8 +67,8 @@ class RecordedRun:
         Raises:
             UserError: there are none, or they are not in the format of this version.
         """
-        file = self.path / "results.json" if self.path.is_dir() else self.path
-        if not file.is_file():
+        file = self.path / "results.json" if os.path.isdir(self.path) else self.path
+        if not os.path.isfile(file):  # which takes a name that no file can have, too
             hint = "the run has not finished a step" if self.exists else "no run directory"
             raise UserError(f"{self.path}: no results.json; {hint}")
         try:
@@ -78,7 +79,7 @@ class RecordedRun:
     @property
     def data_facts(self) -> dict[str, Any] | None:
         """What it has recorded of its data set; None: nothing yet."""
-        return self.results.data if (self.path / "results.json").is_file() else None
+        return self.results.data if os.path.isfile(self.path / "results.json") else None
 
     @property
     def class_names(self) -> list[str]:
@@ -94,7 +95,7 @@ class RecordedRun:
             CheckpointRefused: resolved.toml is damaged.
         """
         file = self.path / "resolved.toml"
-        if not file.is_file():
+        if not os.path.isfile(file):
             return {}
         try:
             tables = tomllib.loads(file.read_text(encoding="utf-8"))

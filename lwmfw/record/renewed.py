@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lwmfw.errors import UserError, did_you_mean, shown
+from lwmfw.errors import UserError, did_you_mean, harmless, shown
 from lwmfw.recipe.load import Resolved
 from lwmfw.recipe.places import places
 from lwmfw.recipe.settings import flat
@@ -58,8 +58,5 @@ def tell_mended(recorded: RecordedRun, resolved: Resolved) -> None:
     before = {_name(entry): str(entry).rpartition(":")[2] for entry in recorded.tables["plugins"]}
     for path, provider in resolved.catalogue.files.items():
         if before.get(path.name) != provider.sha256:
-            print(
-                f"{path}: takes the place of {recorded.path}/plugins/{path.name}; "
-                f"sha256 was {before.get(path.name)}, is {provider.sha256}",
-                file=sys.stderr,
-            )
+            where = harmless(f"{path}: takes the place of {recorded.path}/plugins/{path.name}")
+            print(f"{where}; sha256 was {before.get(path.name)}, is {provider.sha256}", file=sys.stderr)

@@ -25,6 +25,8 @@ from functools import cache
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
+from lwmfw.errors import harmless
+
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
@@ -237,6 +239,12 @@ def told(value: float | None, digits: int = 3) -> str:
     return "" if value is None else f"{value:.{digits}f}"
 
 
+def cell(text: str) -> str:
+    """A person's text as a cell of a CSV file, which no spreadsheet takes for a formula and no terminal for a command;
+    one that begins as a formula does has an apostrophe before it."""
+    return f"'{harmless(text)}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else harmless(text)
+
+
 def accuracy_csv(runs: Mapping[str, Results]) -> str:
     """Tidy accuracies: one line per run, step, classifier and group of classes ("all", or the step that brought
     them). Lines of all classes also have the measures over all steps so far. The column `run` is left out for a run
@@ -253,7 +261,7 @@ def accuracy_csv(runs: Mapping[str, Results]) -> str:
             learned = then.average_incremental_accuracy, forgotten_then, then.backward_transfer
             so_far = (*learned, then.task_aware_accuracy)
             for who, value in step.accuracy.items():
-                row = [*[name] * named, run.recipe, run.seed, step.step, step.seen, who]
+                row = [*[cell(name)] * named, cell(run.recipe), run.seed, step.step, step.seen, cell(who)]
                 writer.writerow([*row, "all", told(value, 6), *(told(measure[who], 6) for measure in so_far)])
                 for group, part in enumerate(step.accuracy_by_step[who], 1):
                     writer.writerow([*row, f"step {group}", told(part, 6), *[""] * len(_SO_FAR)])

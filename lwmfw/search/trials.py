@@ -23,11 +23,11 @@ from pathlib import Path
 from lwmfw import loop
 from lwmfw.assembly.assemble import assemble
 from lwmfw.data.workers import kept_workers
+from lwmfw.engine.borrowed import given_back
 from lwmfw.engine.build import DeviceName
 from lwmfw.engine.kept import snapshot
 from lwmfw.engine.prepare import environment, prepare
 from lwmfw.engine.telling import told_in_words
-from lwmfw.engine.threads import own_threads
 from lwmfw.errors import Interrupted, NotFinite
 from lwmfw.recipe.load import Resolved, override
 from lwmfw.recipe.scenario import Step
@@ -37,7 +37,7 @@ from lwmfw.search.decide import Found, Search, Stage, Trial, ladder, most_trials
 
 
 @kept_workers()
-@own_threads()
+@given_back()
 def search_recipe(
     resolved: Resolved, search: Search, out: Path | None, device: DeviceName, tell: Callable[[str], None]
 ) -> list[Found]:

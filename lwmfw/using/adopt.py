@@ -19,6 +19,7 @@ from lwmfw.assembly.parts import Assembly
 from lwmfw.data.arrange import arrange
 from lwmfw.data.images import DataSet
 from lwmfw.data.loader import Preprocessing
+from lwmfw.engine.borrowed import given_back
 from lwmfw.engine.build import DeviceName, choose_device, grow, new_model
 from lwmfw.engine.first_step import FirstStep
 from lwmfw.engine.opened import no_images
@@ -57,6 +58,7 @@ class Adoption:
     settings: Mapping[str, object]
 
 
+@given_back()
 def adopted(wanted: Adoption, out: Path | None, device: DeviceName, tell: Tell) -> Run:
     """A finished run, recorded.
 
@@ -79,7 +81,8 @@ def adopted(wanted: Adoption, out: Path | None, device: DeviceName, tell: Tell) 
             f"{wanted.weights}: left out its head, which is of {len(head.weight)} classes; there are {len(names)} names"
         )
         head = None
-    sha256 = hashlib.sha256(wanted.weights.read_bytes()).hexdigest()
+    with wanted.weights.open("rb") as stream:
+        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
     origin = {"run": str(wanted.weights.resolve()), "checkpoint": sha256, "made_by": "adopt"}
     decide = _deciding(given, wanted, bool(loaded.class_names), head is not None)
     resolved = override(given, {"origin": origin, "readouts": decide, "training.first.epochs": 0})

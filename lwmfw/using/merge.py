@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from lwmfw.engine.borrowed import given_back
 from lwmfw.engine.evaluate import evaluate
 from lwmfw.engine.opened import OpenedRun
 from lwmfw.engine.origin import continued, finished_steps, only_readouts, place, same_source, sources_of
@@ -17,6 +18,7 @@ from lwmfw.using.sums import check_exact, exact_parts
 Sources = list[dict[str, Any]]
 
 
+@given_back()
 def merged(one: OpenedRun, two: OpenedRun, base: OpenedRun | None = None) -> Run:
     """A run that knows the classes of both, in the order of the first.
 

@@ -6,6 +6,7 @@ is cut square out of its middle and resized to that.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -21,10 +22,11 @@ from lwmfw.data.images import ImageFiles
 from lwmfw.data.listing import IMAGE_SUFFIXES, images_below, left_out_words
 from lwmfw.data.loader import Preprocessing
 from lwmfw.data.workers import kept_workers
+from lwmfw.engine.borrowed import given_back
 from lwmfw.engine.build import DeviceName
 from lwmfw.engine.opened import OpenedRun
 from lwmfw.engine.telling import told_in_words
-from lwmfw.errors import UserError, did_you_mean, shown
+from lwmfw.errors import UserError, did_you_mean, harmless, shown
 from lwmfw.model.growing import evaluating
 
 PART = 1024  # files at a time, which are looked through again where one of them cannot be read
@@ -96,9 +98,9 @@ def images_of(places: Iterable[Path]) -> list[str]:
     """
     found = []
     for place in places:
-        if place.is_dir():
+        if os.path.isdir(place):
             found += _images_in(place)
-        elif place.exists():
+        elif os.path.exists(place):
             found.append(str(place))
         else:
             hint = did_you_mean(place.name, _beside(place)) or "; name an image, or a folder with images"
@@ -115,7 +117,7 @@ def _images_in(folder: Path) -> list[str]:
         only = f", only {listed}" if listed else ""
         raise UserError(f"{folder}: has no images ({known}){only}; name another folder, or the files")
     if listed:
-        print(f"{folder}: left out: {listed}; convert or rename what is an image", file=sys.stderr)
+        print(harmless(f"{folder}: left out: {listed}; convert or rename what is an image"), file=sys.stderr)
     return found
 
 
@@ -146,6 +148,7 @@ class Predictor:
         self.probability: str = self._part.trait("probability")
 
     @kept_workers()
+    @given_back()
     def decisions(self, paths: Sequence[str], top: int, tell: Tell, seen: Seen) -> list[Decision]:
         """What the read-out says of each image that can be read.
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lwmfw.data.images import ImageSet
+from lwmfw.engine.borrowed import given_back
 from lwmfw.engine.build import DeviceName
 from lwmfw.engine.evaluate import digest, evaluate
 from lwmfw.engine.opened import OpenedRun
@@ -27,6 +28,7 @@ _NESTED = {"nested": "take"}
 """Of a folder's table: its folders are classes by their names, which the run knows or not, whatever lies inside."""
 
 
+@given_back()
 def retracted(opened: OpenedRun, data: Path, device: DeviceName, tell: Callable[[str], None]) -> Run:
     """A run whose read-outs have never learned from images.
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lwmfw.engine.borrowed import given_back
 from lwmfw.engine.build import DeviceName
 from lwmfw.engine.evaluate import digest
 from lwmfw.engine.opened import OpenedRun
@@ -36,6 +37,7 @@ class Verdict:
         return self.kept == self.found
 
 
+@given_back()
 def verified(
     opened: OpenedRun, data: Sequence[Path], device: DeviceName, tell: Callable[[str], None]
 ) -> tuple[list[Verdict], int]:

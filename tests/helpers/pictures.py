@@ -1,6 +1,8 @@
 """Made image files, and small folders in the layouts of published sets."""
 
 import io
+import struct
+import zlib
 from pathlib import Path
 
 import torch
@@ -12,6 +14,11 @@ def noise(width, height, seed=0):
     coarse = torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(seed))
     fine = torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear")
     return Image.fromarray(fine[0].mul(255).byte().permute(1, 2, 0).contiguous().numpy())
+
+
+def chunk(kind, content):
+    """A part of a PNG."""
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
 def save(image, path, **options):

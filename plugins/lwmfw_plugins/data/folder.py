@@ -11,7 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 from unicodedata import normalize
 
-from lwmfw import IMAGE_SUFFIXES, Component, Data, Field, Folder, UserError, hookimpl, images_below, left_out_words
+from lwmfw import (
+    IMAGE_SUFFIXES,
+    Component,
+    Data,
+    Field,
+    Folder,
+    UserError,
+    harmless,
+    hookimpl,
+    images_below,
+    left_out_words,
+)
 from lwmfw_plugins.data._files import FileOptions, check_fits, data_set, shuffled, sub_folders
 
 if TYPE_CHECKING:
@@ -92,7 +103,8 @@ class OwnImages:
         _refuse_twins(names)
         if self.left_out:
             listed = left_out_words(self.left_out)
-            print(f"{root}: left out: {listed}; convert, rename or move what is a class's image", file=sys.stderr)
+            said = harmless(f"{root}: left out: {listed}")
+            print(f"{said}; convert, rename or move what is a class's image", file=sys.stderr)
         every = [path for part in parts for paths in part for path in paths]
         check_fits(len(every), self.options)
         skipped = self._unreadable(every)
@@ -224,9 +236,10 @@ def _question_groups(place: Path, groups: Sequence[Sequence[str]], folders: Sequ
         return
     if len(folders) == 1:
         raise UserError(f"{folders[0]} has no images beside its folders; name it instead, {TAKE}")
+    said = harmless(f"as '{folders[0].name}' is of {', '.join(groups[0][:SHOWN])}")
     print(
-        f"{place}: every class is made of folders, as '{folders[0].name}' is of {', '.join(groups[0][:SHOWN])}; put "
-        f"these into one folder if they are the classes, {TAKE}",
+        f"{harmless(str(place))}: every class is made of folders, {said}; put these into one folder if they are the "
+        f"classes, {TAKE}",
         file=sys.stderr,
     )
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from lwmfw import Component, Observer, Options, hookimpl
+from lwmfw import Component, Observer, Options, harmless, hookimpl
 from lwmfw_plugins.observers._line import BAR, duration, fitted
 
 if TYPE_CHECKING:
@@ -202,6 +202,7 @@ class ConsoleObserver:
         return duration(self.updates_left * self.seconds_per_update) if self.seconds_per_update else ""
 
     def _print(self, line: str) -> None:
+        line = harmless(line)
         self.console.print(line, markup=False, soft_wrap=True)
         LOGGER.info(line)
 

@@ -6,7 +6,7 @@ import zlib
 
 import pytest
 import torch
-from helpers.pictures import noise, save
+from helpers.pictures import chunk, noise, save
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -157,10 +157,6 @@ def test_a_large_jpeg_is_decoded_at_a_fraction_and_looks_the_same(tmp_path):
 
 
 # what cannot be read
-
-
-def chunk(kind, content):
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
 def bomb(width, height):

@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from helpers.pictures import noise, save
+from helpers.pictures import chunk, noise, save
 from PIL import Image
 
 from lwmfw import ImageFiles, UserError, unreadable_images
@@ -21,10 +21,6 @@ RAMP = np.arange(256, dtype="u1").reshape(16, 16)
 
 def refusal(path, **reading):
     return unreadable_images([str(path)], **reading)[str(path)]
-
-
-def chunk(kind, content):
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
 def encoded(image, form, **options):

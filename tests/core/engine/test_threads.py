@@ -75,8 +75,6 @@ def test_by_default_no_more_threads_than_a_container_may_use(quota, count, tmp_p
     if quota is not None:
         (tmp_path / "cpu.max").write_text(f"{quota}\n")
     monkeypatch.setattr(threads, "_QUOTA", tmp_path / "cpu.max")
-    with threads.own_threads():
-        torch.set_num_threads(4)
-        threads.use_threads(0)
-        assert torch.get_num_threads() == count
-    assert torch.get_num_threads() == 1
+    torch.set_num_threads(4)
+    threads.use_threads(0)
+    assert torch.get_num_threads() == count

@@ -137,8 +137,10 @@ def test_what_a_checkpoint_keeps_is_taken_up_as_it_was(counts):
 
 
 def test_photographs_of_any_shape_are_taken_up_with_their_heights_and_widths():
-    memory, other = (Memory(Budget("all", 0), Raw(None), numbered([1])) for _ in range(2))
+    none = ImageFiles([], torch.empty(0, dtype=torch.int64), 16, 18)
+    memory, other = (Memory(Budget("all", 0), Raw(None), none) for _ in range(2))
     memory.exemplars = [StoredImage(b"wide", 18, 24), StoredImage(b"upright", 30, 18)]
+    memory.labels = torch.tensor([0, 1])
     other.restore(memory.state())
     assert other.exemplars == memory.exemplars
 

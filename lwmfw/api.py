@@ -12,6 +12,7 @@ from lwmfw.assembly.parts import Assembly
 from lwmfw.data.workers import kept_workers
 from lwmfw.engine.borrowed import given_back
 from lwmfw.engine.build import DeviceName
+from lwmfw.engine.drift import parse_drift
 from lwmfw.engine.first_step import first_step_of
 from lwmfw.engine.going_on import share_first_step
 from lwmfw.engine.opened import OpenedRun
@@ -41,6 +42,7 @@ def run(
     resume: Resume = "auto",
     from_run: os.PathLike[str] | str | None = None,
     save_every: str = "10 min",
+    allow_drift: Sequence[str] = (),
 ) -> Results:
     """Run a recipe, as `lwmfw run` does.
 
@@ -54,6 +56,8 @@ def run(
         plugins: plug-in files besides the recipe's, or one.
         resume: what to do with an unfinished run in `out`.
         from_run: a run that has trained its first step in the same way; it is not trained again.
+        allow_drift: in what an unfinished run may go on otherwise than it was computed: "arithmetic", "data",
+            "plugins", "torch".
 
     Returns:
         The results of all steps.
@@ -69,7 +73,7 @@ def run(
     first = Path(path_of("--from", from_run)) if from_run else None
     resolved = load_recipe(shipped.locate(path_of("recipe", recipe)), set, seed=seed, plugins=plugins)
     every = parse_save_every(save_every)
-    return execute(assemble(resolved), directory, device, resume, first, every).results
+    return execute(assemble(resolved), directory, device, resume, first, every, parse_drift(allow_drift)).results
 
 
 def resume(
@@ -79,6 +83,7 @@ def resume(
     device: DeviceName = "auto",
     plugins: os.PathLike[str] | str | Sequence[os.PathLike[str] | str] = (),
     save_every: str = "10 min",
+    allow_drift: Sequence[str] = (),
 ) -> Results:
     """Go on with an interrupted run where it was, as `lwmfw resume` does.
 
@@ -88,6 +93,7 @@ def resume(
         device: auto takes a GPU if there is one.
         plugins: mended plug-in files, or one; each takes the place of the run's file of its name.
         save_every: as `run` has it.
+        allow_drift: likewise.
 
     Returns:
         The results of all steps.
@@ -99,8 +105,9 @@ def resume(
         RunBusy: the directory belongs to another process.
         Interrupted: Ctrl-C; finished steps are kept.
     """
-    every = parse_save_every(save_every)
-    return execute_again(Path(path_of("run", run)), set, device, plugin_files(plugins), save_every=every).results
+    every, allowed = parse_save_every(save_every), parse_drift(allow_drift)
+    path, files = Path(path_of("run", run)), plugin_files(plugins)
+    return execute_again(path, set, device, files, save_every=every, allow_drift=allowed).results
 
 
 @kept_workers()
@@ -112,11 +119,12 @@ def execute(
     resume: Resume,
     from_run: Path | None = None,
     save_every: SaveEvery = USUAL,
+    allow_drift: frozenset[str] = frozenset(),
 ) -> Run:
     """Run assembled components in a directory; raises as `run` does."""
     # whatever can be refused is refused before a directory is made
     prepared = prepared_run(assembly, device, from_run, out)
-    prepared.save_every = save_every
+    prepared.save_every, prepared.allow_drift = save_every, allow_drift
     return record(prepared, out, resume)
 
 
@@ -129,6 +137,7 @@ def execute_again(
     plugins: Sequence[str] = (),
     threads: int = 0,
     save_every: SaveEvery = USUAL,
+    allow_drift: frozenset[str] = frozenset(),
 ) -> Run:
     """Go on with the run in a directory; raises as `resume` does."""
     recorded = RecordedRun(path)
@@ -138,7 +147,7 @@ def execute_again(
     tell_mended(recorded, resolved)
     kept = bool(checkpoint.steps(path / "checkpoints"))
     prepared = prepare(assemble(resolved), device, filled=kept, again=path if kept else None)
-    prepared.save_every = save_every
+    prepared.save_every, prepared.allow_drift = save_every, allow_drift
     return record(prepared, path, "must", renewed=True)
 
 
@@ -147,7 +156,7 @@ def record(prepared: Run, out: Path | None, resume: Resume = "never", *, renewed
     assembly = prepared.assembly
     directory, known = open_directory(assembly.resolved, out, resume, renewed=renewed)
     try:
-        prepared.directory = directory
+        prepared.directory, prepared.falls_back = directory, resume == "auto"
         with told_in_words(assembly, directory.path):
             if not known:
                 directory.start(assembly.resolved)

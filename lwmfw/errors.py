@@ -20,6 +20,10 @@ class RunFailed(LwmfwError):  # noqa: N818 - named for what happened, as it is p
     exit_code = 1
 
 
+class DiskFailed(RunFailed):
+    """A file of the run cannot be written; what was kept before is as it was."""
+
+
 class NotFinite(RunFailed):
     """A term of the loss, a weight, a feature or a score is inf or nan."""
 
@@ -51,7 +55,7 @@ class WrongAnswer(Exception):  # noqa: N818
 
 
 class CheckpointRefused(LwmfwError):  # noqa: N818
-    """A checkpoint whose files do not have the digests its manifest states."""
+    """A file of a run that does not have the digest stated of it, or a run that would go on otherwise than it began."""
 
     exit_code = 4
 

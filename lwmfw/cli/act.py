@@ -12,6 +12,7 @@ from lwmfw.cli.log import logged
 from lwmfw.cli.options import (
     Device,
     DeviceOption,
+    DriftOption,
     LogOption,
     PluginsOption,
     RecipeArgument,
@@ -45,6 +46,7 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and stop; writes nothing.")] = False,
     threads: ThreadsOption = None,
     save_every: SaveOption = "10 min",
+    allow_drift: DriftOption = [],
     log: LogOption = None,
 ) -> None:
     """Train and evaluate a recipe, step by step."""
@@ -55,10 +57,12 @@ def run(
         _print_plan(assemble(resolved), device, from_, out)
         return
     from lwmfw.api import execute
+    from lwmfw.engine.drift import parse_drift
     from lwmfw.engine.progress import parse_save_every
 
     with logged(log):
-        done = execute(assemble(resolved), out, device.value, resume.value, from_, parse_save_every(save_every))
+        every, allowed = parse_save_every(save_every), parse_drift(allow_drift)
+        done = execute(assemble(resolved), out, device.value, resume.value, from_, every, allowed)
     _print_results(done.results)
 
 
@@ -109,18 +113,20 @@ def resume(
     ] = [],
     threads: ThreadsOption = None,
     save_every: SaveOption = "10 min",
+    allow_drift: DriftOption = [],
     log: LogOption = None,
 ) -> None:
     """Go on with an interrupted run where it was."""
     from lwmfw.api import execute_again
+    from lwmfw.engine.drift import parse_drift
     from lwmfw.engine.progress import parse_save_every
     from lwmfw.recipe.load import plugin_files
     from lwmfw.recipe.settings import parse_settings
 
     settings = parse_settings(set_)
     with logged(log):
-        every = parse_save_every(save_every)
-        done = execute_again(run, settings, device.value, plugin_files(plugins), threads or 0, every)
+        every, allowed = parse_save_every(save_every), parse_drift(allow_drift)
+        done = execute_again(run, settings, device.value, plugin_files(plugins), threads or 0, every, allowed)
     _print_results(done.results)
 
 

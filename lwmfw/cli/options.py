@@ -48,6 +48,12 @@ PluginsOption = Annotated[
 SaveOption = Annotated[
     str, typer.Option("--save-every", metavar="TIME", help='How often a step is kept: "10 min" or "500 updates".')
 ]
+DriftOption = Annotated[
+    list[str],
+    typer.Option(
+        metavar="KEY", help="Go on with other arithmetic, data, plugins or torch than it was begun with. Repeatable."
+    ),
+]
 ThreadsOption = Annotated[
     int | None,
     typer.Option(metavar="N", help="Of the processor; another number changes the last bits.", min=1, max=1024),

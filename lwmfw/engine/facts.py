@@ -68,35 +68,35 @@ def file_digests(resolved: Resolved) -> dict[str, str]:
     return found
 
 
-def other_sources(run: Run, kept: Checkpoint) -> str:
-    """In what a run's data and files differ from those that its checkpoint was learned from; empty: in nothing.
+def other_classes(run: Run, kept: Checkpoint) -> list[str]:
+    """In what a run's classes differ from those of its checkpoint, in words."""
+    then, now = kept.results, run.results
+    told, telling = (then.data or {}).get("class_names"), (now.data or {}).get("class_names")
+    if told and telling:
+        said = _come_and_gone(told, telling)
+    return (said if told and telling else []) or _come_and_gone(then.class_names, now.class_names)
+
+
+def other_images(run: Run, kept: Checkpoint) -> list[str]:
+    """In what a run's images differ from those of the same classes that its checkpoint has learned from, in words.
 
     Of an older checkpoint the names of the classes are known and no more.
     """
-    then, now = kept.results, run.results
-    told, telling = then.data or {}, now.data or {}
-    said = _come_and_gone(
-        told.get("class_names", then.class_names), telling["class_names"] if told else now.class_names
+    told, telling = kept.results.data, run.results.data
+    if not told or not telling:
+        return []
+    here = [name for name in run.results.class_names if name in telling["class_names"]]  # it may go on from another
+    return _changed(told, telling, here, ["train", "test"][: 1 if run.recipe.evaluation.validation else 2])
+
+
+def refusal(path: Path, resolved: Resolved, others: Sequence[str]) -> str:
+    """Why the run at a path does not go on where something differs, in words."""
+    movable = [key for key in sorted(places(resolved)) if key.startswith("data.")]
+    moved = f", say with `lwmfw resume {path} --set {movable[0]}=PLACE` where it is" if movable else ""
+    return (
+        f"{path}: has learned from other data than are there now: {_listed(others)}; put back what was there{moved}, "
+        "or start anew"
     )
-    if told and not said:
-        here = [name for name in now.class_names if name in telling["class_names"]]  # where it goes on from another
-        said = _changed(told, telling, here, ["train", "test"][: 1 if run.recipe.evaluation.validation else 2])
-    return _listed([*said, *_other_files(then.files, now.files)])
-
-
-def refuse_others(path: Path, resolved: Resolved, others: str) -> None:
-    """Refuse to go on with the run at a path where something differs, in words.
-
-    Raises:
-        CheckpointRefused: something does.
-    """
-    if others:
-        movable = [key for key in sorted(places(resolved)) if key.startswith("data.")]
-        moved = f", say with `lwmfw resume {path} --set {movable[0]}=PLACE` where it is" if movable else ""
-        raise CheckpointRefused(
-            f"{path}: has learned from other data than are there now: {others}; put back what was there{moved}, "
-            "or start anew"
-        )
 
 
 def check_classes(path: Path, resolved: Resolved, names: Sequence[str]) -> None:
@@ -106,7 +106,9 @@ def check_classes(path: Path, resolved: Resolved, names: Sequence[str]) -> None:
         CheckpointRefused: it has others.
     """
     told = RecordedRun(path).data_facts
-    refuse_others(path, resolved, _listed(_come_and_gone(told["class_names"], names)) if told else "")
+    others = _come_and_gone(told["class_names"], names) if told else []
+    if others:
+        raise CheckpointRefused(refusal(path, resolved, others))
 
 
 def other_first_step(run: Run, kept: Checkpoint) -> str:
@@ -120,7 +122,7 @@ def other_first_step(run: Run, kept: Checkpoint) -> str:
         said = _changed(then.data, now.data, names, ["train"])
     theirs, ours = kept.facts.get("preprocessing", {}), vars(Preprocessing.of(run.data))
     said += [f"{name} is {ours[name]} rather than {value}" for name, value in theirs.items() if ours[name] != value]
-    return _listed([*said, *_other_files(then.files, now.files)])
+    return _listed([*said, *other_files(then.files, now.files).values()])
 
 
 def _come_and_gone(then: Sequence[str], now: Sequence[str]) -> list[str]:
@@ -145,8 +147,9 @@ def _changed(then: dict[str, Any], now: dict[str, Any], classes: Sequence[str], 
     return said
 
 
-def _other_files(then: dict[str, str], now: dict[str, str]) -> list[str]:
-    return [f"{key} is another file" for key, digest in now.items() if then.get(key, digest) != digest]
+def other_files(then: dict[str, str], now: dict[str, str]) -> dict[str, str]:
+    """The dotted keys of files that are others, and that in words."""
+    return {key: f"{key} is another file" for key, digest in now.items() if then.get(key, digest) != digest}
 
 
 def _listed(said: Sequence[str]) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 from lwmfw.engine.build import grow
-from lwmfw.engine.facts import other_first_step, other_sources, refuse_others
+from lwmfw.engine.drift import drift_of
+from lwmfw.engine.facts import other_first_step
 from lwmfw.engine.first_step import FirstStep
 from lwmfw.engine.kept import snapshot, stateful
 from lwmfw.engine.run import Run
@@ -25,21 +28,24 @@ def go_on(run: Run) -> None:
         CheckpointRefused: it is damaged, does not fit the recipe, was computed in another way, or on other data.
     """
     directory = run.directory
-    kept = checkpoint.load(directory.checkpoints) if directory else None
-    if directory:
-        check_nothing_is_lost(directory, kept)
+    kept = finished(run, directory) if directory else None
+    begun = len(kept.results.steps) if kept else run.known_steps
+    place = place_inside(run, directory, begun + 1) if directory else None
+    newest = place or kept
+    drift = drift_of(run, newest, begun + 1) if newest else []
     if kept:
-        check_alike(run, kept)
         now = run.results
         restore(run, kept)
         run.results = with_sources(kept.results, now)
     elif run.origin:
         restore(run, run.origin.with_parts_of(run.model))
+    if newest:
+        run.results.drift = [*newest.results.drift, *drift]
     if directory:
         directory.restate(run.assembly.resolved)
         if kept:
             directory.write_results(run.results)  # which a run that was killed may not have written
-        go_on_inside(run, directory)
+        go_on_inside(run, directory, place)
         tidy(directory)
 
 
@@ -56,51 +62,79 @@ def tidy(directory: RunDirectory) -> None:
     directory.remove_unfinished()
 
 
-def go_on_inside(run: Run, directory: RunDirectory) -> None:
-    """Go on from inside a step, if the run was left there, and drop what was logged after that.
+def go_on_inside(run: Run, directory: RunDirectory, place: Checkpoint | None) -> None:
+    """Go on from a place inside a step, if the run was left at one, and drop what was logged after that.
 
     Raises:
-        CheckpointRefused: what was kept there is damaged, or was computed in another way or on other data.
+        CheckpointRefused: what was logged before is not there.
     """
-    kept = checkpoint.load_inside(directory.checkpoints, len(run.results.steps) + 1)
-    if kept is None:
+    if place is None:
         directory.forget_epochs_after(len(run.results.steps))
         return
-    check_alike(run, kept)
-    run.results = with_sources(replace(kept.results, steps=run.results.steps), run.results)
-    directory.forget_log_after(kept.facts["progress"]["logged"])
-    run.progress.go_on_from(kept)
+    drift = run.results.drift
+    run.results = with_sources(replace(place.results, steps=run.results.steps, drift=drift), run.results)
+    directory.forget_log_after(place.facts["progress"]["logged"])
+    run.progress.go_on_from(place)
 
 
-def check_nothing_is_lost(directory: RunDirectory, kept: Checkpoint | None) -> None:
+def finished(run: Run, directory: RunDirectory) -> Checkpoint | None:
+    """The newest checkpoint; if it is damaged and the run may fall back, the newest of which nothing is damaged.
+
+    Raises:
+        CheckpointRefused: it is damaged, or gone.
+    """
+    check_nothing_is_lost(directory)
+    paths = checkpoint.finished(directory.checkpoints)
+    kept, damaged = None, []
+    for path in reversed(paths):
+        try:
+            kept = checkpoint.read(path)
+            break
+        except CheckpointRefused as error:
+            if not run.falls_back or path == paths[0]:
+                raise
+            damaged.append((path, error))
+    for path, fault in damaged:
+        fall_back(path, fault, f"the end of step {len(kept.results.steps) if kept else 0}")
+    if damaged:
+        checkpoint.remove_inside(directory.checkpoints)
+    return kept
+
+
+def place_inside(run: Run, directory: RunDirectory, step: int) -> Checkpoint | None:
+    """Where the run was inside a step; None: not known, or damaged where it may fall back.
+
+    Raises:
+        CheckpointRefused: it is damaged.
+    """
+    path = checkpoint.inside(directory.checkpoints, step)
+    try:
+        return checkpoint.read(path) if path else None
+    except CheckpointRefused as error:
+        if not run.falls_back or path is None:
+            raise
+        fall_back(path, error, "the beginning of its step")
+        return None
+
+
+def fall_back(damaged: Path, error: CheckpointRefused, to: str) -> None:
+    """Set aside what is damaged, and say so."""
+    aside = checkpoint.set_aside(damaged)
+    print(f"{error}; goes on from {to}, to the same bits; what is damaged is {aside.name} now", file=sys.stderr)
+
+
+def check_nothing_is_lost(directory: RunDirectory) -> None:
     """See that every step that results.json tells of is in a checkpoint.
 
     Raises:
         CheckpointRefused: it is not: checkpoints were removed.
     """
-    told, there = directory.recorded_steps, len(kept.results.steps) if kept else 0
+    told, there = directory.recorded_steps, max(checkpoint.steps(directory.checkpoints), default=0)
     if told > there:
         raise CheckpointRefused(
             f"{directory.path}: results.json has {told} steps, and the newest checkpoint {there or 'is gone'}; put the "
             "checkpoints back, or remove results.json to train the missing steps again"
         )
-
-
-def check_alike(run: Run, kept: Checkpoint) -> None:
-    """See that a run goes on as it was computed, for the same bits, and on what it has learned from.
-
-    Raises:
-        CheckpointRefused: it would be computed in another way, or on other images.
-    """
-    refuse_others(kept.path.parents[1], run.assembly.resolved, other_sources(run, kept))
-    if not isinstance(kept.facts.get("arithmetic"), str) or not isinstance(kept.facts.get("threads"), int):
-        raise CheckpointRefused(f"{kept.path}: does not say how it was computed; start the run anew")
-    if kept.facts["arithmetic"] != run.arithmetic:
-        raise CheckpointRefused(
-            f"{kept.path}: was computed in {kept.facts['arithmetic']}, here it would go on in {run.arithmetic}; "
-            "resume where it was started, or start anew"
-        )
-    use_threads(run.recipe.training.threads or kept.facts["threads"])
 
 
 def with_sources(kept: Results, now: Results) -> Results:

@@ -33,6 +33,8 @@ def facts(run: Run) -> dict[str, Any]:
     return {
         "threads": torch.get_num_threads(),
         "arithmetic": run.arithmetic,
+        "torch": str(torch.__version__),
+        "settings": run.settings,
         "preprocessing": asdict(Preprocessing.of(run.data)),
     }
 

@@ -12,7 +12,8 @@ from lwmfw.data.images import DataSet, ImageFiles, Images, ImageSet
 from lwmfw.data.loader import Preprocessing
 from lwmfw.engine.borrowed import given_back
 from lwmfw.engine.build import DeviceName, choose_device, grow, new_model
-from lwmfw.engine.going_on import check_alike, restore
+from lwmfw.engine.drift import check_alike
+from lwmfw.engine.going_on import restore
 from lwmfw.engine.origin import finished_steps, preprocessing_of
 from lwmfw.engine.prepare import new_memory, prepare, run_of
 from lwmfw.engine.run import Run

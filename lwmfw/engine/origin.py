@@ -35,6 +35,7 @@ def origin_of(table: Origin) -> Checkpoint:
         raise UserError(
             f"origin.run: {shown(table.run, 1000)} holds no finished run; put the one back that this goes on from"
         )
+    _ = recorded.results  # that they were changed is found here
     kept = recorded.checkpoint()
     if checkpoint.digest(kept.path) != table.checkpoint:
         raise UserError(f"origin.checkpoint: {kept.path} is another checkpoint than the recipe names; restore that one")

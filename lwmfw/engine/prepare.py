@@ -219,6 +219,7 @@ def environment(run: Run) -> dict[str, object]:
         "threads": torch.get_num_threads(),
         "skipped_images": run.data.skipped,
         "left_out": run.data.left_out,
+        "allow_drift": sorted(run.allow_drift),
     }
 
 

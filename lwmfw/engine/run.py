@@ -26,11 +26,12 @@ from lwmfw.memory.store import Memory
 from lwmfw.model.features import features_of
 from lwmfw.model.growing import Model
 from lwmfw.recipe.phase import Phase
-from lwmfw.recipe.places import weight_files
+from lwmfw.recipe.places import places, weight_files
 from lwmfw.recipe.scenario import Step
 from lwmfw.recipe.tables import Recipe
 from lwmfw.record.checkpoint import Checkpoint
 from lwmfw.record.directory import RunDirectory
+from lwmfw.record.reading import settings_of
 from lwmfw.record.results import Results
 
 
@@ -76,6 +77,8 @@ class Run:
         first_step: a first step that another run has trained.
         until: the step that it ends with, by its number; None: the last one.
         save_every: how often the inside of a step is kept.
+        falls_back: whether it goes on from an earlier checkpoint where the last one is damaged.
+        allow_drift: in what it may go on otherwise than it was computed, as drift.py has it.
     """
 
     recipe: Recipe
@@ -95,6 +98,8 @@ class Run:
     first_step: FirstStep | None = None
     until: int | None = None
     save_every: SaveEvery = USUAL
+    falls_back: bool = False
+    allow_drift: frozenset[str] = frozenset()
     _seen: dict[tuple[int, int, bool], tuple[Any, Tensor]] | None = None
 
     @property
@@ -111,6 +116,13 @@ class Run:
     def arithmetic(self) -> str:
         """Precision and kind of device; with others the bits differ."""
         return f"{'bf16' if self.model.bf16 else 'fp32'} on {self.device.type}"
+
+    @cached_property
+    def settings(self) -> dict[str, str]:
+        """The seed, and what decides the numbers of the recipe, wherever files lie."""
+        tables, resolved = self.assembly.resolved.tables(), self.assembly.resolved
+        apart = {*places(resolved), "plugins"}
+        return {"seed": str(self.recipe.seed)} | {k: v for k, v in settings_of(tables).items() if k not in apart}
 
     @property
     def remaining_steps(self) -> list[Step]:

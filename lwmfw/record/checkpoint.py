@@ -19,15 +19,16 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
-from lwmfw.errors import CheckpointRefused, one_line
+from lwmfw.errors import CheckpointRefused, one_line, shown
 from lwmfw.model.growing import Model, check_state
-from lwmfw.record.files import remove, write_bytes
+from lwmfw.record.files import remove, told_of_disk, write_bytes
 from lwmfw.record.results import Results
 
 _OWN = "make a plug-in's own parts in before_run"
 _INSIDE = "inside-"
 _ON_DEVICE = "on_device"  # which tensors of components were where the model is, and go there again
 _TENSORS, _STATE, _MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
+_FOLDER = "folder"  # of a manifest: the name of its folder, or two that change places would not be found
 
 
 @dataclass(frozen=True)
@@ -95,14 +96,25 @@ def save_inside(folder: Path, kept: Checkpoint, step: int, serial: int) -> None:
     remove_older(folder)
 
 
-def load_inside(folder: Path, step: int) -> Checkpoint | None:
-    """Where a run was inside a step; None: it is not known.
-
-    Raises:
-        CheckpointRefused: a file is missing, damaged or not what its digest says.
-    """
+def inside(folder: Path, step: int) -> Path | None:
+    """The folder that says where a run was inside a step; None: it is not known."""
     found = [path for path in _unfinished(folder) if path.name.startswith(f"{_INSIDE}{step:04d}-")]
-    return _read(found[-1]) if found else None
+    return found[-1] if found else None
+
+
+def remove_inside(folder: Path) -> None:
+    """Forget where a run was inside a step."""
+    for path in _unfinished(folder):
+        remove(path)
+
+
+def set_aside(path: Path) -> Path:
+    """Give a damaged folder another name, under which it is not read, and return that."""
+    aside = path.with_name(f"damaged-{path.name}")
+    remove(aside)
+    with told_of_disk(aside):
+        path.replace(aside)
+    return aside
 
 
 def left_inside(folder: Path) -> int:
@@ -115,8 +127,8 @@ def left_inside(folder: Path) -> int:
 def remove_older(folder: Path) -> None:
     """Remove all checkpoints but the first and the newest, those that were not written to the end, and where a run was
     inside a step that it has finished or left behind."""
-    done, inside = _finished(folder), _unfinished(folder)
-    stale = inside[:-1] if left_inside(folder) else inside
+    done, places = finished(folder), _unfinished(folder)
+    stale = places[:-1] if left_inside(folder) else places
     for path in [*done[:-1], *stale, *folder.glob("step-*.tmp"), *folder.glob(f"{_INSIDE}*.tmp")]:
         if path.name != _name(1):
             remove(path)
@@ -138,26 +150,28 @@ def _write(final: Path, kept: Checkpoint) -> None:
     state_json = json.dumps({"results": kept.results.to_json(), "components": plain, "facts": kept.facts})
     contents = {_TENSORS: safetensors.torch.save(tensors), _STATE: state_json.encode()}
     manifest = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    contents[_MANIFEST] = json.dumps(manifest | {_FOLDER: final.name}).encode()
 
     unfinished = final.with_name(f"{final.name}.tmp")
     remove(unfinished)
-    unfinished.mkdir(parents=True)
+    with told_of_disk(final):
+        unfinished.mkdir(parents=True)
     for name, content in contents.items():
         write_bytes(unfinished / name, content)
-    write_bytes(unfinished / _MANIFEST, json.dumps(manifest).encode())
     remove(final)
-    unfinished.replace(final)
-    _sync(final.parent)
+    with told_of_disk(final):
+        unfinished.replace(final)
+        _sync(final.parent)
 
 
-def _finished(folder: Path) -> list[Path]:
+def finished(folder: Path) -> list[Path]:
     """The folders of whole checkpoints, oldest first."""
     return sorted(path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdigit())
 
 
 def steps(folder: Path) -> list[int]:
     """The steps that a folder has whole checkpoints of."""
-    return [int(path.name.removeprefix("step-")) for path in _finished(folder)]
+    return [int(path.name.removeprefix("step-")) for path in finished(folder)]
 
 
 def _name(step: int) -> str:
@@ -175,13 +189,14 @@ def load(folder: Path, step: int | None = None) -> Checkpoint | None:
     Raises:
         CheckpointRefused: a file is missing, damaged or not what its digest says.
     """
-    found = [path for path in _finished(folder) if step is None or path.name == _name(step)]
+    found = [path for path in finished(folder) if step is None or path.name == _name(step)]
     if not found:
         return None
-    return _read(found[-1])
+    return read(found[-1])
 
 
-def _read(path: Path) -> Checkpoint:
+def read(path: Path) -> Checkpoint:
+    """What lies in a folder; raises as `load`."""
     contents = _verified(path)
     try:
         state = json.loads(contents[_STATE])
@@ -228,20 +243,31 @@ def _verified(path: Path) -> dict[str, bytes]:
             actual = hashlib.sha256(contents[name]).hexdigest()
             if actual != manifest[name]:
                 raise CheckpointRefused(
-                    f"{path / name}: damaged, sha256 is {actual}, the manifest says {manifest[name]}; "
-                    "restore the file or start the run anew"
+                    f"{path / name}: damaged, sha256 is {actual}, the manifest says {manifest[name]}; {_remedy(path)}"
                 )
+        if manifest[_FOLDER] != path.name:
+            raise CheckpointRefused(
+                f"{path / _MANIFEST}: is of {shown(manifest[_FOLDER])}, whose state has the sha256 {manifest[_STATE]}; "
+                f"{_remedy(path)}"
+            )
     except OSError as error:
-        raise CheckpointRefused(f"{path}: incomplete ({error}); restore it or start the run anew") from error
+        raise CheckpointRefused(f"{path}: incomplete ({error}); {_remedy(path)}") from error
     return contents
+
+
+def _remedy(path: Path) -> str:
+    if path.name.startswith(_INSIDE):
+        step = int(path.name.split("-")[1]) - 1
+        return f"restore it, or remove {path} to go on from {f'the end of step {step}' if step else 'the beginning'}"
+    return "restore it or start the run anew"
 
 
 def _read_manifest(file: Path) -> dict[str, str]:
     try:
         manifest = json.loads(file.read_bytes())
-        return {name: str(manifest[name]) for name in (_TENSORS, _STATE)}
+        return {name: str(manifest[name]) for name in (_TENSORS, _STATE, _FOLDER)}
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CheckpointRefused(f"{file}: damaged; restore the file or start the run anew") from error
+        raise CheckpointRefused(f"{file}: damaged; {_remedy(file.parent)}") from error
 
 
 def _sync(folder: Path) -> None:

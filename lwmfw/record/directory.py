@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
+import re
 import socket
 import sys
 import time
@@ -22,13 +24,16 @@ from lwmfw.errors import CheckpointRefused, RunBusy, RunFailed, UserError, shown
 from lwmfw.recipe.load import Resolved
 from lwmfw.recipe.places import places
 from lwmfw.record import checkpoint
-from lwmfw.record.files import write_bytes, write_text
+from lwmfw.record.files import disk_failure, told_of_disk, write_bytes, write_text
 from lwmfw.record.links import is_inside, refuse_ways_out
 from lwmfw.record.reading import RecordedRun
 from lwmfw.record.results import Results, StepResult, accuracy_csv
+from lwmfw.record.summed import SUMS, write_summed
 
 Resume = Literal["auto", "never", "must"]
 _PLUGIN_FOLDER = "plugins"
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EINTR, errno.EFBIG)
+"""What is no fault of a place that was named: a disk is full, or fails."""
 
 
 class RunDirectory:
@@ -71,9 +76,7 @@ class RunDirectory:
     def start(self, resolved: Resolved) -> None:
         """Write what the run is made of, before it runs."""
         self.keep_sources(resolved)
-        self.write_recipe(
-            "resolved.toml", resolved, threads=torch.get_num_threads()
-        )  # last: it makes the folder a run directory
+        self._write_resolved(resolved)  # last: it makes the folder a run directory
 
     def keep_sources(self, resolved: Resolved) -> None:
         """Write the recipe as given, and copies of its plug-in files."""
@@ -82,31 +85,23 @@ class RunDirectory:
 
     def _keep_plugins(self, resolved: Resolved) -> None:
         for file in resolved.catalogue.files:
-            (self._home / _PLUGIN_FOLDER).mkdir(exist_ok=True)
+            with told_of_disk(self._home / _PLUGIN_FOLDER):
+                (self._home / _PLUGIN_FOLDER).mkdir(exist_ok=True)
             write_text(self._home / _PLUGIN_FOLDER / file.name, file.read_text(encoding="utf-8"))
 
-    def write_recipe(self, name: str, resolved: Resolved, head: str = "", threads: int = 0) -> None:
-        """Write a recipe, every default written out, that runs with the plug-in files kept here.
+    def write_recipe(self, name: str, resolved: Resolved, head: str) -> None:
+        """Write a recipe under a comment, every default written out, that runs with the plug-in files kept here."""
+        write_text(self._home / name, head + _written_out(resolved, resolved.recipe.training.threads))
 
-        Args:
-            name: of the file.
-            resolved: the recipe.
-            head: a comment that it begins with.
-            threads: that it is computed with; 0: what the recipe says.
-        """
-        import tomli_w
-
-        tables = resolved.tables()
-        tables["plugins"] = [f"{_PLUGIN_FOLDER}/{entry}" for entry in _portable(tables)["plugins"]]
-        tables["training"]["threads"] = threads or resolved.recipe.training.threads
-        write_text(self._home / name, head + tomli_w.dumps(tables))
+    def _write_resolved(self, resolved: Resolved) -> None:
+        write_summed(self._home / "resolved.toml", _written_out(resolved, torch.get_num_threads()))
 
     def restate(self, resolved: Resolved) -> None:
         """Have resolved.toml say with which files a run goes on: where they lie now, and plug-in files as mended."""
         tables = RecordedRun(self._home).tables
         if not tables or _identity(tables) != _identity(resolved.tables()):
             self._keep_plugins(resolved)
-            self.write_recipe("resolved.toml", resolved, threads=tables.get("training", {}).get("threads", 0))
+            self._write_resolved(resolved)
 
     def write_environment(self, facts: Mapping[str, Any]) -> None:
         """env.json: the machine and the software that made the numbers."""
@@ -129,7 +124,8 @@ class RunDirectory:
         self._append("search.jsonl", row)
 
     def _append(self, name: str, row: Mapping[str, Any]) -> None:
-        with (self._home / name).open("a", encoding="utf-8") as stream:
+        file = self._home / name
+        with told_of_disk(file), file.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(row) + "\n")
 
     def forget_epochs_after(self, step: int) -> None:
@@ -145,7 +141,7 @@ class RunDirectory:
         file = self._home / "metrics.jsonl"
         if not file.exists():
             return 0
-        with file.open("rb") as stream:
+        with told_of_disk(file), file.open("rb") as stream:
             os.fsync(stream.fileno())
             return os.fstat(stream.fileno()).st_size
 
@@ -162,11 +158,12 @@ class RunDirectory:
                 f"{self.path}/metrics.jsonl: has {there} bytes, and {size} when the run was kept; put it back as it was"
             )
         if there > size:
-            os.truncate(file, size)
+            with told_of_disk(file):
+                os.truncate(file, size)
 
     def write_results(self, results: Results) -> None:
         """results.json and its tidy form accuracy.csv."""
-        write_text(self._home / "results.json", results.to_text())
+        write_summed(self._home / "results.json", results.to_text())
         write_text(self._home / "accuracy.csv", accuracy_csv({"": results}))
 
     def write_confusion(self, result: StepResult) -> None:
@@ -182,7 +179,8 @@ class RunDirectory:
         file = self._home / name
         if not is_inside(self._home, file):
             raise ValueError(f"{shown(name)!r} leads out of the run directory; write a file in it")
-        file.parent.mkdir(exist_ok=True)
+        with told_of_disk(file):
+            file.parent.mkdir(exist_ok=True)
         write_bytes(file, content)
 
     def remove_unfinished(self) -> None:
@@ -234,6 +232,8 @@ def open_directory(
         path.mkdir(parents=True, exist_ok=True)
         directory = RunDirectory(path, _own(path))
     except OSError as error:
+        if error.errno in _DISK:
+            raise disk_failure(path, error) from None
         raise UserError(f"{shown(str(path))}: cannot be used: {error.strerror}; choose another --out") from error
     if known:
         try:
@@ -250,8 +250,10 @@ def _is_known(path: Path) -> bool:
         raise UserError(f"{path}: is a file; choose another --out")
     if RecordedRun(path).exists:
         return True
-    ours = {".lock", "owner", _PLUGIN_FOLDER, "recipe.toml", "recipe.toml.tmp", "resolved.toml.tmp"}
+    ours = {".lock", "owner", _PLUGIN_FOLDER, "recipe.toml", SUMS}
+    ours |= {f"{name}.tmp" for name in ("recipe.toml", "resolved.toml", SUMS)}
     if path.is_dir() and any(entry.name not in ours for entry in path.iterdir()):
+        RecordedRun(path).check_is_whole()
         raise UserError(f"{path}: not empty and no run directory; choose another --out")
     return False
 
@@ -261,10 +263,44 @@ def _own(path: Path) -> FileLock:
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        owner = (path / "owner").read_text() if (path / "owner").exists() else "another process"
-        raise RunBusy(f"{path}: busy, owned by {owner}; wait for it or choose another --out") from error
-    (path / "owner").write_text(f"process {os.getpid()} on {socket.gethostname()}")
+        raise RunBusy(f"{path}: busy, owned by {_owner(path)}; wait for it or choose another --out") from error
+    try:
+        (path / "owner").write_text(f"process {os.getpid()} on {socket.gethostname()}")
+    except BaseException:
+        lock.release()
+        raise
     return lock
+
+
+def _owner(path: Path) -> str:
+    """Who owns a directory; one that has just come may not have said so yet, where a killed one had."""
+    said = ""
+    for _ in range(20):
+        with suppress(OSError, ValueError):
+            said = (path / "owner").read_text(encoding="utf-8")
+        match = re.fullmatch(r"process ([0-9]+) on (.+)", said)
+        if match and (match[2] != socket.gethostname() or _lives(int(match[1]))):
+            break
+        time.sleep(0.05)
+    return shown(said) or "another process"
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except OSError as error:
+        return isinstance(error, PermissionError)
+    return True
+
+
+def _written_out(resolved: Resolved, threads: int) -> str:
+    """A recipe with every default, as it lies beside its plug-in files; computed with so many threads, 0: any."""
+    import tomli_w
+
+    tables = resolved.tables()
+    tables["plugins"] = [f"{_PLUGIN_FOLDER}/{entry}" for entry in _portable(tables)["plugins"]]
+    tables["training"]["threads"] = threads
+    return tomli_w.dumps(tables)
 
 
 def _step_of(line: str) -> int:

@@ -1,10 +1,35 @@
-"""Files that are whole or absent."""
+"""Files that are whole or absent, and what a disk refuses, in words."""
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from lwmfw.errors import DiskFailed
+
+
+@contextmanager
+def told_of_disk(path: Path) -> Iterator[None]:
+    """Tell of a write that fails, with its place and what is free there.
+
+    Raises:
+        DiskFailed: one does.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise disk_failure(path, error) from None  # which line has written says nothing
+
+
+def disk_failure(path: Path, error: OSError) -> DiskFailed:
+    """The failure to report when `path` could not be written."""
+    free = "how much is free is not known"
+    with suppress(OSError):
+        free = f"{shutil.disk_usage(next(p for p in path.absolute().parents if p.exists())).free} bytes are free there"
+    return DiskFailed(f"{path}: {error.strerror or error}, {free}; make room or mend the disk, and run it again")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -13,17 +38,23 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """As `write_text`, and on the disk before it is named."""
+    """As `write_text`, and on the disk before it is named.
+
+    Raises:
+        DiskFailed: it cannot be written.
+    """
     temporary = path.with_name(path.name + ".tmp")
-    try:
-        with temporary.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with told_of_disk(path):
+        try:
+            with temporary.open("wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            temporary.replace(path)
+        except BaseException:
+            with suppress(OSError):  # the next start removes it
+                temporary.unlink(missing_ok=True)
+            raise
 
 
 def remove(path: Path) -> None:

@@ -15,6 +15,7 @@ from lwmfw.errors import CheckpointRefused, UserError, one_line, shown
 from lwmfw.recipe.load import Resolved, load_recipe
 from lwmfw.recipe.settings import flat
 from lwmfw.record.results import Results
+from lwmfw.record.summed import SUMS, read_summed
 
 if TYPE_CHECKING:
     from lwmfw.record.checkpoint import Checkpoint
@@ -55,6 +56,16 @@ class RecordedRun:
         """Whether there is a run."""
         return os.path.isfile(self.path / "resolved.toml")
 
+    def check_is_whole(self) -> None:
+        """See that checkpoints have a recipe.
+
+        Raises:
+            CheckpointRefused: resolved.toml is gone.
+        """
+        file = self.path / "resolved.toml"
+        if not file.is_file() and any(self.path.glob("checkpoints/step-*/manifest.json")):
+            raise CheckpointRefused(f"{file}: is gone, and there are checkpoints; put it back or start anew")
+
     @property
     def finished(self) -> bool:
         """Whether it has ended."""
@@ -64,15 +75,23 @@ class RecordedRun:
     def results(self) -> Results:
         """Its results so far.
 
+        Of results that have left their directory there is no digest.
+
         Raises:
             UserError: there are none, or they are not in the format of this version.
+            CheckpointRefused: they were changed since they were written.
         """
         file = self.path / "results.json" if os.path.isdir(self.path) else self.path
         if not os.path.isfile(file):  # which takes a name that no file can have, too
+            if self.finished:
+                raise CheckpointRefused(f"{file}: is gone, and the run had ended; put it back or run it anew")
             hint = "the run has not finished a step" if self.exists else "no run directory"
             raise UserError(f"{self.path}: no results.json; {hint}")
+        again = "" if self.finished else f", or remove it: `lwmfw resume {self.path}` writes it again"
+        summed = self.exists or file.with_name(SUMS).is_file()
+        content = read_summed(file, f"put back what the run has written{again}") if summed else file.read_bytes()
         try:
-            return Results.from_json(json.loads(file.read_text(encoding="utf-8")))
+            return Results.from_json(json.loads(content))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(f"{file}: not the results of a run ({type(error).__name__}); name another") from error
 
@@ -97,8 +116,9 @@ class RecordedRun:
         file = self.path / "resolved.toml"
         if not os.path.isfile(file):
             return {}
+        content = read_summed(file, "restore it or start the run anew")
         try:
-            tables = tomllib.loads(file.read_text(encoding="utf-8"))
+            tables = tomllib.loads(content.decode())
             if not isinstance(tables["plugins"], list):
                 raise TypeError("plugins is no list")
         except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -129,6 +149,7 @@ class RecordedRun:
     def recipe_with(self, settings: Mapping[str, object]) -> Resolved:
         """The same with other settings."""
         if not self.tables:
+            self.check_is_whole()
             raise UserError(f"{shown(str(self.path), 1000)}: no run directory; name one that holds a resolved.toml")
         return load_recipe(self.path / "resolved.toml", settings)
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 SCHEMA = 1
-_OPTIONAL = ("settings", "first_step", "sources", "data", "files", "mended")
+_OPTIONAL = ("settings", "first_step", "sources", "data", "files", "mended", "drift")
 _MEASURES = (
     *("average_incremental_accuracy", "last_accuracy", "forgetting", "first_step_forgetting"),
     *("backward_transfer", "task_aware_accuracy"),
@@ -80,6 +80,7 @@ class Results:
     of a run that goes on from another, which images each of them has learned from, oldest first. `data`: class names,
     counts and digests of the data set. `files`: SHA-256 of files that components read, such as initial weights, by
     dotted key. `mended`: of a run that went on with other plug-in files, how many steps the former ones have computed.
+    `drift`: in what it went on otherwise than before as it was allowed to, from which step on, and how that was and is.
     """
 
     __pydantic_config__ = _KNOWN
@@ -97,6 +98,7 @@ class Results:
     data: dict[str, Any] | None = None
     files: dict[str, str] = field(default_factory=dict)
     mended: list[dict[str, Any]] = field(default_factory=list)
+    drift: list[dict[str, Any]] = field(default_factory=list)
     schema: int = SCHEMA
 
     @property

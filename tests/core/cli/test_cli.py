@@ -224,7 +224,8 @@ def test_a_signal_stops_a_run_that_resume_finishes(number, code, tmp_path):
     command = [sys.executable, "-m", "lwmfw", "run", str(recipe), "--out", "cut"]
     heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}  # a background job ignores it
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **heard) as run:
-        while not (tmp_path / "cut" / "checkpoints" / "step-0001").exists():
+        log = tmp_path / "cut" / "metrics.jsonl"
+        while not log.exists() or '"step": 2' not in log.read_text():
             assert run.poll() is None, "the run ended before it could be interrupted"
             time.sleep(0.01)
         run.send_signal(number)

@@ -257,7 +257,7 @@ def test_a_first_step_is_that_of_the_plug_in_file_that_computed_it(tmp_path):
         assert "its first step was trained in another way (penalties.probe.provider differs)" in done.stderr
 
 
-TIMED = ("metrics.jsonl", "results.json", "env.json", "owner", "manifest.json", "state.json")
+TIMED = ("metrics.jsonl", "results.json", "env.json", "owner", "manifest.json", "state.json", "SHA256SUMS")
 """Files in which a clock, the command line or a process are told."""
 
 

@@ -64,15 +64,15 @@ def test_results_never_say_more_than_can_be_opened(tmp_path, monkeypatch):
 
 
 def test_a_run_that_is_killed_behind_a_checkpoint_is_opened_as_far_as_that_and_goes_on(tmp_path, monkeypatch):
-    written = files.write_text
+    written = files.write_bytes
 
-    def killed(file, text):
-        if file.name == "results.json" and '"step": 2' in text:
+    def killed(file, content):
+        if file.name == "results.json" and b'"step": 2' in content:
             raise KeyboardInterrupt
-        written(file, text)
+        written(file, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr("lwmfw.record.directory.write_text", killed)
+        patch.setattr("lwmfw.record.summed.write_bytes", killed)
         with pytest.raises(Interrupted):
             tiny_run(THREE_STEPS, tmp_path)
     assert len(lwmfw.open_run(tmp_path / "run").results.steps) == 2

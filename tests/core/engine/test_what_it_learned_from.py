@@ -16,6 +16,7 @@ from lwmfw.errors import CheckpointRefused
 from lwmfw.record import checkpoint
 from lwmfw.record.compare import comparison_rows
 from lwmfw.record.reading import RecordedRun
+from lwmfw.record.summed import write_summed
 from lwmfw.testing import tiny_recipe, tiny_run
 
 NAMES = ("ant", "bee", "cat", "dog")
@@ -89,6 +90,17 @@ def test_a_run_does_not_go_on_with_other_images(place, change, words):
     assert str(place) not in (place / "run" / "resolved.toml").read_text()
 
 
+@pytest.mark.parametrize(("change", "code"), [(fewer, 0), (replaced, 0), (new_class, 4), (renamed, 4)])
+def test_other_images_may_be_allowed_and_other_classes_not(place, change, code):
+    before = results(place / "run")["data"]["sha256"]
+    change(place / "data")
+    done = resumed(place, "--allow-drift", "data")
+    assert done.returncode == code, done.stderr
+    if code == 0:
+        after = results(place / "run")
+        assert after["drift"] == [{"step": 2, "key": "data", "was": before, "is": after["data"]["sha256"]}]
+
+
 def test_a_run_goes_on_with_the_same_images_elsewhere(begun, place):
     assert resumed(place).returncode == 0
     assert f'root = "{place / "data"}"' in (place / "run" / "resolved.toml").read_text()
@@ -101,7 +113,7 @@ def test_a_run_goes_on_with_the_same_images_elsewhere(begun, place):
     other = results(place / "run") | {"seed": 2}
     for step in other["steps"]:
         step["train_seconds"] = 1.0
-    (place / "run" / "results.json").write_text(json.dumps(other))
+    write_summed(place / "run" / "results.json", json.dumps(other))
     _, rows = comparison_rows([RecordedRun(whole), RecordedRun(place / "run")])
     assert [row[:3] for row in rows] == [["tiny", "cnn", "2"]]
 

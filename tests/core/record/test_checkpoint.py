@@ -65,6 +65,7 @@ def save(folder, steps=1, model=None, components=None):
 def fit_manifest(path):
     """Make the manifest say what the files are, as someone would who wants them read."""
     digests = {name: hashlib.sha256((path / name).read_bytes()).hexdigest() for name in (TENSORS, STATE)}
+    digests["folder"] = path.name
     (path / MANIFEST).write_text(json.dumps(digests))
 
 

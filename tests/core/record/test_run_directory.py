@@ -1,19 +1,21 @@
 """Run directories: one owner, whole files, and no trace of an unfinished step."""
 
+import hashlib
 import json
 import os
-import re
 import subprocess
 import sys
 
 import pytest
 from helpers.command import lwmfw
 
-from lwmfw.errors import RunBusy, UserError
+from lwmfw.errors import CheckpointRefused, DiskFailed, RunBusy, UserError
 from lwmfw.recipe.load import load_recipe
 from lwmfw.record import files
 from lwmfw.record.directory import open_directory
 from lwmfw.record.files import write_text
+from lwmfw.record.reading import RecordedRun
+from lwmfw.record.summed import write_summed
 from lwmfw.testing import tiny_recipe
 
 
@@ -80,7 +82,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(files.os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(DiskFailed, match=rf"^{file}: No space left on device, \d+ bytes are free there; make room"):
         write_text(file, "new and longer")
     assert file.read_text() == "old"
 
@@ -109,13 +111,27 @@ def test_lines_of_no_epoch_are_forgotten_too(resolved, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "damage", [b"\xff\xfe", b"[[", b"", b"plugins = 3"], ids=["bytes", "no TOML", "empty", "values"]
+    "damage", [b"\xff\xfe", b"[[", b"", b"plugins = []"], ids=["bytes", "no TOML", "empty", "another"]
 )
 def test_a_damaged_recipe_is_refused_in_the_same_words_by_resume_and_run(damage, tmp_path):
     recipe = tiny_recipe({}, tmp_path)
-    open_directory(load_recipe(recipe), tmp_path / "run", "auto")[0].close()
+    directory, _ = open_directory(load_recipe(recipe), tmp_path / "run", "auto")
+    directory.start(load_recipe(recipe))
+    directory.close()
+    stated = (tmp_path / "run" / "SHA256SUMS").read_text()[:64]
     (tmp_path / "run" / "resolved.toml").write_bytes(damage)
     resumed, run = lwmfw("resume", tmp_path / "run"), lwmfw("run", recipe, "--out", tmp_path / "run")
     assert resumed.returncode == run.returncode == 4
     assert resumed.stderr == run.stderr
-    assert re.search(r"resolved\.toml: damaged \(.*\); restore it or start the run anew\n$", run.stderr)
+    digest = hashlib.sha256(damage).hexdigest()
+    said = f"changed, sha256 is {digest}, SHA256SUMS says {stated}; restore it or start the run anew\n"
+    assert run.stderr == f"{tmp_path}/run/resolved.toml: {said}"
+
+
+def test_a_recipe_of_another_version_is_refused_though_its_digest_fits(resolved, tmp_path):
+    directory, _ = open_directory(resolved, tmp_path / "run", "auto")
+    directory.start(resolved)
+    directory.close()
+    write_summed(tmp_path / "run" / "resolved.toml", "plugins = 3\n")
+    with pytest.raises(CheckpointRefused, match=r"resolved\.toml: damaged \(.*\); restore it or start the run anew$"):
+        _ = RecordedRun(tmp_path / "run").tables

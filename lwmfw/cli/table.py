@@ -60,7 +60,7 @@ def _print_ruled(
     from rich.table import Table
     from rich.text import Text
 
-    rule = box.Box(printable(str(box.SIMPLE_HEAD)), ascii=True)
+    rule = box.Box("\n".join(map(printable, str(box.SIMPLE_HEAD).splitlines())), ascii=True)
     table = Table(box=rule, pad_edge=False, show_edge=False, padding=(0, _BETWEEN - 1, 0, 0))
     for place, title in enumerate(header):
         justify: Literal["left", "right"] = "right" if numbers[place] else "left"

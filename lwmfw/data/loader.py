@@ -166,8 +166,9 @@ class Loader:
     def _brightened(
         self, shown: Iterator[Tensor], numbers: Sequence[Tensor], drawn: int, rng: torch.Generator, device: torch.device
     ) -> Iterator[Tensor]:
-        factors = (1 + self.brightness * (2 * torch.rand(drawn, generator=rng) - 1))[torch.cat([*numbers])].to(device)
-        for pixels, factor in zip(shown, factors.split([len(number) for number in numbers]), strict=True):
+        factors = (1 + self.brightness * (2 * torch.rand(drawn, generator=rng) - 1)).to(device)
+        for pixels, number in zip(shown, _sent(numbers, device), strict=True):
+            factor = factors[number]
             yield (pixels * factor.view(-1, 1, 1, 1)).clamp_(max=255)
 
     def draw(self, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:

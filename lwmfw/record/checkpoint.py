@@ -265,8 +265,9 @@ def _remedy(path: Path) -> str:
 def _read_manifest(file: Path) -> dict[str, str]:
     try:
         manifest = json.loads(file.read_bytes())
-        return {name: str(manifest[name]) for name in (_TENSORS, _STATE, _FOLDER)}
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        named = {name: str(manifest[name]) for name in (_TENSORS, _STATE)}
+        return named | {_FOLDER: str(manifest.get(_FOLDER, file.parent.name))}  # which older ones do not say
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointRefused(f"{file}: damaged; {_remedy(file.parent)}") from error
 
 

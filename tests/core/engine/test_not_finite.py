@@ -97,7 +97,8 @@ def poisoned(folder, record, **more):
         tiny_run(recipe, folder, components=[record])
     left = folder / "run" / "checkpoints"
     assert {name: of for name, of in kept(left).items() if name.startswith("step")} == Poisonous.kept
-    for whole in (checkpoint.load(left), checkpoint.load_inside(left, 1), checkpoint.load_inside(left, 2)):
+    inside = [checkpoint.read(path) for step in (1, 2) if (path := checkpoint.inside(left, step))]
+    for whole in (checkpoint.load(left), *inside):
         assert whole is None or all(value.isfinite().all() for value in whole.model.values())
     assert not (folder / "run" / "DONE").exists()
     assert error.value.exit_code == 1

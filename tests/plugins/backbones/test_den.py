@@ -208,4 +208,4 @@ def test_it_wants_a_head_for_every_step():
 @pytest.mark.parametrize("given", [{"channels": 1, "size": 28}, {"channels": 3, "size": 5}])
 def test_it_keeps_the_contract_of_a_backbone(given):
     (record,) = register_components()
-    check(record, given, layers=4, width=2)
+    check(record, given | {"recipe": {"classifier": {"use": "step-heads"}}}, layers=4, width=2)

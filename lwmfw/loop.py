@@ -71,13 +71,11 @@ def learn(run: Run, step: Step, old: Model | None) -> Model | None:
     images, candidates = choose_data(run, step)
     with run.sharing_features():
         hook.before_step(run=run, step=step, model=run.model, data=images, rng=run.rng)
-    taken, epochs = run.first_step if step.index == 1 else None, 0
-    if taken:
-        take_first_step(run, taken)
+    if run.first_step and step.index == 1:
+        take_first_step(run, run.first_step)
     else:
         for stage, phase in enumerate(run.phases(step)):
             position.phase, position.epoch = phase.name, 0
-            epochs += phase.epochs
             if progress.enters(stage):
                 train_phase(run, step, phase, balanced(run, step, images) if phase.balanced else images, old)
         position.epoch = 0
@@ -88,8 +86,7 @@ def learn(run: Run, step: Step, old: Model | None) -> Model | None:
     if progress.enters(MEMORY):
         keep_exemplars(run, step, candidates)
     progress.enters(EVALUATION)
-    cost = (taken.train_seconds, taken.epochs) if taken else (progress.seconds, epochs)
-    result = evaluate(run, step, *cost)
+    result = evaluate(run, step, progress.seconds, progress.epochs)
     run.results.steps.append(result)
     old = old_model(run)
     hook.after_step(run=run, step=step, model=run.model, data=images, result=result, rng=run.rng)
@@ -147,7 +144,7 @@ def train_epochs(run: Run, step: Step, phase: Phase, images: ImageSet, old: Mode
         hook.after_epoch(run=run, step=step, epoch=at.epoch, **told, rng=run.rng)
         if at.epoch < phase.epochs:
             check_parameters(optimizer, model)
-        at.next_epoch(float(schedule.get_last_lr()[0]))
+        run.progress.next_epoch(float(schedule.get_last_lr()[0]))
     run.progress.look()  # the last update has no loss behind it
 
 

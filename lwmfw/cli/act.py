@@ -50,18 +50,17 @@ def run(
     log: LogOption = None,
 ) -> None:
     """Train and evaluate a recipe, step by step."""
-    from lwmfw.assembly.assemble import assemble
-
-    resolved = load(recipe, [*set_, *_threads(threads)], seed, plugins)
-    if dry_run:
-        _print_plan(assemble(resolved), device, from_, out)
-        return
     from lwmfw.api import execute
+    from lwmfw.assembly.assemble import assemble
     from lwmfw.engine.drift import parse_drift
     from lwmfw.engine.progress import parse_save_every
 
+    resolved = load(recipe, [*set_, *_threads(threads)], seed, plugins)
+    every, allowed = parse_save_every(save_every), parse_drift(allow_drift)
+    if dry_run:
+        _print_plan(assemble(resolved), device, from_, out)
+        return
     with logged(log):
-        every, allowed = parse_save_every(save_every), parse_drift(allow_drift)
         done = execute(assemble(resolved), out, device.value, resume.value, from_, every, allowed)
     _print_results(done.results)
 

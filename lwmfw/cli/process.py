@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, TextIO
 
-from lwmfw.errors import Interrupted, OutputFailed
+from lwmfw.errors import Interrupted, LwmfwError, OutputFailed
 from lwmfw.stopping import STOP
 
 if TYPE_CHECKING:
@@ -72,6 +72,8 @@ def interruptible() -> Iterator[None]:
     except BaseException as error:
         if not received or (isinstance(error, SystemExit) and not error.code):
             raise
+        if STOP.wished and isinstance(error, LwmfwError) and not isinstance(error, Interrupted):
+            raise  # the run has failed by itself before it could stop
         said = str(error) if isinstance(error, Interrupted) else _INTERRUPTED
         raise Interrupted(said, 128 + received[0]) from None
     finally:

@@ -11,6 +11,7 @@ from lwmfw.engine.drift import drift_of
 from lwmfw.engine.facts import other_first_step
 from lwmfw.engine.first_step import FirstStep
 from lwmfw.engine.kept import snapshot, stateful
+from lwmfw.engine.progress import READOUTS
 from lwmfw.engine.run import Run
 from lwmfw.engine.threads import use_threads
 from lwmfw.errors import CheckpointRefused, UserError
@@ -42,10 +43,10 @@ def go_on(run: Run) -> None:
     if newest:
         run.results.drift = [*newest.results.drift, *drift]
     if directory:
+        go_on_inside(run, directory, place)
         directory.restate(run.assembly.resolved)
         if kept:
             directory.write_results(run.results)  # which a run that was killed may not have written
-        go_on_inside(run, directory, place)
         tidy(directory)
 
 
@@ -73,7 +74,7 @@ def go_on_inside(run: Run, directory: RunDirectory, place: Checkpoint | None) ->
         return
     drift = run.results.drift
     run.results = with_sources(replace(place.results, steps=run.results.steps, drift=drift), run.results)
-    directory.forget_log_after(place.facts["progress"]["logged"])
+    directory.forget_log_after(place.facts["progress"]["logged"], place.path)
     run.progress.go_on_from(place)
 
 
@@ -102,19 +103,29 @@ def finished(run: Run, directory: RunDirectory) -> Checkpoint | None:
 
 
 def place_inside(run: Run, directory: RunDirectory, step: int) -> Checkpoint | None:
-    """Where the run was inside a step; None: not known, or damaged where it may fall back.
+    """Where the run was inside a step; None: not known, of no use, or damaged where it may fall back.
+
+    Of no use is a place in a step that a plug-in file has begun which is mended now: the mended file learns the step
+    alone. So is one in a training that another run has done.
 
     Raises:
         CheckpointRefused: it is damaged.
     """
     path = checkpoint.inside(directory.checkpoints, step)
+    if path is None:
+        return None
     try:
-        return checkpoint.read(path) if path else None
+        place = checkpoint.read(path)
     except CheckpointRefused as error:
-        if not run.falls_back or path is None:
+        if not run.falls_back:
             raise
         fall_back(path, error, "the beginning of its step")
         return None
+    taken = run.first_step is not None and step == 1 and place.facts["progress"]["stage"] < READOUTS
+    if taken or former_files(place.results, run.results):
+        checkpoint.remove_inside(directory.checkpoints)
+        return None
+    return place
 
 
 def fall_back(damaged: Path, error: CheckpointRefused, to: str) -> None:
@@ -142,15 +153,20 @@ def with_sources(kept: Results, now: Results) -> Results:
 
     Those of plug-in files that were mended are kept beside, with the number of steps that they have computed.
     """
-    former = {
-        name: provider
-        for name, provider in kept.providers.items()
-        if " sha256:" in provider and now.providers.get(name, provider) != provider
-    }
+    former = former_files(kept, now)
     providers = kept.providers | {name: now.providers[name] for name in former}
     mended = [*kept.mended, *[{"steps": len(kept.steps), "providers": former}] * bool(former)]
     kept = replace(kept, settings=now.settings)
     return replace(kept, data=now.data, files=kept.files | now.files, providers=providers, mended=mended)
+
+
+def former_files(kept: Results, now: Results) -> dict[str, str]:
+    """The plug-in files of components that are others now, by the components' names."""
+    return {
+        name: provider
+        for name, provider in kept.providers.items()
+        if " sha256:" in provider and now.providers.get(name, provider) != provider
+    }
 
 
 def restore(run: Run, kept: Checkpoint) -> None:
@@ -193,6 +209,7 @@ def take_first_step(run: Run, first: FirstStep) -> None:
     # where training would have ended: what comes next draws the same random numbers
     run.position.phase = run.phases(run.steps[0])[-1].name
     run.results.first_step = first.record
+    run.progress.take_over(first.train_seconds, first.epochs)
 
 
 def save(run: Run) -> None:

@@ -61,7 +61,7 @@ def parse_save_every(text: str) -> SaveEvery:
     Raises:
         UserError: anything else.
     """
-    match = _FORM.fullmatch(text)
+    match = _FORM.fullmatch(text) if isinstance(text, str) else None
     amount, unit = (float(match[1]), match[2]) if match else (0.0, "")
     if unit in _SECONDS and amount * _SECONDS[unit] >= 1:
         return SaveEvery(amount * _SECONDS[unit])
@@ -89,13 +89,13 @@ class Cursor:
     rate: float
     means: TermMeans
 
-    def next_epoch(self, rate: float) -> None:
-        """The next one begins."""
-        self.epoch, self.batch, self.rate, self.means = self.epoch + 1, 0, rate, self.means.anew()
-
 
 class Progress:
-    """Where a run is inside a step, and what it goes on from."""
+    """Where a run is inside a step, and what it goes on from.
+
+    Attributes:
+        epochs: that the step has been trained.
+    """
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -104,6 +104,8 @@ class Progress:
         self._beginning: Checkpoint | None = None
         self._phase: tuple[Descent, Cursor] | None = None
         self._kept = self._looked = self._began = time.monotonic()
+        self._taken: float | None = None
+        self.epochs = 0
 
     def go_on_from(self, kept: Checkpoint) -> None:
         """Have the next step go on from inside."""
@@ -112,13 +114,20 @@ class Progress:
     def begin_step(self) -> None:
         """A step begins, or is played again."""
         self._began = self._kept = time.monotonic()
+        self._taken, self.epochs = None, 0
         if self._resumed:
-            self._began -= self._resumed.facts["progress"]["seconds"]
+            at = self._resumed.facts["progress"]
+            self._taken, self.epochs = at["taken"], at["epochs"]
+            self._began -= at["seconds"]
+
+    def take_over(self, seconds: float, epochs: int) -> None:
+        """Another run has trained the step, in so long."""
+        self._taken, self.epochs = seconds, epochs
 
     @property
     def seconds(self) -> float:
-        """What the step has taken, without the time in which nothing ran."""
-        return time.monotonic() - self._began
+        """What the step has taken, or its training another run, without the time in which nothing ran."""
+        return time.monotonic() - self._began if self._taken is None else self._taken
 
     def enters(self, stage: int) -> bool:
         """Whether a stage has to be gone through: not where a run goes on from behind it."""
@@ -166,6 +175,13 @@ class Progress:
             self._keep()
         STOP.obey()
 
+    def next_epoch(self, rate: float) -> None:
+        """An epoch is over."""
+        assert self._phase, "in a phase"  # noqa: S101
+        cursor = self._phase[1]
+        cursor.epoch, cursor.batch, cursor.rate, cursor.means = cursor.epoch + 1, 0, rate, cursor.means.anew()
+        self.epochs += 1
+
     def look(self) -> None:
         """See that terms and weights are finite.
 
@@ -177,7 +193,9 @@ class Progress:
         if self._phase:
             self._phase[1].means.to_host(position)
         model = self._run.model
-        named = (*model.named_parameters(), *model.named_buffers())
+        # a network may hold infinite numbers of its own, as masks do; what BatchNorm learns is none of them
+        statistics = [(k, v) for k, v in model.named_buffers() if k.endswith(("running_mean", "running_var"))]
+        named = (*model.named_parameters(), *statistics)
         values = {k: v for k, v in named if v.is_floating_point() and v.numel() and v.layout == torch.strided}
         finite = torch.stack([v.isfinite().all() for v in values.values()]).tolist() if values else []
         for name, fine in zip(values, finite, strict=True):
@@ -204,7 +222,7 @@ class Progress:
         self._kept = time.monotonic()
 
     def _position(self) -> dict[str, Any]:
-        here = {"stage": self._stage, "updates": self._updates}
+        here = {"stage": self._stage, "updates": self._updates, "epochs": self.epochs, "taken": self._taken}
         if not self._phase:
             return here
         cursor = self._phase[1]

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from lwmfw.errors import CheckpointRefused, one_line, shown
@@ -231,7 +232,12 @@ def restore(checkpoint: Checkpoint, model: Model, components: Mapping[str, Any])
     for name, component in components.items():
         if name in checkpoint.components:
             state = checkpoint.components[name]
-            component.restore({k: v.to(device) if f"{name}/{k}" in there else v for k, v in state.items()})
+            component.restore({k: _given(v, device if f"{name}/{k}" in there else None) for k, v in state.items()})
+
+
+def _given(value: Any, device: torch.device | None) -> Any:
+    """A value of a state as a component is given it, which may change it in place."""
+    return value.to(device, copy=True) if isinstance(value, Tensor) else value
 
 
 def _verified(path: Path) -> dict[str, bytes]:

@@ -65,13 +65,14 @@ class RunDirectory:
             return f"the run has ended, `lwmfw compare {self.path}` shows its results"
         if not RecordedRun(self._home).exists:
             return "nothing was begun; start it again"
-        kept = max(checkpoint.steps(self.checkpoints), default=0)
+        kept, inside = max(checkpoint.steps(self.checkpoints), default=0), checkpoint.left_inside(self.checkpoints)
         many = (
             "no finished step is" if kept == 0 else "1 finished step is" if kept == 1 else f"{kept} finished steps are"
         )
-        inside = checkpoint.left_inside(self.checkpoints)
-        place = f", and how far step {inside} has come" if inside else ""
-        return f"{many} kept{place}; go on with `lwmfw resume {self.path}`"
+        said = f"{many} kept" + f", and step {inside} as far as it had come" * bool(inside)
+        if inside and not kept:
+            said = f"step {inside} is kept as far as it had come"
+        return f"{said}; go on with `lwmfw resume {self.path}`"
 
     def start(self, resolved: Resolved) -> None:
         """Write what the run is made of, before it runs."""
@@ -145,8 +146,8 @@ class RunDirectory:
             os.fsync(stream.fileno())
             return os.fstat(stream.fileno()).st_size
 
-    def forget_log_after(self, size: int) -> None:
-        """Cut metrics.jsonl back to so many bytes.
+    def forget_log_after(self, size: int, place: Path) -> None:
+        """Cut metrics.jsonl back to so many bytes, as there were when a place inside a step was kept.
 
         Raises:
             CheckpointRefused: it has not so many.
@@ -155,7 +156,8 @@ class RunDirectory:
         there = file.stat().st_size if file.exists() else 0
         if there < size:
             raise CheckpointRefused(
-                f"{self.path}/metrics.jsonl: has {there} bytes, and {size} when the run was kept; put it back as it was"
+                f"{self.path}/metrics.jsonl: has {there} bytes, and {size} when the run was kept; put it back as it "
+                f"was, or remove {self.path}/checkpoints/{place.name} to go on from the last finished step"
             )
         if there > size:
             with told_of_disk(file):

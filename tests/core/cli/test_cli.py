@@ -231,7 +231,7 @@ def test_a_signal_stops_a_run_that_resume_finishes(number, code, tmp_path):
         run.send_signal(number)
         _, said = run.communicate(timeout=30)
     assert run.returncode == code
-    assert "1 finished step is kept, and how far step 2 has come; go on with `lwmfw resume cut`" in said
+    assert "1 finished step is kept, and step 2 as far as it had come; go on with `lwmfw resume cut`" in said
     assert "Traceback" not in said
     assert lwmfw("resume", "cut").returncode == 0
     whole, cut = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("whole", "cut"))

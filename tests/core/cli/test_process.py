@@ -31,7 +31,7 @@ def run_with(folder, hook, **tables):
 def test_a_signal_ends_a_run_in_one_line_with_its_own_code(number, tmp_path):
     done = run_with(tmp_path, f"compute_penalty: os.kill(os.getpid(), {int(number)})")
     assert done.returncode == 128 + number
-    kept = "1 finished step is kept, and how far step 2 has come; go on with `lwmfw resume run`"
+    kept = "1 finished step is kept, and step 2 as far as it had come; go on with `lwmfw resume run`"
     assert done.stderr == f"run: interrupted in step 2, epoch 1, batch 1; {kept}\n"
 
 
@@ -39,7 +39,7 @@ def test_a_signal_ends_a_run_in_one_line_with_its_own_code(number, tmp_path):
     ("moment", "kept"),
     [
         ("before_run", "no finished step is kept; go on with `lwmfw resume run`"),
-        ("before_step", "no finished step is kept, and how far step 1 has come; go on with `lwmfw resume run`"),
+        ("before_step", "step 1 is kept as far as it had come; go on with `lwmfw resume run`"),
         ("after_step", "1 finished step is kept; go on with `lwmfw resume run`"),  # it waits for its checkpoint
         ("after_run", "the run has ended, `lwmfw compare run` shows its results"),
     ],

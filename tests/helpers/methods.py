@@ -37,7 +37,7 @@ METHODS = {
     "pnn": {"backbone": {"use": "pnn"}, "training": {"lr": 0.01}},
     "den": {"backbone": {"use": "den"}, "classifier": {"use": "step-heads"}},
     "rmm": {"memory": MEMORY | {"rate": {"use": "rmm"}}},
-    "mecil": {"memory": MEMORY | {"budget": "120 kB", "codec": {"use": "mecil", "epochs": 1}}},
+    "mecil": {"memory": MEMORY | {"budget": "120 kB", "codec": {"use": "mecil", "decoder_epochs": 1}}},
     "carried over": {"readouts": [{"use": "cnn"}, *({"use": n, "transport": True} for n in ("ncm", "lda", "ridge"))]}
     | {"penalties": [{"use": "L_D"}]},
 }

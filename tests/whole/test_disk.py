@@ -88,7 +88,8 @@ def test_a_disk_that_fills_up_costs_nothing_that_was_kept(share, whole, tmp_path
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_operation_may_fail(kind, whole, tmp_path):
     recipe, count, told = whole
-    ended = [tried(recipe, tmp_path / f"at-{n}", Disk(tmp_path / f"at-{n}", kind, at=n), told) for n in range(1, count)]
+    places = {n: tmp_path / f"at-{n}" for n in range(1, count + 1)}
+    ended = [tried(recipe, place, Disk(place, kind, at=n), told) for n, place in places.items()]
     print(f"\n{kind}: {len(ended)} operations failed in turn, {ended.count(False)} ended the run in words")
 
 

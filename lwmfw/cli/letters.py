@@ -27,8 +27,8 @@ def tell(text: str) -> None:
 
 
 def printable(text: str) -> str:
-    """A text as a line of stdout prints it, which a table has to know for its widths."""
-    text = harmless(text).replace("\n", "\\n")
+    """A text as stdout prints it, which a table has to know for its widths."""
+    text = harmless(text)
     stream = sys.stdout
     if not isinstance(stream, io.TextIOWrapper) or stream.errors != _HANDLER:
         return text

@@ -26,7 +26,7 @@ def print_table(header: list[str], rows: list[list[str]], kept: int = 0) -> None
         kept: how many columns a terminal shows in any case, none but the first of them folded; of the others as many
             as fit. Where not even these fit, a row becomes a block of lines. 0: all, folded as the terminal wants.
     """
-    header, rows = [printable(cell) for cell in header], [[printable(cell) for cell in row] for row in rows]
+    header, *rows = [[printable(cell).replace("\n", "\\n") for cell in row] for row in (header, *rows)]
     numbers = [bool(rows) and all(not row[i] or row[i][0] in "0123456789-" for row in rows) for i in range(len(header))]
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     if not sys.stdout.isatty():

@@ -21,6 +21,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from lwmfw.engine.kept import Descent, Generators, facts, stateful
 from lwmfw.engine.terms import TermMeans
 from lwmfw.errors import LOWER, NotFinite, UserError, quoted
+from lwmfw.model.growing import check_state
 from lwmfw.record import checkpoint
 from lwmfw.record.checkpoint import Checkpoint
 from lwmfw.stopping import STOP
@@ -187,7 +188,9 @@ class Progress:
 
         Raises:
             NotFinite: one is not.
+            WrongAnswer: the model has a state that cannot be kept.
         """
+        check_state(self._run.model)
         self._looked = time.monotonic()
         position = self._run.position
         if self._phase:

@@ -142,7 +142,7 @@ def _print_results(results: Results) -> None:
 
 
 def _print_plan(assembly: Assembly, device: Device, from_run: Path | None, out: Path | None) -> None:
-    from lwmfw.api import prepared_run
+    from lwmfw.api import planned_run
     from lwmfw.cli.plan import plan_rows
 
-    print_table(*plan_rows(prepared_run(assembly, device.value, from_run, out)))
+    print_table(*plan_rows(planned_run(assembly, device.value, from_run, out)))

@@ -97,7 +97,8 @@ def search(
     from lwmfw.search.trials import search_recipe
 
     found = search_recipe(resolved, wanted, out, device.value, tell)
-    print_table(*found_rows(found))
+    header, rows = found_rows(found)
+    print_table(header, rows, kept=len(header))
 
 
 def resume(

@@ -25,7 +25,7 @@ class FreezeOptions(Options):
 
 
 class Freeze:
-    """Freeze the backbone, BatchNorm statistics included where not batchnorm = "always"; adds no term."""
+    """Freeze the backbone and, but for batchnorm = "always", its statistics, from the start or after some steps."""
 
     needs = frozenset({"features"})  # one that grows would be frozen before its newest part has learned
 

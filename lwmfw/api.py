@@ -186,6 +186,25 @@ def prepared_run(assembly: Assembly, device: DeviceName, from_run: Path | None, 
     return prepared
 
 
+def planned_run(assembly: Assembly, device: DeviceName, from_run: Path | None, out: Path | None = None) -> Run:
+    """A run that is only planned: what its components refuse when it begins, they refuse here; raises as `run` does.
+
+    Observers, which tell of a run and draw it, are not asked.
+    """
+    run = prepared_run(assembly, device, from_run, out)
+    parts = [part for part in run.assembly.components.values() if part.record.kind != "observer"]
+    with told_in_words(run.assembly, Path.cwd()):
+        try:
+            for part in parts:
+                if "before_run" in part.hooks:
+                    part.hook("before_run")(run, run.rng)
+        finally:
+            for part in parts:
+                if "after_run" in part.hooks:
+                    part.hook("after_run")(run, run.results, run.rng)
+    return run
+
+
 @given_back()
 def open_run(path: os.PathLike[str] | str) -> OpenedRun:
     """Read a run: its results, the model of its last finished step or of the first, its exemplars.

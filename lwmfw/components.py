@@ -157,6 +157,10 @@ TRAITS = {
             *("least_classes", ("objective", "penalty"), "number", lambda value: type(value) is int and value > 0, 1),
             "the fewest classes over which its loss can say anything; of a penalty, old ones",
         ),
+        Trait(
+            *("least_new", ("penalty",), "number", lambda value: type(value) is int and value > 0, 1),
+            "the fewest new classes that a step other than the last may have",
+        ),
         Trait("none_of_these", ("objective",), *_FLAG, "labels below 0 are none of the classes"),
         Trait(
             "exact",

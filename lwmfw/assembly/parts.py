@@ -75,7 +75,8 @@ class Assembly:
         return self.only(kind).method(method)
 
     def check_terms(self, step: Step) -> None:
-        """See that the objective and the penalties have classes to tell apart where a step is trained.
+        """See that the objective and the penalties have classes to tell apart where a step is trained, and penalties
+        enough of them for what they make of a step's new classes for the next.
 
         Raises:
             UserError: one has not.
@@ -86,6 +87,13 @@ class Assembly:
         self._check_says(objective, step, classes, over, 'set bce, other steps, or over = "seen"')
         for part in self.of_kind("penalty").values():
             self._check_says(part, step, step.old_classes, "old", "set scenario.first higher, or leave it out")
+            new, least = len(step.new_classes), part.trait("least_new")
+            if 0 < new < least and step.index < step.total:
+                which = "first" if step.index == 1 else "increment"
+                raise UserError(
+                    f"penalty: {part.name} needs {least} new classes in every step but the last, and step {step.index} "
+                    f"has {new}; set scenario.{which} higher, or leave it out"
+                )
 
     def _check_says(self, part: Attached, step: Step, classes: range, which: str, remedy: str) -> None:
         kind, least = part.record.kind, part.trait("least_classes")

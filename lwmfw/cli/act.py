@@ -96,7 +96,8 @@ def search(
     from lwmfw.search.trials import search_recipe
 
     found = search_recipe(resolved, wanted, out, device.value, tell)
-    print_table(*found_rows(found))
+    header, rows = found_rows(found)
+    print_table(header, rows, kept=len(header))
 
 
 def resume(
@@ -141,7 +142,7 @@ def _print_results(results: Results) -> None:
 
 
 def _print_plan(assembly: Assembly, device: Device, from_run: Path | None, out: Path | None) -> None:
-    from lwmfw.api import prepared_run
+    from lwmfw.api import planned_run
     from lwmfw.cli.plan import plan_rows
 
-    print_table(*plan_rows(prepared_run(assembly, device.value, from_run, out)))
+    print_table(*plan_rows(planned_run(assembly, device.value, from_run, out)))

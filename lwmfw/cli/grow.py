@@ -97,7 +97,8 @@ def verify(
     if json:
         _print_json([vars(v) | {"equal": v.equal, "images_at_once": images} for v in verdicts])
     else:
-        print_table(["read-out", "statistics", "of the run", f"of {images} images at once", "difference"], rows)
+        header = ["read-out", "statistics", "of the run", f"of {images} images at once", "difference"]
+        print_table(header, rows, kept=len(header))
     wrong = [v for v in verdicts if not v.equal]
     if wrong:
         names = ", ".join(v.readout for v in wrong)
@@ -150,7 +151,8 @@ def _print(said: dict[str, Any], json: bool) -> None:
     from lwmfw.using.outcome import table
 
     if not json:
-        print_table(*table(said))
+        header, rows = table(said)
+        print_table(header, rows, kept=len(header))
         print()
     _print_certificates(said, json)
 

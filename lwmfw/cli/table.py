@@ -24,7 +24,8 @@ def print_table(header: list[str], rows: list[list[str]], kept: int = 0) -> None
         header: of its columns.
         rows: a text for each of them.
         kept: how many columns a terminal shows in any case, none but the first of them folded; of the others as many
-            as fit. Where not even these fit, a row becomes a block of lines. 0: all, folded as the terminal wants.
+            as fit. Where not even these fit, a row becomes a block of lines. 0: all, folded as the terminal wants, for
+            tables whose last column is a text.
     """
     header, *rows = [[printable(cell).replace("\n", "\\n") for cell in row] for row in (header, *rows)]
     numbers = [bool(rows) and all(not row[i] or row[i][0] in "0123456789-" for row in rows) for i in range(len(header))]

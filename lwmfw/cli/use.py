@@ -74,10 +74,10 @@ def _print_table(decisions: Sequence[Decision], predictor: Predictor) -> None:
     header, rows = decision_rows(decisions)
     shown_rows = [[shown(cell, 1000) for cell in row] for row in rows]
     if predictor.probability:
-        print_table(header, shown_rows)
+        print_table(header, shown_rows, kept=len(header))
         print(f"\nprobability: {predictor.probability}")
     else:
-        print_table(header[:-1], [row[:-1] for row in shown_rows])
+        print_table(header[:-1], [row[:-1] for row in shown_rows], kept=len(header) - 1)
 
 
 def _print_csv(decisions: Sequence[Decision], predictor: Predictor) -> None:

@@ -44,7 +44,7 @@ def free_memory() -> float:
 
 
 def _address_space() -> float:
-    """What `ulimit -v` leaves."""
+    """What `ulimit -v` allows, of which some is taken already."""
     try:
         import resource
     except ImportError:  # Windows

@@ -19,6 +19,7 @@ from lwmfw.model.growing import Model, frozen_copy
 from lwmfw.record import checkpoint
 from lwmfw.record.checkpoint import Checkpoint
 from lwmfw.record.directory import RunDirectory
+from lwmfw.record.reading import digest_of, settings_of
 from lwmfw.record.results import MATRIX_CLASSES, Results
 
 
@@ -37,7 +38,7 @@ def go_on(run: Run) -> None:
     if kept:
         now = run.results
         restore(run, kept)
-        run.results = with_sources(kept.results, now)
+        run.results = with_sources(run, kept.results, now)
     elif run.origin:
         restore(run, run.origin.with_parts_of(run.model))
     if newest:
@@ -73,7 +74,7 @@ def go_on_inside(run: Run, directory: RunDirectory, place: Checkpoint | None) ->
         directory.forget_epochs_after(len(run.results.steps))
         return
     drift = run.results.drift
-    run.results = with_sources(replace(place.results, steps=run.results.steps, drift=drift), run.results)
+    run.results = with_sources(run, replace(place.results, steps=run.results.steps, drift=drift), run.results)
     directory.forget_log_after(place.facts["progress"]["logged"], place.path)
     run.progress.go_on_from(place)
 
@@ -148,16 +149,16 @@ def check_nothing_is_lost(directory: RunDirectory) -> None:
         )
 
 
-def with_sources(kept: Results, now: Results) -> Results:
-    """Results that go on, with what is known now of data, files and the providers of components.
+def with_sources(run: Run, kept: Results, now: Results) -> Results:
+    """Results with which a run goes on, with what is known now of data, files and the providers of components.
 
     Those of plug-in files that were mended are kept beside, with the number of steps that they have computed.
     """
     former = former_files(kept, now)
     providers = kept.providers | {name: now.providers[name] for name in former}
     mended = [*kept.mended, *[{"steps": len(kept.steps), "providers": former}] * bool(former)]
-    kept = replace(kept, settings=now.settings)
-    return replace(kept, data=now.data, files=kept.files | now.files, providers=providers, mended=mended)
+    known = replace(kept, data=now.data, files=kept.files | now.files, providers=providers, mended=mended)
+    return replace(known, settings=digest_of(settings_of(run.assembly.resolved.tables(), known)))
 
 
 def former_files(kept: Results, now: Results) -> dict[str, str]:

@@ -136,7 +136,7 @@ def _planned(assembly: Assembly, names: Sequence[str]) -> tuple[list[int], list[
 def run_of(assembly: Assembly, device: torch.device, data: DataSet, steps: list[Step], results: Results) -> Run:
     """A run of components on data in class order, with an empty model."""
     recipe = assembly.resolved.recipe
-    results.settings = digest_of(settings_of(assembly.resolved.tables()))
+    results.settings = digest_of(settings_of(assembly.resolved.tables(), results))
     data = replace(data, train=data.train.to(device), test=data.test.to(device))
     memory = new_memory(assembly, data.train)
     if memory and recipe.memory and len(data.train):

@@ -120,9 +120,9 @@ class Run:
     @cached_property
     def settings(self) -> dict[str, str]:
         """The seed, and what decides the numbers of the recipe, wherever files lie."""
-        tables, resolved = self.assembly.resolved.tables(), self.assembly.resolved
-        apart = {*places(resolved), "plugins"}
-        return {"seed": str(self.recipe.seed)} | {k: v for k, v in settings_of(tables).items() if k not in apart}
+        resolved = self.assembly.resolved
+        settings, apart = settings_of(resolved.tables(), self.results), {*places(resolved), "plugins"}
+        return {"seed": str(self.recipe.seed)} | {k: v for k, v in settings.items() if k not in apart}
 
     @property
     def remaining_steps(self) -> list[Step]:

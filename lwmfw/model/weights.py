@@ -89,18 +89,27 @@ def examine(file: str | Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _fault(kind: str, value: Tensor) -> str:
-    if value.device.type != "cpu" or value.layout != torch.strided or value.is_quantized or value.is_complex():
-        return f"is {value.dtype}, {value.layout} on {value.device.type}; name a file of ordinary floating weights"
+    if value.device.type != "cpu" or value.layout != torch.strided or _is_of_another_sort(value):
+        sort = "nested" if value.is_nested else value.layout
+        return f"is {value.dtype}, {sort} on {value.device.type}; name a file of ordinary floating weights"
+    quantised = f"is {value.dtype}, as quantised weights are; name a file of floating ones"
     if not value.is_floating_point():
-        counts = value.dtype in _WHOLE and kind not in _PARAMETERS
-        return "" if counts else f"is {value.dtype}, as quantised weights are; name a file of floating ones"
-    wrong = int((~value.float().isfinite()).sum())
+        return "" if value.dtype in _WHOLE and kind not in _PARAMETERS else quantised
+    try:
+        single = value.float()  # types of 8 bits are compared as no other
+    except RuntimeError:  # of those of 4 nothing is computed
+        return quantised
+    wrong = int((~single.isfinite()).sum())
     if wrong:
         what = f"has {wrong} of {value.numel()} values that are not finite in float32"
         return f"{what}; name weights of a training that went well"
-    if kind == "running_var" and (value < 0).any():
-        return f"has a variance of {value.min():.3g}, and none is below 0; name an undamaged file"
+    if kind == "running_var" and (single < 0).any():
+        return f"has a variance of {single.min():.3g}, and none is below 0; name an undamaged file"
     return ""
+
+
+def _is_of_another_sort(value: Tensor) -> bool:
+    return value.is_quantized or value.is_complex() or value.is_nested
 
 
 @contextmanager

@@ -167,19 +167,19 @@ def _base(source: Source, name: object) -> Path:
     place = source.place(("extends",))
     if not isinstance(name, str):
         raise UserError(f'{place}: extends: should be a file name, got {shown(str(name))}; write extends = "base.toml"')
-    folder = source.path.parent
+    folder, key = source.path.parent, name.removesuffix(".toml")
+    meant = [folder / name, folder / f"{key}.toml"]
     try:
-        inside = (folder / name).resolve().is_relative_to(folder.resolve())
-        found = (folder / name).is_file()
-        itself = found and (folder / name).samefile(source.path)
+        inside = all(file.resolve().is_relative_to(folder.resolve()) for file in meant)
+        found = [file for file in meant if file.is_file()]
+        others = [file for file in found if not file.samefile(source.path)]
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(f"{place}: extends: '{shown(name)}' is no file name; write extends = \"base.toml\"") from error
     if Path(name).is_absolute() or not inside:
         raise UserError(f"{place}: extends: '{shown(name)}' leaves the folder of the recipe; move the base into it")
-    if found and not itself:
-        return folder / name
-    key = name.removesuffix(".toml")
-    known = shipped.recipes().get(key, folder / name if found else None)
+    if others:
+        return others[0]
+    known = shipped.recipes().get(key, found[0] if found else None)
     if known is None:
         beside = {p.stem: p.name for p in folder.glob("*.toml") if p.is_file() and p != source.path}
         near = did_you_mean(key, beside) and did_you_mean(name, beside.values())  # ".toml" alone makes nothing near

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from statistics import mean, stdev
@@ -142,7 +143,7 @@ def _told_apart(settings: Mapping[str, str], others: Sequence[Mapping[str, str]]
             if len(having) < len(others):
                 found.append(".".join(table) if key not in _common(others) else f"{key}={value}")
         elif last != "as" and len({other.get(key) for other in having}) > 1:
-            found.append(f"{key}={value}")
+            found.append(f"{key}={_REST.sub('', value)}")
     return " ".join(found)
 
 
@@ -170,6 +171,8 @@ def _counted(sizes: Sequence[str | int]) -> str:
 
 
 _MANY = 2
+_REST = re.compile("(?<=sha256:[0-9a-f]{8})[0-9a-f]{56}")
+"""What a label leaves out of a digest."""
 
 
 def _spread(found: Sequence[float | None]) -> str:

@@ -21,13 +21,25 @@ if TYPE_CHECKING:
     from lwmfw.record.checkpoint import Checkpoint
 
 
-def settings_of(tables: Mapping[str, Any]) -> dict[str, str]:
+def settings_of(tables: Mapping[str, Any], results: Results) -> dict[str, str]:
     """Dotted key -> value, as JSON, of what decides the numbers of a resolved recipe; seed, threads, observers and
-    origin left out, and plug-in files by name and digest, wherever they lie."""
-    files = [str(file).replace("\\", "/").rsplit("/", 1)[-1] for file in tables.get("plugins", [])]
+    origin left out. Files stand by their digests, wherever they lie: those that components read, and plug-in files by
+    name as well."""
+    files = _plugins_of(tables, results)
     values = {key: json.dumps(value, default=str) for key, value in flat({**tables, "plugins": files})}
+    values |= {key: f"sha256:{digest}" for key, digest in results.files.items() if key in values}
     apart = ("seed", "training.threads", "observers", "console", "origin")
     return {k: v for k, v in values.items() if not k.startswith(apart)}
+
+
+def _plugins_of(tables: Mapping[str, Any], results: Results) -> list[str]:
+    """Name and digest of the plug-in files that components come from, observers not among them."""
+    observers = {each.get("as") or each["use"].rpartition("/")[2] for each in tables.get("observers", [])}
+    # where another kind has a component of that name, the observer's has its kind before it
+    observers = {f"observer.{name}" if f"observer.{name}" in results.providers else name for name in observers}
+    used = {provider for name, provider in results.providers.items() if name not in observers}
+    files = [str(file).replace("\\", "/").rsplit("/", 1)[-1] for file in tables.get("plugins", [])]
+    return [file for file in files if file.replace("#sha256:", " sha256:") in used]
 
 
 def is_place_of_images(key: str, value: str) -> bool:
@@ -129,7 +141,7 @@ class RecordedRun:
     def settings(self) -> dict[str, str]:
         """What decides its numbers, as `settings_of` has it; empty for results that have left their directory."""
         home = RecordedRun(self.path.parent) if self.path.name == "results.json" else self
-        return settings_of(home.tables)
+        return settings_of(home.tables, home.results) if home.tables else {}
 
     @property
     def settings_digest(self) -> str:

@@ -31,7 +31,7 @@ def keep(run: Run, out: Path | None, arithmetic: str = "") -> None:
     directory, _ = open_directory(resolved, out, "never")
     try:
         run.directory, run.results.complete = directory, True
-        run.results.settings = digest_of(settings_of(resolved.tables()))
+        run.results.settings = digest_of(settings_of(resolved.tables(), run.results))
         kept = snapshot(run)
         facts = kept.facts | ({"arithmetic": arithmetic} if arithmetic else {})
         directory.write_environment(environment(run))

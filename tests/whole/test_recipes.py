@@ -92,7 +92,7 @@ NEAREST_MEAN = {
 
 
 def test_four_settings_make_any_podnet_the_one_whose_nearest_means_are_published():
-    written = ("classifier.scaling=3.0", "classifier.learned_scale=false", "penalties.POD.weight=5.0", "phases=[]")
+    written = ("classifier.scaling=3.0", "classifier.learned_scale=false", "penalties.POD.weight=5.0", "'phases=[]'")
     head = RECIPES["cifar100/b50/podnet-nme"].read_text()
     assert " ".join(f"--set {setting}" for setting in written) in head
     changed, published = (

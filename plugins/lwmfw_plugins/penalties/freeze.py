@@ -2,6 +2,9 @@
 
 Nothing of the old classes' features is forgotten and nothing new is learned but rows of the classifier: the baseline
 that says what a method's plasticity is worth (FACIL's "freezing"; Masana et al. 2022).
+
+BatchNorm's running mean and variance stay as well, but where a recipe says batchnorm = "always": in such phases they
+follow the batches, and features change with them.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ class FreezeOptions(Options):
 
 
 class Freeze:
-    """Freeze the backbone, BatchNorm statistics included, from the start or after the first steps; adds no term."""
+    """Freeze the backbone and, but for batchnorm = "always", its statistics, from the start or after some steps."""
 
     needs = frozenset({"features"})  # one that grows would be frozen before its newest part has learned
 

@@ -4,14 +4,18 @@ import io
 import json
 import os
 import sys
+from types import SimpleNamespace
 
 import pytest
 from helpers.command import lwmfw
 from helpers.results import named, results_of
 
-from lwmfw.cli import main
+from lwmfw.cli import act, main, use
 from lwmfw.cli.table import print_table
 from lwmfw.record.compare import comparison_rows, result_rows
+from lwmfw.search.decide import Found, Trial
+from lwmfw.testing import tiny_recipe
+from lwmfw.using.predict import Decision, Said
 
 
 class Terminal(io.TextIOWrapper):
@@ -94,6 +98,32 @@ def test_numbers_of_any_table_are_not_broken_nor_what_is_kept(kept, columns, ter
     assert any("0.000123456  0.000654321" in line for line in screen.lines)
     assert kept == 0 or any("some-read-out" in line for line in screen.lines)
     assert all(len(line) <= columns for line in screen.lines)
+
+
+def searched(monkeypatch, tmp_path):
+    trade_offs = {"penalties.L_D.weight": 1.0, "penalties.L_AD.weight": 0.5}
+    trial = Trial(2, "stability", 0.05, trade_offs, 0.72, 0.81, 0.85, 1.0, None)
+    monkeypatch.setattr("lwmfw.search.trials.search_recipe", lambda *_: [Found(0.9, trial, True, 3)])
+    act.search(tiny_recipe({"penalties": [{"use": "L_D"}]}, tmp_path), "0.05")
+
+
+def predicted(monkeypatch, tmp_path):
+    decision = Decision("photographs/jacket-from-behind.jpg", [Said("Ankle boot", 5.12345, 0.987654)])
+    use._print_table([decision], SimpleNamespace(probability="softmax of logits"))
+
+
+WORDS = {
+    searched: ["step 2", "L_D.weight 1", "L_AD.weight 0.5", "trials 3"],
+    predicted: ["image photographs/jacket-from-behind.jpg", "class Ankle boot", "probability 0.987654"],
+}
+
+
+@pytest.mark.parametrize("verb", WORDS)
+def test_where_columns_do_not_fit_no_word_is_broken(verb, terminal, monkeypatch, tmp_path):
+    screen = terminal(40)
+    verb(monkeypatch, tmp_path)
+    words = [line.split() for line in WORDS[verb]]
+    assert [line for line in (each.split() for each in screen.lines) if line in words] == words
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp437", "latin-1"])

@@ -77,6 +77,7 @@ def test_weights_that_are_gone_are_not_missed(tmp_path):
     gone_on = framework.resume(path, device="cpu")
     assert [r.steps[-1].confusion for r in (shared, gone_on)] == [whole.steps[-1].confusion] * 2
     assert gone_on.files == {"backbone.weights": digest}
+    assert gone_on.settings == whole.settings == framework.open_run(path).settings_digest
     assert framework.open_run(path).as_left().model.classes == 4  # as predict, export, merge and retract have it
     assert extended(framework.open_run(path), Extension(tmp_path)).tables()["backbone"]["weights"] == ""
     done = lwmfw("run", recipe, "--dry-run")

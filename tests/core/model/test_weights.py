@@ -42,6 +42,8 @@ def test_what_a_trained_network_has_is_read_in_every_type(wrap, tmp_path):
         ("running_mean", WEIGHT.to(torch.int64), "is torch.int64, as quantised weights are"),
         ("a.weight", WEIGHT.to(torch.complex64), "is torch.complex64"),
         ("a.running_var", torch.tensor([1.0, -0.5]), "has a variance of -0.5, and none is below 0"),
+        ("a.running_var", (-WEIGHT).to(torch.float8_e4m3fn), "has a variance of -1, and"),
+        ("a.weight", torch.zeros(2, dtype=torch.uint8).view(torch.float4_e2m1fn_x2), "is torch.float4_e2m1fn_x2, as q"),
     ],
 )
 def test_what_no_trained_network_has_is_refused_by_file_tensor_and_fault(name, value, fault, tmp_path):
@@ -52,6 +54,21 @@ def test_what_no_trained_network_has_is_refused_by_file_tensor_and_fault(name, v
             read(file)
         assert str(refused.value).startswith(f"{file}: {name} {fault}")
         assert "; name " in str(refused.value)
+
+
+@pytest.mark.parametrize("small", [torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e8m0fnu])
+def test_variances_of_eight_bits_are_weighed_like_any(small, tmp_path):
+    save_file({"a.running_var": WEIGHT.to(small)}, tmp_path / "w")
+    assert unwrapped_weights(tmp_path / "w")[0]["a.running_var"].equal(WEIGHT)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged])
+def test_nested_tensors_are_refused_in_words(layout, tmp_path):
+    nested = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=layout)
+    torch.save({"a.weight": nested}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"a\.weight is torch\.float32, nested on cpu; name a file of ordinary"):
+        unwrapped_weights(tmp_path / "w.pth")
 
 
 WHOLE = save(SOUND)

@@ -77,10 +77,11 @@ def test_a_shipped_recipe_is_a_base_wherever_a_recipe_lies(name):
     assert ours == shipped_base | {"name": "ours", "seed": 7}
 
 
-def test_a_file_beside_the_recipe_comes_before_a_shipped_one_and_the_recipe_itself_is_no_base():
+@pytest.mark.parametrize("name", ["lwm.toml", "lwm"])
+def test_a_file_beside_the_recipe_comes_before_a_shipped_one_and_the_recipe_itself_is_no_base(name):
     write(RECIPE, "lwm.toml")
-    assert tables('extends = "lwm.toml"\n')["backbone"]["use"] == "flat"
-    own = write('extends = "lwm.toml"\nseed = 7\n', "lwm.toml")
+    assert tables(f'extends = "{name}"\n')["backbone"]["use"] == "flat"
+    own = write(f'extends = "{name}"\nseed = 7\n', "lwm.toml")
     assert load_recipe(own).recipe.backbone.use == "resnet20", "a variant of LwM may be called lwm.toml"
 
 

@@ -39,6 +39,38 @@ def test_results_have_the_digest_of_what_their_run_is_made_of(tmp_path):
     assert recorded[0].settings == recorded[1].settings != recorded[2].settings == {}
 
 
+def recorded(folder, *, weights="a", penalty="b", observer="c", seed=1):
+    """A run in a folder, with initial weights and plug-in files of such contents."""
+    run = RecordedRun(folder)
+    run.results = results_of(THREE, seed=seed)
+    run.results.files = {"backbone.weights": weights * 64}
+    files = {"drift": ("penalty.py", penalty), "observer.drift": ("watch.py", observer), "tell": ("watch.py", observer)}
+    run.results.providers |= {name: f"{file} sha256:{content * 64}" for name, (file, content) in files.items()}
+    run.tables = {
+        "plugins": [f"{folder}/plugins/{file}#sha256:{content * 64}" for file, content in dict(files.values()).items()],
+        "backbone": {"use": "own", "weights": f"{folder}/w.safetensors"},
+        "penalties": [{"use": "drift"}],
+        "observers": [{"use": "drift"}, {"use": "watch.py/tell"}],
+    }
+    return run
+
+
+def test_copies_of_files_and_the_files_of_observers_tell_no_runs_apart():
+    runs = [recorded("/here"), recorded("/there", seed=2), recorded("/here", observer="d", seed=3)]
+    assert len({run.settings_digest for run in runs}) == 1
+    assert [(row[0], row[2]) for row in comparison_rows(runs)[1]] == [("lwm", "3")]
+
+
+def test_files_of_other_contents_tell_runs_apart_by_the_beginnings_of_their_digests():
+    runs = [recorded("/here"), recorded("/here", weights="d"), recorded("/here", penalty="e")]
+    assert len({run.settings_digest for run in runs}) == 3
+    assert [row[0] for row in comparison_rows(runs)[1]] == [
+        'lwm plugins=["penalty.py#sha256:bbbbbbbb"] backbone.weights=sha256:aaaaaaaa',
+        'lwm plugins=["penalty.py#sha256:bbbbbbbb"] backbone.weights=sha256:dddddddd',
+        'lwm plugins=["penalty.py#sha256:eeeeeeee"] backbone.weights=sha256:aaaaaaaa',
+    ]
+
+
 def test_a_classifier_that_one_step_lacks_leaves_its_place_empty():
     plain = results_of(THREE, who=("cnn", "nme")).to_json()
     for table in ("accuracy", "accuracy_by_step"):

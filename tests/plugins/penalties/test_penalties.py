@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from lwmfw import UserError
+from lwmfw.api import planned_run
 from lwmfw.assembly.assemble import assemble
 from lwmfw.recipe.load import load_recipe
 from lwmfw.testing import outputs_pair, penalty_terms, tiny_recipe, tiny_run
@@ -303,6 +304,8 @@ def test_a_map_of_one_position_is_refused_with_a_stage_that_has_more(tmp_path):
     wanted = "L_AD: layer: the pooled map has one position for images of 4x4; set layer = 2, whose map has 4, or take"
     with pytest.raises(UserError, match=wanted):
         tiny_run(tables, tmp_path)
+    with pytest.raises(UserError, match=wanted):  # which `run --dry-run` shows
+        planned_run(assemble(load_recipe(tiny_recipe(tables, tmp_path))), "cpu", None)
     (tmp_path / "two").mkdir()
     assert "L_AD" in tiny_run({**tables, "penalties": [{"use": "L_AD", "layer": 2}]}, tmp_path / "two").terms[2]
 
@@ -316,7 +319,6 @@ def test_a_map_of_one_position_is_refused_with_a_stage_that_has_more(tmp_path):
         ({"use": "KD"}, False),
         ({"use": "L_D", "form": "softmax"}, False),
         ({"use": "wa"}, False),
-        ({"use": "muc"}, False),
         ({"use": "ewc"}, False),
         ({"use": "efc", "plain": 0.0}, False),
         ({"use": "efc"}, True),
@@ -342,7 +344,15 @@ def test_a_term_that_says_nothing_of_one_old_class_is_refused_with_the_recipe(pe
         assert words in str(refused.value)
 
 
-def test_side_classifiers_of_one_class_are_refused_before_training(tmp_path):
-    scenario = {"first": 2, "increment": [1, 1]}
-    with pytest.raises(UserError, match="muc: step 2 has one class, of which side classifiers say nothing; "):
-        tiny_run({"penalties": [{"use": "muc"}], "scenario": scenario, "objective": {"use": "bce"}}, tmp_path)
+def test_side_classifiers_of_one_class_are_refused_with_the_recipe(tmp_path):
+    def assembled(increment, **tables):
+        scenario = {"first": 2, "increment": increment, "classes": 2 + sum(increment)}
+        tables |= {"scenario": scenario, "objective": {"use": "bce"}, "penalties": [{"use": "muc"}]}
+        return assemble(load_recipe(tiny_recipe(tables, tmp_path)))
+
+    words = "penalty: muc needs 2 new classes in every step but the last, and step 2 has 1; set scenario.increment high"
+    for tables in ({}, {"training": {"epochs": 0}}):  # they are fitted to the features all the same
+        with pytest.raises(UserError, match=words):
+            assembled([1, 1], **tables)
+    assert assembled([2])
+    assert assembled([1]), "nothing comes after the last step"

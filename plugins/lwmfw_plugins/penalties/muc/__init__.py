@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from lwmfw import Component, DataChoice, Field, Options, Penalty, UserError, hookimpl
+from lwmfw import Component, DataChoice, Field, Options, Penalty, hookimpl
 from lwmfw_plugins._extras import place
 from lwmfw_plugins.penalties.l_d import softmax_distillation
 
@@ -82,7 +82,7 @@ class Muc:
     """
 
     needs = frozenset({"old", "features"})
-    least_classes = 2  # a softmax over one class is 1
+    least_classes = least_new = 2  # a softmax over one class is 1, a side classifier's as well
     spares_first_step = True
 
     def __init__(self, options: MucOptions) -> None:
@@ -92,20 +92,10 @@ class Muc:
 
     @hookimpl
     def before_run(self, run: Run, rng: Generator) -> None:
-        """Load the other images, and bring them into the form of the run's.
-
-        Raises:
-            UserError: side classifiers would be of one class.
-        """
+        """Load the other images, and bring them into the form of the run's."""
         from lwmfw import Images
         from lwmfw_plugins.penalties.muc._side import in_form, some_of
 
-        lone = next((step for step in run.remaining_steps if len(step.new_classes) == 1), None)
-        if lone and lone.index < lone.total:
-            raise UserError(
-                f"step {lone.index} has one class, of which side classifiers say nothing; set scenario.increment to 2 "
-                "or more, or take L_D"
-            )
         images, train = some_of(run.load_data(self.options.other).train, self.options.other_images, rng), run.data.train
         self.other = Images(in_form(images.pixels, train.channels, train.size), images.labels).to(run.device)
 

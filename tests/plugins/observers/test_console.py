@@ -11,6 +11,7 @@ from helpers.command import lwmfw
 from rich.progress import Progress
 
 from lwmfw import Observer, hookimpl
+from lwmfw.cli.log import logged
 from lwmfw.errors import Interrupted
 from lwmfw.testing import tiny_recipe, tiny_run
 from lwmfw_plugins.observers import console
@@ -201,6 +202,8 @@ def test_a_log_has_the_same_in_plain_lines_with_times_and_how_it_ended(tmp_path)
     recipe = tiny_recipe(CONSOLE, tmp_path)
     assert lwmfw("run", recipe, "--out", "run", "--log", "run.log").returncode == 0
     first = (tmp_path / "run.log").read_text()
+    accuracy = json.loads((tmp_path / "run" / "results.json").read_text())["last_accuracy"]["cnn"]
+    assert first.endswith(f" run: finished, cnn {accuracy:.3f}\n")
     assert lwmfw("run", recipe, "--out", "run", "--log", "run.log").returncode == 2
     assert (tmp_path / "run.log").read_text().startswith(first), "appended"
     lines = (tmp_path / "run.log").read_text().splitlines()
@@ -208,6 +211,33 @@ def test_a_log_has_the_same_in_plain_lines_with_times_and_how_it_ended(tmp_path)
     told = [line[20:] for line in lines]
     assert "step 2/2  main  epoch 1/1  bce" in "\n".join(told)
     assert told[-1] == "run: holds a finished run; choose another --out"
+
+
+def test_a_log_has_every_line_of_a_wrong_recipe_and_that_a_command_was_interrupted(tmp_path):
+    recipe = tiny_recipe(CONSOLE | {"seed": -1, "training": {"epochs": -1}}, tmp_path)
+    done = lwmfw("run", recipe, "--out", "run", "--log", "run.log")
+    told = [line[20:] for line in (tmp_path / "run.log").read_text().splitlines()]
+    assert (done.returncode, told) == (2, done.stderr.splitlines())
+    assert len(told) == 2
+    with pytest.raises(KeyboardInterrupt), logged(tmp_path / "run.log"):
+        raise KeyboardInterrupt
+    assert (tmp_path / "run.log").read_text().endswith(" interrupted\n")
+
+
+@pytest.mark.parametrize("silent", [{"console": False}, {"observers": []}])
+def test_a_log_of_what_nobody_tells_is_refused(silent, tmp_path, monkeypatch):
+    recipe = tiny_recipe(silent, tmp_path)
+    done = lwmfw("run", recipe, "--out", "run", "--log", "run.log")
+    refusal = (
+        "--log run.log: the recipe has no console, whose lines a log holds; leave --log out, or list [[observers]] "
+        'with use = "console"\n'
+    )
+    assert (done.returncode, done.stderr) == (2, refusal)
+    assert not (tmp_path / "run").exists()
+    inside.die_at(monkeypatch, 1, 0, 0)
+    with pytest.raises(Interrupted):
+        inside.run(silent, tmp_path)
+    assert lwmfw("resume", "run", "--log", "run.log").stderr == refusal
 
 
 def test_a_log_that_cannot_be_written_is_refused_and_one_that_is_full_costs_no_run(tmp_path):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lwmfw.cli.letters import tell
-from lwmfw.cli.log import logged
+from lwmfw.cli.log import check_heard, logged, tell_end
 from lwmfw.cli.options import (
     Device,
     DeviceOption,
@@ -61,7 +61,9 @@ def run(
         _print_plan(assemble(resolved), device, from_, out)
         return
     with logged(log):
+        check_heard(log, resolved.tables())
         done = execute(assemble(resolved), out, device.value, resume.value, from_, every, allowed)
+        tell_end(done)
     _print_results(done.results)
 
 
@@ -122,11 +124,14 @@ def resume(
     from lwmfw.engine.progress import parse_save_every
     from lwmfw.recipe.load import plugin_files
     from lwmfw.recipe.settings import parse_settings
+    from lwmfw.record.reading import RecordedRun
 
-    settings = parse_settings(set_)
     with logged(log):
+        settings = parse_settings(set_)
+        check_heard(log, RecordedRun(run).tables)
         every, allowed = parse_save_every(save_every), parse_drift(allow_drift)
         done = execute_again(run, settings, device.value, plugin_files(plugins), threads or 0, every, allowed)
+        tell_end(done)
     _print_results(done.results)
 
 

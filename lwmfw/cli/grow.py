@@ -35,16 +35,19 @@ def extend(
     """Add classes to a finished run from a folder of images; nothing of its old data is needed."""
     from lwmfw.api import execute
     from lwmfw.assembly.assemble import assemble
-    from lwmfw.cli.log import logged
+    from lwmfw.cli.log import check_heard, logged, tell_end
     from lwmfw.engine.opened import OpenedRun
     from lwmfw.recipe.settings import parse_settings
     from lwmfw.using.extend import Extension, extended
     from lwmfw.using.outcome import outcome
 
-    wanted = Extension(data, test, held_out, more, train, parse_settings(set_))
     began = time.perf_counter()
     with logged(log):
-        done = execute(assemble(extended(OpenedRun(run), wanted)), out, device.value, ResumeMode.AUTO.value)
+        wanted = Extension(data, test, held_out, more, train, parse_settings(set_))
+        resolved = extended(OpenedRun(run), wanted)
+        check_heard(log, resolved.tables())
+        done = execute(assemble(resolved), out, device.value, ResumeMode.AUTO.value)
+        tell_end(done)
     seconds = time.perf_counter() - began
     _print(outcome(done, seconds), json)
 

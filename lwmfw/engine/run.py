@@ -168,9 +168,10 @@ class Run:
         new = len(self.data.train.of_classes(step.new_classes))
         return EpochShape(new + held, held, phase.batch_size, self.replay)
 
-    def updates(self, step: Step) -> int:
-        """Optimiser updates that a step will take, as far as it is known before it."""
-        return sum(phase.epochs * self.planned_shape(step, phase).batches for phase in self.phases(step))
+    def updates(self, step: Step, phase: Phase | None = None) -> int:
+        """Optimiser updates that a step, or one of its phases, will take, as far as it is known before it."""
+        phases = [phase] if phase else self.phases(step)
+        return sum(phase.epochs * self.planned_shape(step, phase).batches for phase in phases)
 
     def features(self, images: ImageSet, *, mirrored: bool = False, model: Model | None = None) -> Tensor:
         """Features of images, (N, D), float32, in evaluation mode and in the order in which the images are stored.

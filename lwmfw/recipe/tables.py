@@ -155,8 +155,15 @@ class Origin(Options):
 CONSOLE = [{"use": "console"}]
 
 
-def _is_console(table: Any) -> bool:
-    return isinstance(table, dict) and "console" in (table.get("use"), table.get("as"))
+def is_console(table: Any) -> bool:
+    """Whether that is the table of a console, of whichever provider; its name within the recipe says nothing."""
+    return isinstance(table, dict) and str(table.get("use")).rpartition("/")[2] == "console"
+
+
+def _called_apart(observers: list[ListedChoice]) -> list[ListedChoice]:
+    if any(observer.as_ == "console" and not is_console(observer.model_dump()) for observer in observers):
+        raise ValueError('input should leave the name console to the console; write another as = "..."')
+    return observers
 
 
 class Recipe(Options):
@@ -179,7 +186,9 @@ class Recipe(Options):
     training: Training
     readouts: list[ListedChoice] = Field([ListedChoice(use="cnn")], min_length=1, max_length=100)
     evaluation: Evaluation = Evaluation()
-    observers: list[ListedChoice] = Field([ListedChoice(use="console")], max_length=100)
+    observers: Annotated[list[ListedChoice], AfterValidator(_called_apart)] = Field(
+        [ListedChoice(use="console")], max_length=100
+    )
     console: bool = Field(True, description="whether observers that are listed are joined by the console")
 
     @model_validator(mode="before")
@@ -191,6 +200,6 @@ class Recipe(Options):
         listed, wanted = table.get("observers", CONSOLE), table.get("console", True)
         if wanted is False and listed is CONSOLE:
             return table | {"observers": []}
-        if wanted is not True or not isinstance(listed, list) or not listed or any(map(_is_console, listed)):
+        if wanted is not True or not isinstance(listed, list) or not listed or any(map(is_console, listed)):
             return table
         return table | {"observers": [*listed, *CONSOLE]}  # last: the places of the others stay

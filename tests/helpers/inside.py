@@ -35,6 +35,18 @@ def bits(done):
     return json.dumps([steps, rows, plain], sort_keys=True), tensors
 
 
+def die_at(monkeypatch, *place):
+    """Have a run die right after it has kept its place: step, stage and updates of the stage."""
+    save = checkpoint.save_inside
+
+    def saved(folder, kept, step, serial):
+        save(folder, kept, step, serial)
+        if (step, kept.facts["progress"]["stage"], kept.facts["progress"]["updates"]) == place:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "save_inside", saved)
+
+
 class Dying:
     """Has a run die right after its place has been kept for the nth time; counts without dying where n is 0."""
 

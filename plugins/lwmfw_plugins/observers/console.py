@@ -40,7 +40,8 @@ class ConsoleObserver:
             console=self.console, transient=True,
         )  # fmt: skip
         self.task = TaskID(0)
-        self.updates_left, self.seconds_per_update = 0, 0.0
+        self.updates_to_come = self.updates_left = 0
+        self.seconds_per_update = 0.0
         self.images_per_s, self.terms = 0.0, dict[str, float]()
         self.begun = self.trained = False
 
@@ -67,12 +68,14 @@ class ConsoleObserver:
             begun = origin and finished == run.known_steps
             self._print(f"goes on from {origin.run}" if origin and begun else f"resumed after step {finished}")
         self.begun, self.trained = True, False
-        self.updates_left = sum(run.updates(later) for later in run.remaining_steps)
+        phases, self.position = run.phases(step), run.position
+        self.updates_of = {phase.name: run.updates(step, phase) for phase in phases}
+        self.updates_to_come = self.updates_left = sum(run.updates(later) for later in run.remaining_steps)
         self.images_per_s, self.terms = 0.0, {}
         self.fits = [readout.use for readout in run.recipe.readouts] != ["cnn"]
-        first, *more = run.phases(step)
-        self.last = more[-1].name if more else first.name
-        self._begin(first)
+        self.last = phases[-1].name
+        self.first, self.entered, self.inside = next((p.name for p in phases if p.epochs), ""), "", False
+        self._begin(phases[0])
         updates = run.updates(step)
         if self.live:
             self.task = self.progress.add_task("", total=updates or None, numbers="")
@@ -86,49 +89,71 @@ class ConsoleObserver:
     @hookimpl
     def group_parameters(self, phase: Phase) -> None:
         """Note the phase that begins."""
+        self.entered = self.entered or phase.name
         self._begin(phase)
 
     def _begin(self, phase: Phase) -> None:
-        self.phase, self.epoch = phase, 0
-        self._begin_epoch()
+        self.phase, self.means_known = phase, False
+        earlier = list(self.updates_of).index(phase.name)
+        self.updates_before = sum(list(self.updates_of.values())[:earlier])
+        self.batches = self.updates_of[phase.name] // max(1, phase.epochs)
+        self._begin_epoch(1)
 
-    def _begin_epoch(self) -> None:
-        self.epoch += 1
+    def _begin_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
         self.epoch_began = self.looked = time.perf_counter()
         self.updates = self.images = 0
+
+    def _reached(self, step: Step, epoch: int, batch: int | None = None) -> None:
+        """Note how far the step has come, which is more than is seen here where a run goes on from inside.
+
+        Args:
+            step: which.
+            epoch: of the phase.
+            batch: how many of its batches are learned; None: all.
+        """
+        done = self.updates_before + self.batches * (epoch - 1) + (self.batches if batch is None else batch)
+        self.epoch, self.updates_left = epoch, max(0, self.updates_to_come - done)
+        if self.live:
+            self.progress.update(self.task, completed=done)
+        if not self.inside and (self.entered != self.first or epoch > 1 or batch != 1):
+            at = f"  batch {batch}" if batch else ""
+            self._show(step)
+            self._print(f"goes on inside step {step.index}/{step.total}  {self._epoch()}{at}")
+        self.inside = True
 
     @hookimpl
     def after_update(self, step: Step, batch: Batch, terms: Mapping[str, Tensor]) -> None:
         """Advance, and look at the terms once in a while."""
-        self.updates_left -= 1
+        self._reached(step, self.position.epoch, self.position.batch)
         self.updates += 1
         self.images += len(batch.labels)
-        if self.live:
-            self.progress.advance(self.task)
         now = time.perf_counter()
         seconds = now - self.epoch_began
         if seconds < SETTLED or now - self.looked < LOOK[self.live]:
             return
         self.looked = now
         self.seconds_per_update, self.images_per_s = seconds / self.updates, self.images / seconds
-        if not self.live or self.epoch == 1:
+        if not (self.live and self.means_known):
             self.terms = {name: float(value) for name, value in terms.items()}
         if self.live:
             self._show(step)
         else:
-            self._print(self._line(step, f"  batch {self.updates}"))
+            self._print(self._line(step, f"  batch {self.position.batch}"))
 
     @hookimpl
     def after_epoch(self, step: Step, epoch: int, means: Mapping[str, float], images_per_s: float) -> None:
         """Show the means of the terms, which are on the host by now."""
-        self.seconds_per_update = (time.perf_counter() - self.epoch_began) / max(1, self.updates)
-        self.images_per_s, self.terms = images_per_s, dict(means)
+        self._reached(step, epoch)
+        if self.updates:  # none, where a run goes on from the end of an epoch
+            self.seconds_per_update = (time.perf_counter() - self.epoch_began) / self.updates
+        self.images_per_s, self.terms, self.means_known = images_per_s, dict(means), True
         if self.live:
             LOGGER.info(self._line(step))
         else:
             self._print(self._line(step))
         if epoch < self.phase.epochs:
-            self._begin_epoch()
+            self._begin_epoch(epoch + 1)
             self._show(step)
         elif self.fits and self.phase.name == self.last:
             self._doing(step, "fitting read-outs")
@@ -177,7 +202,7 @@ class ConsoleObserver:
         if not self.live:
             return
         phase, left = self.phase, self._left()
-        where = f"step {step.index}/{step.total}  {phase.name}  epoch {self.epoch}/{phase.epochs}"
+        where = f"step {step.index}/{step.total}  {self._epoch()}"
         shorter = f"{step.index}/{step.total}  {phase.name}  {self.epoch}/{phase.epochs}"
         shortest = f"{step.index}/{step.total}  {self.epoch}/{phase.epochs}"
         forms = [(where, f"{left} left"), (shorter, f"{left} left"), (shortest, left)]
@@ -189,9 +214,12 @@ class ConsoleObserver:
 
     def _line(self, step: Step, batch: str = "") -> str:
         """A plain line of the epoch that ends, or of a batch within it."""
-        where = f"step {step.index}/{step.total}  {self.phase.name}  epoch {self.epoch}/{self.phase.epochs}{batch}"
+        where = f"step {step.index}/{step.total}  {self._epoch()}{batch}"
         pace, *terms = self._numbers()
         return "  ".join([where, *terms, pace, f"{self._left() or '0:00'} left"])
+
+    def _epoch(self) -> str:
+        return f"{self.phase.name}  epoch {self.epoch}/{self.phase.epochs}"
 
     def _numbers(self) -> list[str]:
         pace = [f"{self.images_per_s:,.0f} images/s"] if self.images_per_s else []

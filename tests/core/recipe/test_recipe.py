@@ -362,6 +362,8 @@ def test_the_resolved_recipe_writes_out_every_default():
         ({"observers": [{"use": "attention-drift"}], "console": False}, ["attention-drift"]),
         ({"console": False}, []),
         ({"observers": [{"use": "console"}], "console": False}, ["console"]),
+        ({"observers": [{"use": "lwmfw/console"}]}, ["console"]),
+        ({"observers": [{"use": "lwmfw/console", "as": "progress"}]}, ["progress"]),
     ],
 )
 def test_observers_are_added_to_the_console_unless_it_is_switched_off(stated, observers, tmp_path):
@@ -371,3 +373,12 @@ def test_observers_are_added_to_the_console_unless_it_is_switched_off(stated, ob
     assert [chosen.name for chosen in resolved.chosen if chosen.component.kind == "observer"] == observers
     (tmp_path / "again.toml").write_text(resolved.toml())
     assert load_recipe(tmp_path / "again.toml").toml() == resolved.toml()
+
+
+@pytest.mark.parametrize("console", [True, False])
+def test_the_name_console_is_left_to_the_console(console, tmp_path):
+    recipe = tiny_recipe({"observers": [{"use": "attention-drift", "as": "console"}], "console": console}, tmp_path)
+    with pytest.raises(
+        UserError, match=r"input should leave the name console to the console, got .*; write another as"
+    ):
+        load_recipe(recipe)

@@ -291,8 +291,11 @@ def test_parts_of_plug_ins_are_made_where_the_base_has_none(place, tmp_path):
 def test_what_happens_is_told_once(place, tmp_path):
     base = place / "base" / "run"
     settings = ("--set", "observers=[{use='console'}]", "--set", "scenario.first=1", "--set", "scenario.increment=1")
-    done = lwmfw("extend", base, "--data", place / "may", "--out", tmp_path / "run", *settings)
+    command = ("extend", base, "--data", place / "may", "--out", tmp_path / "run", "--log", tmp_path / "log")
+    assert "the recipe has no console" in lwmfw(*command).stderr
+    done = lwmfw(*command, *settings)
     assert done.returncode == 0, done.stderr
+    assert (tmp_path / "log").read_text().endswith("/run: finished\n"), "of old classes there are no images to test"
     assert done.stderr.count("goes on from") == 1
     assert "resumed" not in done.stderr
     assert done.stderr.count(", exact") == 6

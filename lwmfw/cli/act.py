@@ -55,12 +55,13 @@ def run(
     from lwmfw.engine.drift import parse_drift
     from lwmfw.engine.progress import parse_save_every
 
-    resolved = load(recipe, [*set_, *_threads(threads)], seed, plugins)
+    settings = [*set_, *_threads(threads)]
     every, allowed = parse_save_every(save_every), parse_drift(allow_drift)
     if dry_run:
-        _print_plan(assemble(resolved), device, from_, out)
+        _print_plan(assemble(load(recipe, settings, seed, plugins)), device, from_, out)
         return
     with logged(log):
+        resolved = load(recipe, settings, seed, plugins)
         check_heard(log, resolved.tables())
         done = execute(assemble(resolved), out, device.value, resume.value, from_, every, allowed)
         tell_end(done)

@@ -271,6 +271,8 @@ def _remedy(path: Path) -> str:
 def _read_manifest(file: Path) -> dict[str, str]:
     try:
         manifest = json.loads(file.read_bytes())
+        if manifest.keys() - {_TENSORS, _STATE, _FOLDER}:
+            raise KeyError("a part that none has")
         named = {name: str(manifest[name]) for name in (_TENSORS, _STATE)}
         return named | {_FOLDER: str(manifest.get(_FOLDER, file.parent.name))}  # which older ones do not say
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -34,7 +34,7 @@ SMALL |= {
     "training": {"batch_size": 8, "epochs": 1},
     "data": SMALL["data"] | {"train_per_class": 8, "test_per_class": 2},
 }
-FOUND = SimpleNamespace(falls_back=False)
+FOUND = SimpleNamespace(falls_back=False, first_step=None, results=SimpleNamespace(providers={}))
 
 
 def run(recipe, folder):

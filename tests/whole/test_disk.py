@@ -83,7 +83,7 @@ def test_a_disk_that_fills_up_costs_nothing_that_was_kept(share, whole, tmp_path
     assert not tried(recipe, tmp_path / "run", disk, told)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_operation_may_fail(kind, whole, tmp_path):

@@ -39,7 +39,7 @@ OBEYED = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e
 """What a terminal takes for more than a letter; lines are ours."""
 
 amounts = pytest.mark.parametrize(
-    "every", [50, pytest.param(1, marks=[pytest.mark.slow, pytest.mark.timeout(1500)])], ids=["some", "all"]
+    "every", [50, pytest.param(1, marks=[pytest.mark.long, pytest.mark.timeout(1500)])], ids=["some", "all"]
 )
 
 

@@ -49,7 +49,7 @@ def all_verbs(folder, before=lambda number: ()):
         assert done.returncode == 0, (command, done.stderr[-1000:])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(not shutil.which("strace"), reason="needs strace")
 def test_no_verb_connects_to_anything(tmp_path):

@@ -263,7 +263,7 @@ def test_mutations_are_shown_or_refused(tmp_path):
     assert most < 500
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1000)
 def test_many_mutations_are_shown_or_refused_in_bounded_time_and_memory(tmp_path):
     count, read, slowest, kept, most = attacked(tmp_path, MUTATIONS, seed=1)

@@ -27,7 +27,7 @@ def test_a_run_that_dies_anywhere_in_a_step_comes_to_the_same_bits(name, tmp_pat
     stages = list(enumerate(dying.stages, 1))
     begun = [number for number, (step, _, updates) in stages if step == 2 and not updates]
     inside = [number for number, (_, _, updates) in stages if updates]
-    for after in [inside[len(inside) // 2], begun[-1]] if name in FAST else [*begun, *inside[::4]]:
+    for after in [inside[len(inside) // 2], begun[-1]] if name in FAST else [*begun, *inside[:: len(inside) // 3]]:
         dying.count, dying.after = 0, after
         place = tmp_path / str(after)
         with pytest.raises(Interrupted):

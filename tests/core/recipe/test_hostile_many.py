@@ -74,7 +74,7 @@ def test_mutated_recipes_are_read_or_refused():
     assert os.listdir() == ["recipe.toml"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_many_are_read_or_refused_within_a_second_each():
     read, slowest, taken = tried(MANY, 1)
@@ -84,7 +84,7 @@ def test_many_are_read_or_refused_within_a_second_each():
     assert os.listdir() == ["recipe.toml"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1500)
 def test_two_hundred_processes_end_with_0_or_2():
     draw, codes = random.Random(2), set()

@@ -70,7 +70,7 @@ def mean(rows, key):
     return sum(row[key] for row in rows) / len(rows)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_two_hundred_steps_leak_nothing(tmp_path):
     """Behind the hundredth step, up to which results have all confusion matrices.
@@ -86,7 +86,7 @@ def test_two_hundred_steps_leak_nothing(tmp_path):
     assert multiprocessing.active_children() == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_a_thousand_classes_in_ten_steps_write_what_they_say(tmp_path):
     rows = measured(long(1000, 100, "1000 exemplars"), tmp_path)[1:]

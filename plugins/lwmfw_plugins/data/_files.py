@@ -54,7 +54,7 @@ class FileOptions(Options):
         89_478_485,
         ge=1,
         description="most pixels of a file; of a larger JPEG, which is decoded at a fraction of its size, "
-        "most pixels after decoding",
+        "most pixels after decoding, unless it has several scans",
     )
 
     @model_validator(mode="before")

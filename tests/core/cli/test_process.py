@@ -19,6 +19,16 @@ from lwmfw.testing import tiny_recipe
 LOUD = {"observers": [{"use": "console"}]}
 
 
+@pytest.fixture(autouse=True)
+def _heard():
+    """Signals that a background job or nohup ignores, and whoever it starts with it, are heard in these tests."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 def run_with(folder, hook, **tables):
     """Run a recipe with a penalty that does something in a hook."""
     name, _, body = hook.partition(": ")

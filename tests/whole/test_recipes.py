@@ -25,7 +25,12 @@ SYNTHETIC = {
 
 
 OF_ONE_WIDTH = ("resnet18", "resnet18-cbam", "torchvision")
-HEAVY = {"cifar100/ten/frozen", "cifar100/ten/frozen-rotation", "iilsvrc-small/icarl", "imagenet/ucir-jpeg-100"}
+HEAVY = {
+    *("adopted", "caltech101/finetune", "caltech101/lwm", "cifar100/alone/mnemonics", "cifar100/b50/mnemonics-icarl"),
+    *("cifar100/b50/mnemonics-lwf", "cifar100/b50/mnemonics-ucir", "cifar100/ten/frozen", "cifar100/ten/muc"),
+    *("cifar100/ten/frozen-rotation", "fashion-mnist-mini/frozen", "iilsvrc-small/c-lad", "iilsvrc-small/icarl"),
+    *("iilsvrc-small/joint", "iilsvrc-small/lwf-mc", "imagenet/ucir", "imagenet/ucir-jpeg-100"),
+}
 """Methods that a smaller recipe has too, on a network or with read-outs that take seconds."""
 
 

@@ -157,6 +157,7 @@ def test_an_existing_directory_is_never_written_over(tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 def test_a_busy_directory_exits_5(tmp_path):
     (tmp_path / "run").mkdir()
     with FileLock(tmp_path / "run" / ".lock"):

@@ -116,6 +116,7 @@ def test_a_model_for_large_images_is_opened_again(photographs, tmp_path):
     assert equal(weights(done), opened.model.state_dict())
 
 
+@pytest.mark.slow
 def test_images_that_can_be_told_apart_are_learned(photographs, tmp_path):
     tables = recipe_tables(photographs, decode="once") | {"scenario": {"first": 4, "increment": 0}}
     tables["training"] = tables["training"] | {"epochs": 15}

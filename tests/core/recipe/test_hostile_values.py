@@ -137,6 +137,7 @@ values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.dictionaries(keys, values, max_size=4), st.booleans())
 @at_random
 @pytest.mark.timeout(120)

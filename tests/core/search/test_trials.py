@@ -121,6 +121,7 @@ def test_found_toml_has_what_was_found_and_is_otherwise_the_recipe(tmp_path):
     assert "\n# step 2/3  accepted    lr " in text
 
 
+@pytest.mark.slow
 def test_the_recipe_found_runs_to_the_accuracies_of_the_accepted_trials(tmp_path):
     """A trial has the bits of a run: the same penalties, the same steps before it."""
     found, _ = run_search(loaded(tmp_path, training={"epochs": 3}), tmp_path / "found")
@@ -133,6 +134,7 @@ def test_the_recipe_found_runs_to_the_accuracies_of_the_accepted_trials(tmp_path
         assert step.accepted.after.results.steps[-1].confusion == ran.confusion
 
 
+@pytest.mark.slow
 def test_the_same_search_twice_gives_the_same_lines(tmp_path):
     for name in ("one", "two"):
         run_search(loaded(tmp_path), tmp_path / name, steps=0)

@@ -72,6 +72,7 @@ def test_what_was_taken_off_is_said(place, tmp_path):
     assert "made float32 of torch.float16" in done.stderr
 
 
+@pytest.mark.slow
 def test_images_fill_the_sums_and_the_run_is_extended(place, tmp_path):
     place, _ = place
     data = ("--data", place / "pictures")
@@ -95,6 +96,7 @@ def test_images_fill_the_sums_and_the_run_is_extended(place, tmp_path):
     assert set(rows[-1]["terms"]) == {"cross_entropy", "L_D", "L_AD"}
 
 
+@pytest.mark.slow
 def test_a_head_of_another_size_is_left_out_and_the_images_decide(place, tmp_path):
     place, _ = place
     pictures(tmp_path / "months", ["gnu", "hen"])
@@ -106,6 +108,7 @@ def test_a_head_of_another_size_is_left_out_and_the_images_decide(place, tmp_pat
     assert list(run.results.last_accuracy) == ["ridge", "ncm", "lda"]
 
 
+@pytest.mark.slow
 def test_a_class_without_images_is_known_to_the_classifier_alone(place, tmp_path):
     place, _ = place
     pictures(tmp_path / "some", ["ant", "cat"])

@@ -38,7 +38,14 @@ def grey(tmp_path_factory):
     return tiny_run(RECIPE | {"data": {"channels": 1}}, tmp_path_factory.mktemp("grey")).path
 
 
-EACH = pytest.mark.parametrize(("which", "readout"), [*(("run", name) for name in NAMES), ("grey", "ridge")])
+SLOW = pytest.mark.slow
+EACH = pytest.mark.parametrize(
+    ("which", "readout"),
+    [
+        *(pytest.param("run", n, marks=[] if n == "ridge" else SLOW) for n in NAMES),
+        pytest.param("grey", "ridge", marks=SLOW),
+    ],
+)
 
 
 def images_of(run, count=100):

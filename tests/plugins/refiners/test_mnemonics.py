@@ -155,12 +155,14 @@ def test_a_picture_shows_the_first_and_the_last_class():
     assert positions.tolist() == [0, 1, 2, 50, 51, 52, 95, 96, 97]
 
 
+@pytest.mark.slow
 def test_single_exemplars_have_no_other_half(tmp_path):
     for rule in RULES:
         made = run_with(tmp_path / rule, FEW | {"rule": rule, "epochs": 1}, memory={"budget": "1 per class"})
         assert [list(step.extra["mnemonics"]) for step in made.results.steps] == [["new"], ["new"]]
 
 
+@pytest.mark.slow
 def test_two_of_them_follow_one_another_under_their_own_names(tmp_path):
     run = tiny_run(SEEN | {"memory": MEMORY | {"refine": [FEW, FEW | {"as": "again"}]}}, tmp_path)
     for name in ("mnemonics", "again"):
@@ -168,6 +170,7 @@ def test_two_of_them_follow_one_another_under_their_own_names(tmp_path):
         assert (run.path / name / "step-2.png").exists()
 
 
+@pytest.mark.slow
 def test_exemplars_in_jpeg_are_refined_too(tmp_path):
     jpeg = {"codec": {"use": "jpeg", "quality": 75}}
     plain = run_with(tmp_path / "plain", None, memory=jpeg).run.memory

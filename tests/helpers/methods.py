@@ -1,5 +1,7 @@
 """The methods that are shipped, each on a few small images: what has to hold for all of them is tried on these."""
 
+import copy
+
 from helpers.runs import THREE_STEPS
 
 MEMORY = {"budget": "12 exemplars", "select": {"use": "herding"}}
@@ -51,4 +53,4 @@ def tables(name):
     training = {"batch_size": 8, "epochs": 2} | method.get("training", {})
     backbone = {"use": "resnet20"} | method.get("backbone", {})
     backbone |= {} if backbone["use"] == "thesis32" else {"width": 4}
-    return THREE_STEPS | method | {"data": data, "training": training, "backbone": backbone}
+    return copy.deepcopy(THREE_STEPS | method | {"data": data, "training": training, "backbone": backbone})

@@ -211,9 +211,8 @@ def test_missing_data_exits_2_and_says_what_gets_it(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_stops_a_run_that_resume_finishes(number, code, tmp_path):
     big = {
         "data": {"use": "synthetic", "classes": 6, "train_per_class": 64, "test_per_class": 8},

@@ -16,7 +16,7 @@ from lwmfw.errors import Interrupted
 from lwmfw.record import checkpoint
 from lwmfw.testing import tiny_run
 
-FAST = ("lwm", "si")
+FAST = ("lwm",)
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in FAST else pytest.mark.slow) for n in METHODS])

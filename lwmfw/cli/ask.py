@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from lwmfw.cli.letters import tell
-from lwmfw.cli.options import PluginsOption, RecipeArgument, SeedOption, SetOption, TableFormat, load
+from lwmfw.cli.options import PluginsOption, RecipeArgument, SeedOption, SetOption, load
 from lwmfw.cli.table import print_table
 from lwmfw.errors import harmless
 
@@ -98,19 +98,3 @@ def schema() -> None:
     from lwmfw.recipe.schema import recipe_schema
 
     print(json.dumps(recipe_schema(discover()), indent=1))
-
-
-def compare(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories, or results.json files.")],
-    format_: Annotated[TableFormat, typer.Option("--format", help="table, or tidy csv.")] = TableFormat.TABLE,
-) -> None:
-    """Put the results of runs side by side; seeds of one variant are averaged."""
-    from lwmfw.record.compare import comparison_rows
-    from lwmfw.record.reading import RecordedRun
-    from lwmfw.record.results import accuracy_csv
-
-    read = [RecordedRun(path) for path in runs]
-    if format_ is TableFormat.CSV:
-        print(accuracy_csv({str(run.path): run.results for run in read}), end="")
-    else:
-        print_table(*comparison_rows(read), kept=6)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lwmfw.cli import act, ask, grow, use
+from lwmfw.cli import act, ask, grow, look, use
 
 app = typer.Typer(
     name="lwmfw",
@@ -18,7 +18,8 @@ app = typer.Typer(
 VERBS: tuple[Callable[..., None], ...] = (
     *(act.run, act.search, act.resume),
     *(use.predict, use.export),
-    *(ask.check, ask.show, ask.recipes, ask.plugins, ask.hooks, ask.schema, ask.compare),
+    *(ask.check, ask.show, ask.recipes, ask.plugins, ask.hooks, ask.schema),
+    *(look.compare,),
     *(grow.adopt, grow.extend, grow.verify, grow.merge, grow.retract),
 )
 for verb in VERBS:

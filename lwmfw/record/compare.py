@@ -39,7 +39,7 @@ def comparison_rows(runs: Sequence[RecordedRun]) -> tuple[list[str], list[list[s
     numbers = [f"step {number}" for number in range(1, longest + 1)]
     header = ["recipe", "classifier", "seeds", *_MEASURES, *numbers, *_FURTHER, *_COSTS]
     rows = []
-    for label, group in _variants(runs).items():
+    for label, group in variants(runs).items():
         same = [run.results for run in group]
         begun = [results for results in same if results.steps]
         for who in dict.fromkeys(who for results in begun for who in results.last_accuracy) or [""]:
@@ -91,8 +91,12 @@ _FURTHER: dict[str, _Measure] = {
 _COSTS = {"memory": _memory, "parameters": _parameters, "total": _total, "seconds": _seconds, "epochs": _epochs}
 
 
-def _variants(runs: Sequence[RecordedRun]) -> dict[str, list[RecordedRun]]:
-    """Runs by recipe, the settings in which runs of that recipe differ, and completeness."""
+def variants(runs: Sequence[RecordedRun]) -> dict[str, list[RecordedRun]]:
+    """Runs by recipe, the settings in which runs of that recipe differ, and completeness.
+
+    Raises:
+        UserError: two runs have the same recipe, settings and seed.
+    """
     labels = [_label(run, runs) for run in runs]
     for tell in (_measured_on, _learned_from):
         # results alone say nothing of their settings; what they were measured on tells them apart all the same

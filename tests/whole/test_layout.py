@@ -27,7 +27,8 @@ def room_of(name):
 PLURALS = {"penalty": "penalties"}
 LEVELS = [
     "errors", "rng", "stopping", "components", "hookspecs", "model", "data", "recipe", "memory", "record", "assembly",
-    "engine", "loop", "api", "search", "using", "testing", "cli",
+    "engine", "loop", "api", "search", "using", "showing", "sweep", "testing", "authoring",
+    "cli",
 ]  # fmt: skip
 """The rooms of the core, and the files at its door, each of which imports those before it alone."""
 

@@ -1,0 +1,1 @@
+"""A name becomes a package to fill with a method."""

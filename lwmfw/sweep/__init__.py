@@ -1,0 +1,1 @@
+"""A recipe becomes many runs, here or on a cluster."""

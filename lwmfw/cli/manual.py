@@ -8,6 +8,7 @@ from collections.abc import Collection
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from lwmfw import hookspecs
@@ -48,8 +49,13 @@ def about(component: Component) -> str:
 
 def option_rows(component: Component) -> list[list[str]]:
     """Name, type, default and meaning of each option."""
+    return field_rows(component.options)
+
+
+def field_rows(table: type[BaseModel]) -> list[list[str]]:
+    """Name, type, default and meaning of each key of a table."""
     rows = []
-    for name, field in component.options.model_fields.items():
+    for name, field in table.model_fields.items():
         rows.append([field.alias or name, _type(field.annotation), _default(field), _line(field.description or "")])
     return rows
 

@@ -2,7 +2,7 @@
 
     python docs/figure.py
 
-Needs the extra `dev` (matplotlib). Reads docs/measured/, whose files are results.json of the runs that README and
+Reads docs/measured/, whose files are results.json of the runs that README and
 docs/lwm.md and docs/exemplars.md name.
 """
 
@@ -58,18 +58,23 @@ def mini() -> None:
     figure.savefig(HERE / "fashion-mnist-mini.svg", metadata={"Date": None})
 
 
+NAMES = {"finetune": "fine-tuning", "c-lad": "L_AD alone", "lwf-mc": "LwF-MC", "lwm": "LwM"}
+
+
 def cifar100() -> None:
-    """Accuracy after each step on CIFAR-100: on all seen classes, and on the first ten."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained", sharey=True)
-    for name, runs in measured("cifar100").items():
-        for run in runs:
-            seen = [step.seen for step in run.steps]
-            left.plot(seen, [s.accuracy["cnn"] for s in run.steps], "o-", ms=3, color=COLOURS[name], label=name)
-            right.plot(seen, [s.accuracy_by_step["cnn"][0] for s in run.steps], "o-", ms=3, color=COLOURS[name])
-    left.set_title("accuracy on all seen classes", fontsize=11)
-    right.set_title("accuracy on the first ten", fontsize=11)
-    left.set(ylim=(0, 0.8), xlabel="seen classes")
-    right.set(xlabel="seen classes")
+    """Accuracy after each step on CIFAR-100, on all seen classes and on the first ten: by method, and LwM's by lda."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained", sharey=True)
+    lines = [(runs[0], "cnn", COLOURS[name], "o-", NAMES[name]) for name, runs in measured("cifar100", NAMES).items()]
+    solved = RecordedRun(HERE / "measured" / "readouts" / "cifar100-ten-lwm-1993.json").results
+    lines.append((solved, "lda", COLOURS["lwm"], "o--", "LwM, solved (lda)"))
+    for run, who, colour, style, label in reversed(lines):
+        seen = [step.seen for step in run.steps]
+        left.plot(seen, [s.accuracy[who] for s in run.steps], style, ms=3, color=colour, label=label)
+        right.plot(seen, [s.accuracy_by_step[who][0] for s in run.steps], style, ms=3, color=colour)
+    left.set_title("accuracy on all classes so far", fontsize=11)
+    right.set_title("accuracy on the first ten classes", fontsize=11)
+    left.set(ylim=(0, 0.8), xlabel="classes so far")
+    right.set(xlabel="classes so far")
     left.legend(frameon=False)
     figure.savefig(HERE / "cifar100.svg", metadata={"Date": None})
 

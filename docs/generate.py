@@ -82,6 +82,7 @@ def site_links(text: str, folder: Path) -> str:
             return found[0]
         place = path.relative_to(ROOT).as_posix()
         if place.startswith("docs/") and place.endswith(".md"):
+            words = "" if words.endswith(".md") else words  # then Sphinx puts the title there
             return f"[{words}]({place.removeprefix('docs')}{anchor or ''})"
         if place in ("CONTRIBUTING.md", "CHANGELOG.md"):
             return f"[{words}](/reference/{place.lower()})"

@@ -142,7 +142,7 @@ def _threads(count: int | None) -> list[str]:
 
 
 def _print_results(results: Results) -> None:
-    from lwmfw.record.compare import result_rows
+    from lwmfw.record.tables import result_rows
 
     print_table(*result_rows(results), kept=4)
 

@@ -2,26 +2,87 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lwmfw.cli.letters import printable, tell
 from lwmfw.cli.options import TableFormat
 from lwmfw.cli.table import print_table
+from lwmfw.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lwmfw.record.reading import RecordedRun
+
+_TEXTS = ("recipe", "classifier", "published")
+_LONGEST = 40
+"""Letters of a variant's name in the table of a terminal."""
+_DIFFERENCE = (
+    "difference: to the baseline, over the seeds that both have, with a 95 % interval of Student's t for pairs; "
+    '"may be 0": these seeds do not tell the two apart'
+)
 
 
 def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories, or results.json files.")],
-    format_: Annotated[TableFormat, typer.Option("--format", help="table, or tidy csv.")] = TableFormat.TABLE,
+    baseline: Annotated[
+        str, typer.Option(metavar="NAME|RUN", help="What differences are taken to; default: the first variant.")
+    ] = "",
+    by_bytes: Annotated[
+        bool, typer.Option("--bytes", help="Order by the bytes of model, exemplars and read-out together.")
+    ] = False,
+    format_: Annotated[
+        TableFormat, typer.Option("--format", help="csv: tidy accuracies of each run; json: all numbers, in full.")
+    ] = TableFormat.TABLE,
 ) -> None:
     """Put the results of runs side by side; seeds of one variant are averaged."""
-    from lwmfw.record.compare import comparison_rows
+    from lwmfw.record.compare import compare, plain_comparison
     from lwmfw.record.reading import RecordedRun
     from lwmfw.record.results import accuracy_csv
 
     read = [RecordedRun(path) for path in runs]
     if format_ is TableFormat.CSV:
+        if baseline or by_bytes:
+            raise UserError("--format csv: has every run by itself; leave --baseline and --bytes out, or take json")
         print(accuracy_csv({str(run.path): run.results for run in read}), end="")
+    elif format_ is TableFormat.JSON:
+        print(json.dumps(plain_comparison(compare(read, baseline, by_bytes=by_bytes)), indent=1, allow_nan=False))
     else:
-        print_table(*comparison_rows(read), kept=6)
+        print_comparison(read, baseline, by_bytes=by_bytes, format_=format_)
+
+
+def print_comparison(
+    runs: Sequence[RecordedRun],
+    baseline: str = "",
+    *,
+    by_bytes: bool = False,
+    format_: TableFormat = TableFormat.TABLE,
+) -> None:
+    """Print a comparison on stdout, and on stderr what its differences mean."""
+    from lwmfw.cli.formats import latex_table, markdown_table
+    from lwmfw.record.tables import comparison_rows
+
+    header, rows = comparison_rows(runs, baseline, by_bytes=by_bytes, brief=format_ is not TableFormat.TABLE)
+    if format_ is TableFormat.LATEX:
+        print(latex_table(header, rows, _TEXTS))
+    elif format_ is TableFormat.MARKDOWN:
+        print(markdown_table(header, rows, _TEXTS))
+    else:
+        rows, names = _shortened(rows) if sys.stdout.isatty() else (rows, [])
+        print_table(header, rows, kept=6)
+        for line in names:
+            print(printable(line))
+    if any(title.endswith("difference") for title in header):
+        tell(_DIFFERENCE)
+
+
+def _shortened(rows: list[list[str]]) -> tuple[list[list[str]], list[str]]:
+    """Rows with the beginnings of long names, and lines that say the names in full."""
+    long = list(dict.fromkeys(row[0] for row in rows if len(row[0]) > _LONGEST))
+    short = {name: f"{name[:_LONGEST]}… [{number}]" for number, name in enumerate(long, 1)}
+    return [[short.get(name, name), *rest] for name, *rest in rows], [f"[{n}] {name}" for n, name in enumerate(long, 1)]

@@ -33,6 +33,9 @@ class TableFormat(StrEnum):
 
     TABLE = "table"
     CSV = "csv"
+    JSON = "json"
+    LATEX = "latex"
+    MARKDOWN = "markdown"
 
 
 RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="TOML file, or the name of a shipped one.")]

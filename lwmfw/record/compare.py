@@ -1,186 +1,199 @@
-"""Tables of results: one run at its end, many runs side by side."""
+"""Many runs side by side: the measures of each variant over its seeds, and how far each is from a baseline."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
-from itertools import groupby
-from statistics import mean, stdev
+from dataclasses import dataclass, replace
+from typing import Any
 
-from lwmfw.errors import UserError
-from lwmfw.record.reading import RecordedRun, is_place_of_images
-from lwmfw.record.results import Results, told
-
-
-def result_rows(results: Results) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the table a run ends with: the measures over all steps around the accuracy of each step."""
-    header = ["accuracy", *_MEASURES, *(f"step {step.step}" for step in results.steps), *_FURTHER]
-    rows = []
-    for who in results.last_accuracy:
-        measures, further = ([measure(results)[who] for measure in each.values()] for each in (_MEASURES, _FURTHER))
-        steps = [step.accuracy.get(who) for step in results.steps]
-        rows.append([who, *map(told, [*measures, *steps, *further])])
-    return header, rows
-
-
-def comparison_rows(runs: Sequence[RecordedRun]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of a comparison: a row per recipe, variant and classifier, mean and deviation over seeds.
-
-    Runs of one recipe with different settings are variants; their rows name the settings in which they differ, or a
-    digest of them where only results are there. The measures that one looks for stand first, then the accuracy after
-    each step, of the runs that have finished it, the further measures, and what it cost: the most that a step leaves
-    (bytes of the exemplars; bytes of model, exemplars and the read-out's state together), the parameters at the end,
-    and the seconds and epochs, those of all phases, that all steps were trained.
-
-    Raises:
-        UserError: two runs have the same recipe, settings and seed.
-    """
-    longest = max((len(run.results.steps) for run in runs), default=0)
-    numbers = [f"step {number}" for number in range(1, longest + 1)]
-    header = ["recipe", "classifier", "seeds", *_MEASURES, *numbers, *_FURTHER, *_COSTS]
-    rows = []
-    for label, group in variants(runs).items():
-        same = [run.results for run in group]
-        begun = [results for results in same if results.steps]
-        for who in dict.fromkeys(who for results in begun for who in results.last_accuracy) or [""]:
-            measures, further = (
-                [_spread([measure(r).get(who) for r in same]) for measure in each.values()]
-                for each in (_MEASURES, _FURTHER)
-            )
-            costs = [cost(begun, who) if begun else "" for cost in _COSTS.values()]
-            reached = ([r.steps[index] for r in same if index < len(r.steps)] for index in range(longest))
-            steps = [_spread([step.accuracy.get(who) for step in finished]) for finished in reached]
-            rows.append([label, who, str(len(same)), *measures, *steps, *further, *costs])
-    return header, rows
-
-
-def _memory(runs: Sequence[Results], who: str) -> str:
-    return f"{mean(max(step.memory_bytes for step in r.steps) for r in runs) / 1000:.1f} kB"
-
-
-def _parameters(runs: Sequence[Results], who: str) -> str:
-    return f"{mean(r.steps[-1].parameters for r in runs):.0f}"
-
-
-def _total(runs: Sequence[Results], who: str) -> str:
-    sizes = [
-        max(step.model_bytes + step.memory_bytes + step.readout_bytes.get(who, 0) for step in r.steps) for r in runs
-    ]
-    return f"{mean(sizes) / 1000:.1f} kB"
-
-
-def _seconds(runs: Sequence[Results], who: str) -> str:
-    return f"{mean(sum(step.train_seconds for step in r.steps) for r in runs):.0f}"
-
-
-def _epochs(runs: Sequence[Results], who: str) -> str:
-    counts = [sum(step.epochs for step in r.steps) for r in runs if all(step.epochs for step in r.steps)]
-    return f"{mean(counts):.0f}" if counts else ""
-
+from lwmfw.errors import UserError, did_you_mean, shown
+from lwmfw.recipe.published import Published, published_of
+from lwmfw.record.reading import RecordedRun
+from lwmfw.record.results import Results, average
+from lwmfw.record.spread import Difference, Spread, paired_difference, spread_of
+from lwmfw.record.variants import variants
 
 _Measure = Callable[[Results], dict[str, float | None]]
-_MEASURES: dict[str, _Measure] = {
+MEASURES: dict[str, _Measure] = {
     "average": lambda results: results.average_incremental_accuracy,
     "last": lambda results: results.last_accuracy,
     "forgetting": lambda results: results.forgetting,
-}
-_FURTHER: dict[str, _Measure] = {
     "BWT": lambda results: results.backward_transfer,
     "task-aware": lambda results: results.task_aware_accuracy,
+    "new classes": lambda results: results.new_class_accuracy,
 }
-_COSTS = {"memory": _memory, "parameters": _parameters, "total": _total, "seconds": _seconds, "epochs": _epochs}
+"""By their names in tables."""
+DIFFERING = ("average", "last")
+"""The measures of which differences are told."""
 
 
-def variants(runs: Sequence[RecordedRun]) -> dict[str, list[RecordedRun]]:
-    """Runs by recipe, the settings in which runs of that recipe differ, and completeness.
+@dataclass(frozen=True)
+class Row:
+    """A read-out of a variant.
+
+    Attributes:
+        variant: its name, which tells it from the others.
+        readout: empty for runs that have not finished a step.
+        runs: its runs, of different seeds.
+        measures: those of MEASURES.
+        steps: the accuracy after each step, of the runs that have finished it.
+        costs: means over its runs; `memory` and `total` in bytes.
+        published: figures of its recipe in the same protocol.
+        differences: to the baseline's row of the same read-out, where it is not that itself.
+        best: whether no other row has a higher average accuracy with as few bytes; never of runs that have not ended.
+    """
+
+    variant: str
+    readout: str
+    runs: list[RecordedRun]
+    measures: dict[str, Spread | None]
+    steps: list[Spread | None]
+    costs: dict[str, float | None]
+    published: list[Published]
+    differences: Mapping[str, Difference | None]
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Rows in the order of the runs, or by bytes, and the variant that differences are taken to."""
+
+    rows: list[Row]
+    baseline: str
+
+    @property
+    def variants(self) -> list[str]:
+        """The names of its variants."""
+        return list(dict.fromkeys(row.variant for row in self.rows))
+
+
+def compare(runs: Sequence[RecordedRun], baseline: str = "", *, by_bytes: bool = False) -> Comparison:
+    """Compare variants, seed by seed.
+
+    Args:
+        runs: of which those of one variant are its seeds.
+        baseline: a variant's name, its recipe's where that is one variant's alone, or a run; empty: the first variant.
+        by_bytes: order the rows by their total bytes.
 
     Raises:
-        UserError: two runs have the same recipe, settings and seed.
+        UserError: two runs have the same recipe, settings and seed, or there is no such baseline.
     """
-    labels = [_label(run, runs) for run in runs]
-    for tell in (_measured_on, _learned_from):
-        # results alone say nothing of their settings; what they were measured on tells them apart all the same
-        alike = {name: {tell(r) for r, theirs in zip(runs, labels, strict=True) if theirs == name} for name in labels}
-        labels = [
-            f"{name}{tell(r) if len(alike[name] - {''}) > 1 else ''}" for r, name in zip(runs, labels, strict=True)
-        ]
-    groups: dict[str, list[RecordedRun]] = {}
-    for run, label in zip(runs, labels, strict=True):
-        groups.setdefault(label, []).append(run)
-    for label, group in groups.items():
-        seeds = [run.results.seed for run in group]
-        for index, seed in enumerate(seeds):
-            if seed in seeds[:index]:
-                first = group[seeds.index(seed)].path
-                raise UserError(f"{group[index].path}: the same recipe and seed as {first} ({label}); name one of them")
-    return groups
+    groups = variants(runs)
+    first = _baseline(groups, baseline) if groups else ""
+    rows = [_row(name, who, group, groups[first]) for name, group in groups.items() for who in _readouts(group)]
+    rows = [replace(row, differences={} if row.variant == first else row.differences) for row in rows]
+    rows = [replace(row, best=_is_best(row, rows)) for row in rows]
+    if by_bytes:
+        rows = sorted(rows, key=lambda row: row.costs["total"] or 0)
+    return Comparison(rows, first)
 
 
-def _label(run: RecordedRun, runs: Sequence[RecordedRun]) -> str:
-    """A run's recipe, what tells it from others of that recipe, and whether it has ended."""
-    others = [other for other in runs if other.results.recipe == run.results.recipe]
-    known = {other.settings_digest: _settings(other, others) for other in others if other.settings}
-    if run.settings_digest in known:
-        differs = _told_apart(known[run.settings_digest], list(known.values()))
-    else:
-        several = len({other.settings_digest for other in others}) > 1
-        differs = f"settings={run.settings_digest[:8] or 'unknown'}" if several else ""
-    return " ".join(filter(None, [run.results.recipe, differs, "" if run.results.complete else "(unfinished)"]))
+def _row(variant: str, who: str, runs: list[RecordedRun], others: list[RecordedRun]) -> Row:
+    results = [run.results for run in runs]
+    begun = [each for each in results if each.steps]
+    steps = max((len(each.steps) for each in begun), default=0)
+    after = [
+        [each.steps[index].accuracy.get(who) for each in begun if index < len(each.steps)] for index in range(steps)
+    ]
+    sizes = [len(step.new_classes) for step in results[0].steps] if results[0].complete else []
+    figures = [] if _validates(runs[0]) else published_of(results[0].recipe, results[0].providers, sizes)
+    return Row(
+        variant=variant,
+        readout=who,
+        runs=runs,
+        measures={name: spread_of([of(each).get(who) for each in results]) for name, of in MEASURES.items()},
+        steps=[spread_of(accuracies) for accuracies in after],
+        costs={name: average([of(each, who) for each in begun]) for name, of in _COSTS.items()},
+        published=[figure for figure in figures if figure.readout in (who, "")],
+        differences={
+            name: _difference(MEASURES[name], who, results, [o.results for o in others]) for name in DIFFERING
+        },
+    )
 
 
-def _settings(run: RecordedRun, alike: Sequence[RecordedRun]) -> Mapping[str, str]:
-    """What decides a run's numbers; where the images lie does not, if all are known to have the same."""
-    if len({_learned_from(each) for each in alike}) > 1 or not _learned_from(run):
-        return run.settings
-    return {key: value for key, value in run.settings.items() if not is_place_of_images(key, value)}
+def _readouts(runs: Sequence[RecordedRun]) -> list[str]:
+    begun = [run.results for run in runs if run.results.steps]
+    return list(dict.fromkeys(who for results in begun for who in results.last_accuracy)) or [""]
 
 
-def _told_apart(settings: Mapping[str, str], others: Sequence[Mapping[str, str]]) -> str:
-    """The settings by which a run differs from others of its recipe; of a component that not all have, its name says
-    enough, and its options count among those that have it."""
-    found = []
-    for key, value in settings.items():
-        *table, last = key.split(".")
-        use = ".".join([*table, "use"])
-        having = [other for other in others if other.get(use) == settings.get(use)]
-        if last == "use":
-            if len(having) < len(others):
-                found.append(".".join(table) if key not in _common(others) else f"{key}={value}")
-        elif last != "as" and len({other.get(key) for other in having}) > 1:
-            found.append(f"{key}={_REST.sub('', value)}")
-    return " ".join(found)
+def _difference(measure: _Measure, who: str, ours: Sequence[Results], theirs: Sequence[Results]) -> Difference | None:
+    """The paired difference over the seeds that both have measured on the same images."""
+    pairs = [(a, b) for a in ours for b in theirs if a.seed == b.seed and _alike(a, b)]
+    return paired_difference(*({each[i].seed: measure(each[i]).get(who) for each in pairs} for i in (0, 1)))
 
 
-def _common(others: Sequence[Mapping[str, str]]) -> set[str]:
-    """The keys that all have."""
-    return set.intersection(*map(set, others)) if others else set()
+def _alike(ours: Results, theirs: Results) -> bool:
+    """Whether two runs have ended and have learned the same classes of the same data set, in whatever steps."""
+    same = not (ours.data and theirs.data) or ours.data["sha256"] == theirs.data["sha256"]
+    return ours.complete and theirs.complete and same and sorted(ours.class_names) == sorted(theirs.class_names)
 
 
-def _measured_on(run: RecordedRun) -> str:
-    """The first of the classes by name, and how many each step has; of an unfinished run how many there are."""
-    results = run.results
-    sizes = [len(step.new_classes) for step in results.steps] if results.complete else [len(results.class_names)]
-    return f" on classes from {min(results.class_names, default='')}, {_counted(sizes)}"
+def _is_best(row: Row, rows: Sequence[Row]) -> bool:
+    def standing(each: Row) -> tuple[float, float] | None:
+        spread, total = each.measures["average"], each.costs["total"]
+        return (spread.mean, -total) if spread and total is not None else None
+
+    ours = standing(row)
+    others = [standing(each) for each in rows if _alike(each.runs[0].results, row.runs[0].results)]
+    return bool(ours and row.runs[0].results.complete) and not any(
+        theirs and ours and theirs != ours and theirs[0] >= ours[0] and theirs[1] >= ours[1] for theirs in others
+    )
 
 
-def _learned_from(run: RecordedRun) -> str:
-    """The digest of the data set; empty where it is not known, and nothing tells a run apart then."""
-    return f" of data {run.results.data['sha256'][:8]}" if run.results.data else ""
+def _validates(run: RecordedRun) -> bool:
+    """Whether images that are held out take the test set's place; of results alone that is not known."""
+    return float(run.settings.get("evaluation.validation", "0")) > 0
 
 
-def _counted(sizes: Sequence[str | int]) -> str:
-    """Sizes of steps, many equal ones by their number: 50 + 5 x 10."""
-    runs = [(size, len(list(equal))) for size, equal in groupby(sizes)]
-    return " + ".join(f"{n} x {size}" if n > _MANY else " + ".join([str(size)] * n) for size, n in runs)
+def _baseline(groups: Mapping[str, Sequence[RecordedRun]], wanted: str) -> str:
+    if not wanted:
+        return next(iter(groups))
+    named = [name for name, runs in groups.items() if wanted == name or wanted in [str(run.path) for run in runs]]
+    named = named or [name for name, runs in groups.items() if wanted == runs[0].results.recipe]
+    if len(named) == 1:
+        return named[0]
+    if named:
+        raise UserError(f"--baseline {shown(wanted)}: is {len(named)} variants; name a run of the one that is meant")
+    recipes = {run.results.recipe for runs in groups.values() for run in runs}
+    hint = did_you_mean(wanted, [*groups, *recipes]) or f"; name one of {shown(', '.join(recipes), 200)}, or a run"
+    raise UserError(f"--baseline {shown(wanted)}: no variant or run that is compared{hint}")
 
 
-_MANY = 2
-_REST = re.compile("(?<=sha256:[0-9a-f]{8})[0-9a-f]{56}")
-"""What a label leaves out of a digest."""
+_Cost = Callable[[Results, str], float | None]
+_COSTS: dict[str, _Cost] = {
+    "memory": lambda results, who: max(step.memory_bytes for step in results.steps),
+    "parameters": lambda results, who: results.steps[-1].parameters,
+    "total": lambda results, who: max(
+        step.model_bytes + step.memory_bytes + step.readout_bytes.get(who, 0) for step in results.steps
+    ),
+    "seconds": lambda results, who: sum(step.train_seconds for step in results.steps),
+    "epochs": lambda results, who: (
+        sum(step.epochs for step in results.steps) if all(step.epochs for step in results.steps) else None
+    ),
+}
 
 
-def _spread(found: Sequence[float | None]) -> str:
-    values = [value for value in found if value is not None]
-    if not values:
-        return ""
-    return f"{mean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
+def plain_comparison(comparison: Comparison) -> dict[str, Any]:
+    """A comparison as JSON has it, of full precision; docs/results.md says what the keys mean."""
+    from dataclasses import asdict
+
+    rows = []
+    for row in comparison.rows:
+        first = row.runs[0].results
+        rows.append(
+            {
+                "variant": row.variant,
+                "recipe": first.recipe,
+                "readout": row.readout,
+                "complete": first.complete,
+                "seeds": [run.results.seed for run in row.runs],
+                "runs": [str(run.path) for run in row.runs],
+                "measures": {name: spread and asdict(spread) for name, spread in row.measures.items()},
+                "steps": [spread and asdict(spread) for spread in row.steps],
+                "differences": {name: found and asdict(found) for name, found in row.differences.items()},
+                "published": [asdict(figure) for figure in row.published],
+                "costs": row.costs,
+                "best": row.best,
+            }
+        )
+    return {"schema": 1, "baseline": comparison.baseline, "rows": rows}

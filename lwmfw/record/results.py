@@ -5,6 +5,8 @@ forgetting: mean over the steps before the last of (best accuracy on that step's
 minus their accuracy at the end); None with a single step.
 backward transfer: mean over the steps before the last of (accuracy on that step's classes at the end, minus their
 accuracy when they were learned); None with a single step (GEM, Lopez-Paz and Ranzato, NeurIPS 2017).
+new-class accuracy: mean over steps, step 1 included, of the accuracy on that step's classes when they were learned,
+decided among all seen classes (learning accuracy, Riemer et al., ICLR 2019).
 task-aware accuracy: top-1 accuracy on all seen classes where the choice is among the classes of the image's own step,
 as for a method that is told the step; over all steps, that of the last one.
 What could not be measured, as there are no test images of a class or the read-out was not there, is None and left
@@ -34,7 +36,7 @@ SCHEMA = 1
 _OPTIONAL = ("settings", "first_step", "sources", "data", "files", "mended", "drift")
 _MEASURES = (
     *("average_incremental_accuracy", "last_accuracy", "forgetting", "first_step_forgetting"),
-    *("backward_transfer", "task_aware_accuracy"),
+    *("backward_transfer", "new_class_accuracy", "task_aware_accuracy"),
 )
 MATRIX_CLASSES = 100
 """Results hold the confusion matrices of steps that have seen at most so many classes, and of the last step. Those of
@@ -120,6 +122,11 @@ class Results:
     def backward_transfer(self) -> dict[str, float | None]:
         """Likewise."""
         return {who: backward_transfer(self._by_step(who)) for who in self._classifiers()}
+
+    @property
+    def new_class_accuracy(self) -> dict[str, float | None]:
+        """Per classifier, 0..1."""
+        return {who: average([row[-1] for row in self._by_step(who)]) for who in self._classifiers()}
 
     @property
     def first_step_forgetting(self) -> dict[str, float | None]:

@@ -139,11 +139,13 @@ def test_no_file_is_too_long(path):
     assert path.read_text().count("\n") <= (200 if path.name == "loop.py" else 400)
 
 
+MEASURED = [*map(str, (ROOT / "docs" / "measured" / "cifar100-b50").glob("*.json"))]
 LIGHT = {
     "help": ["--help"],
     "version": ["--version"],
     "recipes": ["recipes"],
-    "compare": ["compare", *map(str, (ROOT / "docs" / "measured" / "fashion-mnist-mini").glob("lwm-*.json"))],
+    "compare": ["compare", *MEASURED],
+    "compare in LaTeX": ["compare", "--bytes", "--format", "latex", *MEASURED],
     "check": ["check", str(ROOT / "recipes" / "lwm.toml")],
     "show": ["show", str(ROOT / "recipes" / "lwm.toml")],
     "plugins": ["plugins", "L_AD"],

@@ -12,7 +12,7 @@ from helpers.results import named, results_of
 
 from lwmfw.cli import act, main, use
 from lwmfw.cli.table import print_table
-from lwmfw.record.compare import comparison_rows, result_rows
+from lwmfw.record.tables import comparison_rows, result_rows
 from lwmfw.search.decide import Found, Trial
 from lwmfw.testing import tiny_recipe
 from lwmfw.using.predict import Decision, Said
@@ -73,7 +73,7 @@ def test_steps_follow_the_measures_as_far_as_the_terminal_is_wide(terminal, caps
     runs, screen = many_steps(26), terminal(80)
     print_table(*result_rows(runs[0].results), kept=4)
     assert screen.lines[0].split("  ")[-5:] == ["step 1", "step 2", "step 3", "step 4", "step 5"]
-    assert capsys.readouterr().err == "columns left out: 23; widen the terminal, or send the table to a file\n"
+    assert capsys.readouterr().err == "columns left out: 24; widen the terminal, or send the table to a file\n"
 
 
 def test_on_a_very_narrow_terminal_a_row_is_a_block_of_lines(terminal):

@@ -14,9 +14,9 @@ from lwmfw.data.images import DataSet, ImageFiles, Images
 from lwmfw.engine.facts import data_facts
 from lwmfw.errors import CheckpointRefused
 from lwmfw.record import checkpoint
-from lwmfw.record.compare import comparison_rows
 from lwmfw.record.reading import RecordedRun
 from lwmfw.record.summed import write_summed
+from lwmfw.record.tables import comparison_rows
 from lwmfw.testing import tiny_recipe, tiny_run
 
 NAMES = ("ant", "bee", "cat", "dog")

@@ -1,11 +1,17 @@
 """Runs side by side: which of them are seeds of one variant, and what is blank."""
 
+import json
+import re
+
+import pytest
 from helpers.plugin_files import ANGLES
 from helpers.results import THREE, named, results_of
 
-from lwmfw.record.compare import comparison_rows, result_rows
+from lwmfw.errors import UserError
+from lwmfw.record.compare import compare, plain_comparison
 from lwmfw.record.reading import RecordedRun, digest_of
 from lwmfw.record.results import Results, accuracy_csv
+from lwmfw.record.tables import comparison_rows, result_rows
 from lwmfw.testing import tiny_run
 
 
@@ -79,7 +85,7 @@ def test_a_classifier_that_one_step_lacks_leaves_its_place_empty():
     header, rows = result_rows(results)
     assert dict(zip(header, rows[1], strict=True)) == {
         "accuracy": "nme", "average": "0.800", "last": "0.700", "forgetting": "0.200",
-        "step 1": "0.900", "step 2": "", "step 3": "0.700", "BWT": "-0.200", "task-aware": "",
+        "step 1": "0.900", "step 2": "", "step 3": "0.700", "BWT": "-0.200", "task-aware": "", "new classes": "0.900",
     }  # fmt: skip
     assert [row[1:4] for row in comparison_rows(named(results))[1]] == [
         ["cnn", "1", "0.767"],
@@ -92,7 +98,7 @@ def test_a_classifier_that_one_step_lacks_leaves_its_place_empty():
 
 def test_a_run_without_steps_leaves_its_places_empty():
     begun = results_of([], complete=False, recipe="begun")
-    _, rows = comparison_rows(named(begun, results_of(THREE)))
+    _, rows = comparison_rows(named(begun, results_of(THREE)), "lwm")
     assert rows[0] == ["begun (unfinished)", "", "1", *[""] * (len(rows[0]) - 3)]
     assert rows[1][:2] == ["lwm", "cnn"]
     assert result_rows(begun)[1] == []
@@ -105,3 +111,116 @@ def test_many_steps_of_one_size_are_counted():
         "lwm on classes from class 0, 50 + 9 x 2",
         "lwm on classes from class 0, 2 + 2",
     ]
+
+
+def accuracies(**of):
+    """Runs of one step, name -> accuracies of seeds 1, 2, ..."""
+    return named(*(results_of([[v]], recipe=name, seed=n) for name, many in of.items() for n, v in enumerate(many, 1)))
+
+
+def differences(runs, baseline=""):
+    return {row.variant: str(row.differences.get("last", "baseline")) for row in compare(runs, baseline).rows}
+
+
+def test_differences_are_of_pairs_of_one_seed_and_to_the_first_variant():
+    told = differences(accuracies(a=[0.3, 0.6, 0.9], b=[0.4, 0.7, 1.0], c=[0.5, 0.3, 0.9], d=[0.5]))
+    assert told == {
+        "a": "baseline",
+        "b": "+0.100 [+0.100, +0.100] n=3",
+        "c": "-0.033 [-0.658, +0.592] n=3, may be 0",  # of 0.2, -0.3, 0.0: deviation 0.2517, x 4.303 / sqrt(3)
+        "d": "+0.200, n=1",
+    }
+
+
+@pytest.mark.parametrize("baseline", ["b", "run3"])
+def test_a_baseline_goes_by_its_name_or_a_run(baseline):
+    assert differences(accuracies(a=[0.3, 0.6], b=[0.4]), baseline) == {"a": "-0.100, n=1", "b": "baseline"}
+
+
+def test_a_baseline_that_is_not_there_or_several_is_refused():
+    runs = named(*(results_of([[0.5]], seed=1) for _ in range(2)), settings=[{"lr": "0.1"}, {"lr": "0.2"}])
+    with pytest.raises(UserError, match=r"--baseline lwn: no variant or run that is compared; did you mean 'lwm'\?"):
+        compare(runs, "lwn")
+    with pytest.raises(UserError, match="--baseline lwm: is 2 variants; name a run of the one that is meant"):
+        compare(runs, "lwm")
+    assert compare(runs, "lwm lr=0.2").baseline == "lwm lr=0.2"
+
+
+def other_classes(results):
+    results.class_names = ["apple", *results.class_names[1:]]
+
+
+def other_images(results):
+    results.data = {"sha256": "b"}
+
+
+def not_ended(results):
+    results.complete = False
+
+
+@pytest.mark.parametrize("change", [other_classes, other_images, not_ended])
+def test_no_difference_is_told_between_runs_that_learned_or_measured_something_else(change):
+    ours, theirs = (results_of(THREE, recipe=name) for name in ("a", "b"))
+    ours.data = theirs.data = {"sha256": "a"}
+    assert compare(named(ours, theirs)).rows[1].differences["last"].n == 1
+    change(theirs)
+    assert compare(named(ours, theirs)).rows[1].differences["last"] is None
+
+
+def test_a_difference_is_between_the_same_readouts():
+    ours, theirs = results_of(THREE, recipe="a"), results_of(THREE, recipe="b", who=("nme", "cnn"))
+    rows = compare(named(ours, theirs)).rows
+    assert [(row.readout, row.differences and row.differences["last"] is not None) for row in rows] == [
+        ("cnn", {}), ("nme", False), ("cnn", True),
+    ]  # fmt: skip
+
+
+def test_rows_by_bytes_say_which_are_best_for_theirs():
+    sizes = {"small": (100, [0.3]), "large": (900, [0.8]), "worse": (500, [0.2]), "good": (400, [0.5])}
+    runs = accuracies(**{name: values for name, (_, values) in sizes.items()})
+    for run, (size, _) in zip(runs, sizes.values(), strict=True):
+        (step,) = run.results.steps
+        step.model_bytes, step.memory_bytes, step.readout_bytes = size - 30, 20, {"cnn": 10}
+    header, rows = comparison_rows(runs, by_bytes=True)
+    assert header[:6] == ["recipe", "classifier", "seeds", "total", "best", "average"]
+    assert [(row[0], row[3], row[4]) for row in rows] == [
+        ("small", "0.1 kB", "best"), ("good", "0.4 kB", "best"), ("worse", "0.5 kB", ""), ("large", "0.9 kB", "best"),
+    ]  # fmt: skip
+    assert header.count("total") == 1
+
+
+def podnet(sizes, **changed):
+    """A run of the shipped recipe podnet in steps of such sizes."""
+    results = results_of([[0.5] * n for n in range(1, len(sizes) + 1)], recipe="podnet")
+    results.providers = {"cifar100": "lwmfw 1"}
+    for step, size in zip(results.steps, sizes, strict=True):
+        step.new_classes = list(range(size))
+    for name, value in changed.items():
+        setattr(results, name, value)
+    return results
+
+
+def test_published_figures_stand_beside_runs_of_their_protocol_and_data_alone():
+    sizes = [50, *[10] * 5]
+    header, (row,) = comparison_rows(named(podnet(sizes)))
+    assert row[header.index("published")] == "average 0.648 (Douillard et al. 2020, three orders)"
+    others = [podnet(sizes[:5]), podnet(sizes, providers={"cifar10": "x"}), podnet(sizes, complete=False)]
+    assert not any("published" in comparison_rows(named(other))[0] for other in others)
+    held_out = named(podnet(sizes), settings=[{"evaluation.validation": "0.1"}])
+    assert "published" not in comparison_rows(held_out)[0], "no test images"
+
+
+def test_the_plain_comparison_has_every_number_in_full():
+    runs = accuracies(a=[1 / 3, 2 / 3], b=[0.25, 0.5])
+    plain = json.loads(json.dumps(plain_comparison(compare(runs)), allow_nan=False))
+    a, b = plain["rows"]
+    assert (plain["baseline"], a["seeds"], a["runs"], b["differences"]["last"]["n"]) == (
+        "a",
+        [1, 2],
+        ["run1", "run2"],
+        2,
+    )
+    assert a["measures"]["average"] == {"mean": 0.5, "deviation": pytest.approx(0.23570226039551584), "n": 2}
+    assert (a["differences"], a["measures"]["forgetting"], a["costs"]["total"]) == ({}, None, 40)
+    assert b["differences"]["last"]["mean"] == pytest.approx(-0.125)
+    assert not re.search(r"NaN|Infinity", json.dumps(plain))

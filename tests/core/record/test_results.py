@@ -10,7 +10,6 @@ from helpers.command import lwmfw
 from helpers.results import THREE, named, results_of
 
 from lwmfw import UserError
-from lwmfw.record.compare import comparison_rows, result_rows
 from lwmfw.record.reading import RecordedRun
 from lwmfw.record.results import (
     Results,
@@ -22,6 +21,7 @@ from lwmfw.record.results import (
     forgetting,
     forgettings,
 )
+from lwmfw.record.tables import comparison_rows, result_rows
 
 
 def test_accuracy_is_the_share_of_a_groups_images_on_the_diagonal():
@@ -210,7 +210,8 @@ def test_one_run_twice_is_no_second_seed():
 
 
 MEASURED = ["recipe", "classifier", "seeds", "average", "last", "forgetting"]
-FURTHER = ["BWT", "task-aware"]
+FURTHER = ["BWT", "task-aware", "new classes"]
+DIFFERENCES = ["average: difference", "last: difference"]
 COSTS = ["memory", "parameters", "total", "seconds", "epochs"]
 
 
@@ -221,10 +222,12 @@ def test_a_comparison_averages_over_seeds():
         results_of([[0.5], [0.5, 0.5]], recipe="other", complete=False),
     ]
     header, rows = comparison_rows(named(*runs))
-    assert header == [*MEASURED, "step 1", "step 2", *FURTHER, *COSTS]
+    assert header == [*MEASURED, *DIFFERENCES, "step 1", "step 2", *FURTHER, *COSTS]
     # the deviation of two values is their distance over the root of 2: 0.05, 0.1, 0.2, 0.2, 0.1
     measures, steps = ["0.625 ± 0.035", "0.550 ± 0.071", "0.300 ± 0.141"], ["0.700 ± 0.141", "0.550 ± 0.071"]
-    assert rows[0][:10] == ["lwm", "cnn", "2", *measures, *steps, "-0.300 ± 0.141", ""]
+    # learned at 0.8 and 0.6, and at 0.6 and 0.8: 0.7 twice
+    further = ["-0.300 ± 0.141", "", "0.700 ± 0.000"]
+    assert rows[0][:13] == ["lwm", "cnn", "2", *measures, "baseline", "baseline", *steps, *further]
     assert rows[1][:6] == ["other (unfinished)", "cnn", "1", "0.500", "0.500", "0.000"]
 
 
@@ -259,8 +262,8 @@ def test_a_comparison_without_forgetting_leaves_its_place_empty():
 def test_the_table_of_a_run_has_its_steps_and_measures():
     header, rows = result_rows(results_of(THREE))
     assert header == ["accuracy", *MEASURED[3:], "step 1", "step 2", "step 3", *FURTHER]
-    assert rows == [["cnn", "0.767", "0.700", "0.250", "0.900", "0.700", "0.700", "-0.250", ""]]
-    assert result_rows(results_of([[0.9]]))[1] == [["cnn", "0.900", "0.900", "", "0.900", "", ""]]
+    assert rows == [["cnn", "0.767", "0.700", "0.250", "0.900", "0.700", "0.700", "-0.250", "", "0.867"]]
+    assert result_rows(results_of([[0.9]]))[1] == [["cnn", "0.900", "0.900", "", "0.900", "", "", "0.900"]]
 
 
 def test_results_of_other_data_are_another_row_even_without_settings():

@@ -48,6 +48,10 @@ PluginsOption = Annotated[
 SaveOption = Annotated[
     str, typer.Option("--save-every", metavar="TIME", help='How often a step is kept: "10 min" or "500 updates".')
 ]
+KeepOption = Annotated[
+    bool,
+    typer.Option("--keep-steps", help="Keep the model of every step, for `explain`; else of the first and the last."),
+]
 DriftOption = Annotated[
     list[str],
     typer.Option(

@@ -65,6 +65,9 @@ ThreadsOption = Annotated[
 LogOption = Annotated[
     Path | None, typer.Option("--log", metavar="FILE", help="Append progress to a file, in plain lines with times.")
 ]
+ReadoutOption = Annotated[
+    str, typer.Option(metavar="NAME", help="Which read-out decides; default: the recipe's first.")
+]
 DeviceOption = Annotated[Device, typer.Option(help="auto takes a GPU if there is one.")]
 
 

@@ -42,6 +42,8 @@ from lwmfw.errors import did_you_mean as did_you_mean
 from lwmfw.errors import harmless as harmless
 from lwmfw.hookspecs import hookimpl as hookimpl
 from lwmfw.memory.selection import Selection as Selection
+from lwmfw.model.attention import attention as attention
+from lwmfw.model.attention import attention_drift as attention_drift
 from lwmfw.model.features import class_means as class_means
 from lwmfw.model.growing import Model as Model
 from lwmfw.model.growing import evaluating as evaluating

@@ -43,6 +43,7 @@ def run(
     from_run: os.PathLike[str] | str | None = None,
     save_every: str = "10 min",
     allow_drift: Sequence[str] = (),
+    keep_steps: bool = False,
 ) -> Results:
     """Run a recipe, as `lwmfw run` does.
 
@@ -58,6 +59,7 @@ def run(
         from_run: a run that has trained its first step in the same way; it is not trained again.
         allow_drift: in what an unfinished run may go on otherwise than it was computed: "arithmetic", "data",
             "plugins", "torch".
+        keep_steps: keep the model of every step, also when the run is resumed; else of the first and the last alone.
 
     Returns:
         The results of all steps.
@@ -73,7 +75,8 @@ def run(
     first = Path(path_of("--from", from_run)) if from_run else None
     resolved = load_recipe(shipped.locate(path_of("recipe", recipe)), set, seed=seed, plugins=plugins)
     every = parse_save_every(save_every)
-    return execute(assemble(resolved), directory, device, resume, first, every, parse_drift(allow_drift)).results
+    allowed = parse_drift(allow_drift)
+    return execute(assemble(resolved), directory, device, resume, first, every, allowed, keep_steps).results
 
 
 def resume(
@@ -84,6 +87,7 @@ def resume(
     plugins: os.PathLike[str] | str | Sequence[os.PathLike[str] | str] = (),
     save_every: str = "10 min",
     allow_drift: Sequence[str] = (),
+    keep_steps: bool = False,
 ) -> Results:
     """Go on with an interrupted run where it was, as `lwmfw resume` does.
 
@@ -94,6 +98,7 @@ def resume(
         plugins: mended plug-in files, or one; each takes the place of the run's file of its name.
         save_every: as `run` has it.
         allow_drift: likewise.
+        keep_steps: keep the model of every step from now on, as a run that was begun so does without being told again.
 
     Returns:
         The results of all steps.
@@ -107,7 +112,8 @@ def resume(
     """
     every, allowed = parse_save_every(save_every), parse_drift(allow_drift)
     path, files = Path(path_of("run", run)), plugin_files(plugins)
-    return execute_again(path, set, device, files, save_every=every, allow_drift=allowed).results
+    done = execute_again(path, set, device, files, save_every=every, allow_drift=allowed, keep_steps=keep_steps)
+    return done.results
 
 
 @kept_workers()
@@ -120,12 +126,13 @@ def execute(
     from_run: Path | None = None,
     save_every: SaveEvery = USUAL,
     allow_drift: frozenset[str] = frozenset(),
+    keep_steps: bool = False,
 ) -> Run:
     """Run assembled components in a directory; raises as `run` does."""
     # whatever can be refused is refused before a directory is made
     prepared = prepared_run(assembly, device, from_run, out)
     prepared.save_every, prepared.allow_drift = save_every, allow_drift
-    return record(prepared, out, resume)
+    return record(prepared, out, resume, keep_steps=keep_steps)
 
 
 @kept_workers()
@@ -138,6 +145,7 @@ def execute_again(
     threads: int = 0,
     save_every: SaveEvery = USUAL,
     allow_drift: frozenset[str] = frozenset(),
+    keep_steps: bool = False,
 ) -> Run:
     """Go on with the run in a directory; raises as `resume` does."""
     recorded = RecordedRun(path)
@@ -148,10 +156,12 @@ def execute_again(
     kept = bool(checkpoint.steps(path / "checkpoints"))
     prepared = prepare(assemble(resolved), device, filled=kept, again=path if kept else None)
     prepared.save_every, prepared.allow_drift = save_every, allow_drift
-    return record(prepared, path, "must", renewed=True)
+    return record(prepared, path, "must", renewed=True, keep_steps=keep_steps)
 
 
-def record(prepared: Run, out: Path | None, resume: Resume = "never", *, renewed: bool = False) -> Run:
+def record(
+    prepared: Run, out: Path | None, resume: Resume = "never", *, renewed: bool = False, keep_steps: bool = False
+) -> Run:
     """Run what is prepared in a directory, which may have begun with other places; raises as `run` does."""
     assembly = prepared.assembly
     directory, known = open_directory(assembly.resolved, out, resume, renewed=renewed)
@@ -160,6 +170,8 @@ def record(prepared: Run, out: Path | None, resume: Resume = "never", *, renewed
         with told_in_words(assembly, directory.path):
             if not known:
                 directory.start(assembly.resolved)
+            if keep_steps:
+                directory.keep_every_step()
             directory.write_environment(environment(prepared))
             loop.train(prepared)
     except KeyboardInterrupt as error:

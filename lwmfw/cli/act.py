@@ -13,6 +13,7 @@ from lwmfw.cli.options import (
     Device,
     DeviceOption,
     DriftOption,
+    KeepOption,
     LogOption,
     PluginsOption,
     RecipeArgument,
@@ -47,6 +48,7 @@ def run(
     threads: ThreadsOption = None,
     save_every: SaveOption = "10 min",
     allow_drift: DriftOption = [],
+    keep_steps: KeepOption = False,
     log: LogOption = None,
 ) -> None:
     """Train and evaluate a recipe, step by step."""
@@ -63,7 +65,7 @@ def run(
     with logged(log):
         resolved = load(recipe, settings, seed, plugins)
         check_heard(log, resolved.tables())
-        done = execute(assemble(resolved), out, device.value, resume.value, from_, every, allowed)
+        done = execute(assemble(resolved), out, device.value, resume.value, from_, every, allowed, keep_steps)
         tell_end(done)
     _print_results(done.results)
 
@@ -117,6 +119,7 @@ def resume(
     threads: ThreadsOption = None,
     save_every: SaveOption = "10 min",
     allow_drift: DriftOption = [],
+    keep_steps: KeepOption = False,
     log: LogOption = None,
 ) -> None:
     """Go on with an interrupted run where it was."""
@@ -131,7 +134,8 @@ def resume(
         settings = parse_settings(set_)
         check_heard(log, RecordedRun(run).tables)
         every, allowed = parse_save_every(save_every), parse_drift(allow_drift)
-        done = execute_again(run, settings, device.value, plugin_files(plugins), threads or 0, every, allowed)
+        files = plugin_files(plugins)
+        done = execute_again(run, settings, device.value, files, threads or 0, every, allowed, keep_steps)
         tell_end(done)
     _print_results(done.results)
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import sys
+from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lwmfw.cli.letters import printable, tell
-from lwmfw.cli.options import TableFormat
+from lwmfw.cli.options import Device, DeviceOption, ReadoutOption, TableFormat
 from lwmfw.cli.table import print_table
-from lwmfw.errors import UserError
+from lwmfw.errors import UserError, shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,7 +51,7 @@ def compare(
             raise UserError("--format csv: has every run by itself; leave --baseline and --bytes out, or take json")
         print(accuracy_csv({str(run.path): run.results for run in read}), end="")
     elif format_ is TableFormat.JSON:
-        print(json.dumps(plain_comparison(compare(read, baseline, by_bytes=by_bytes)), indent=1, allow_nan=False))
+        print(dumps(plain_comparison(compare(read, baseline, by_bytes=by_bytes)), indent=1, allow_nan=False))
     else:
         print_comparison(read, baseline, by_bytes=by_bytes, format_=format_)
 
@@ -86,3 +86,51 @@ def _shortened(rows: list[list[str]]) -> tuple[list[list[str]], list[str]]:
     long = list(dict.fromkeys(row[0] for row in rows if len(row[0]) > _LONGEST))
     short = {name: f"{name[:_LONGEST]}… [{number}]" for number, name in enumerate(long, 1)}
     return [[short.get(name, name), *rest] for name, *rest in rows], [f"[{n}] {name}" for n, name in enumerate(long, 1)]
+
+
+def explain(
+    places: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN_OR_IMAGE", help="Run directories, and images: files, or folders of them."),
+    ],
+    test: Annotated[
+        str,
+        typer.Option(metavar="N,...", help="Test images of the first run's data, in class order, for want of files."),
+    ] = "",
+    class_: Annotated[
+        str,
+        typer.Option("--class", metavar="NAME", help="Attention to it; default: what the image is, or is said to be."),
+    ] = "",
+    readout: ReadoutOption = "",
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A .png or .svg; default: explain.png, with --json none.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print all numbers, and the maps, as JSON.")] = False,
+    device: DeviceOption = Device.AUTO,
+) -> None:
+    """Draw where runs look in an image for a class, after every step, by Grad-CAM.
+
+    A row for each run, a column for each step whose model is kept: all steps of what was run with --keep-steps.
+    """
+    from lwmfw.record.reading import RecordedRun
+    from lwmfw.showing.attention_figure import check_place, write_figure
+    from lwmfw.showing.explain import explain, parse_positions
+    from lwmfw.showing.explained import explanation_rows, explanations_json, what_is_missing
+    from lwmfw.using.predict import images_of
+
+    figure = out or (None if json else Path("explain.png"))
+    if figure:
+        check_place(figure)
+    runs = [place for place in places if RecordedRun(place).exists]
+    images = images_of(place for place in places if place not in runs)
+    found = explain(runs, images, test=parse_positions(test), class_name=class_, readout=readout, device=device.value)
+    for line in what_is_missing(found):
+        tell(line)
+    if json:
+        print(dumps(explanations_json(found), indent=1, allow_nan=False))
+    else:
+        header, rows = explanation_rows(found)
+        print_table(header, [[shown(cell, 1000) for cell in row] for row in rows], kept=6)
+    if figure:
+        write_figure(figure, found)
+        tell(f"{figure}: written")

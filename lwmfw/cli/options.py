@@ -51,6 +51,10 @@ PluginsOption = Annotated[
 SaveOption = Annotated[
     str, typer.Option("--save-every", metavar="TIME", help='How often a step is kept: "10 min" or "500 updates".')
 ]
+KeepOption = Annotated[
+    bool,
+    typer.Option("--keep-steps", help="Keep the model of every step, for `explain`; else of the first and the last."),
+]
 DriftOption = Annotated[
     list[str],
     typer.Option(
@@ -63,6 +67,9 @@ ThreadsOption = Annotated[
 ]
 LogOption = Annotated[
     Path | None, typer.Option("--log", metavar="FILE", help="Append progress to a file, in plain lines with times.")
+]
+ReadoutOption = Annotated[
+    str, typer.Option(metavar="NAME", help="Which read-out decides; default: the recipe's first.")
 ]
 DeviceOption = Annotated[Device, typer.Option(help="auto takes a GPU if there is one.")]
 

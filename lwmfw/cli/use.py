@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lwmfw.cli.letters import tell
-from lwmfw.cli.options import Device, DeviceOption, RunArgument
+from lwmfw.cli.options import Device, DeviceOption, ReadoutOption, RunArgument
 from lwmfw.cli.table import print_table
 from lwmfw.errors import harmless, shown
 
@@ -25,11 +25,6 @@ class ExportFormat(StrEnum):
 
     ONNX = "onnx"
     PT2 = "pt2"
-
-
-ReadoutOption = Annotated[
-    str, typer.Option(metavar="NAME", help="Which read-out decides; default: the recipe's first.")
-]
 
 
 def predict(

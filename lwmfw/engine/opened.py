@@ -50,7 +50,8 @@ class OpenedRun(RecordedRun):
         """The model after a step, on the CPU in evaluation mode, without a plug-in's own parts (`model.extras`).
 
         Raises:
-            UserError: no run there, or no checkpoint of that step; the first and the last finished step have one.
+            UserError: no run there, or no checkpoint of that step; the first and the last finished step have one, and
+                all of a run that keeps them (`keep_steps`).
             CheckpointRefused: the checkpoint is damaged, or is not of this recipe.
         """
         kept = self.checkpoint(step)

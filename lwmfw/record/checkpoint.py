@@ -29,6 +29,7 @@ _OWN = "make a plug-in's own parts in before_run"
 _INSIDE = "inside-"
 _ON_DEVICE = "on_device"  # which tensors of components were where the model is, and go there again
 _TENSORS, _STATE, _MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
+_EVERY_STEP = "every-step"  # a file: its being there says that no checkpoint is removed for being old
 _FOLDER = "folder"  # of a manifest: the name of its folder, or two that change places would not be found
 
 
@@ -86,7 +87,7 @@ def _copy(value: Tensor) -> Tensor:
 
 
 def save(folder: Path, kept: Checkpoint) -> None:
-    """Write the checkpoint of the last finished step and remove older ones but the first, which other runs can use."""
+    """Write the checkpoint of the last finished step, and remove what `remove_older` does."""
     _write(folder / kept.path.name, kept)
     remove_older(folder)
 
@@ -125,12 +126,24 @@ def left_inside(folder: Path) -> int:
     return step if step > newest else 0
 
 
+def keep_every_step(folder: Path) -> None:
+    """Have the checkpoints of all steps kept from now on, whoever goes on with the run.
+
+    That is remembered here and not in the recipe: it changes no number, and a run goes on as one of its recipe whether
+    it is kept so or not.
+    """
+    with told_of_disk(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    write_bytes(folder / _EVERY_STEP, b"")
+
+
 def remove_older(folder: Path) -> None:
-    """Remove all checkpoints but the first and the newest, those that were not written to the end, and where a run was
-    inside a step that it has finished or left behind."""
-    done, places = finished(folder), _unfinished(folder)
+    """Remove all checkpoints but the newest and the first, which other runs can use, unless every step's are kept;
+    those that were not written to the end; and where a run was inside a step that it has finished or left behind."""
+    places = _unfinished(folder)
+    older = [] if (folder / _EVERY_STEP).exists() else finished(folder)[:-1]
     stale = places[:-1] if left_inside(folder) else places
-    for path in [*done[:-1], *stale, *folder.glob("step-*.tmp"), *folder.glob(f"{_INSIDE}*.tmp")]:
+    for path in [*older, *stale, *folder.glob("step-*.tmp"), *folder.glob(f"{_INSIDE}*.tmp")]:
         if path.name != _name(1):
             remove(path)
 

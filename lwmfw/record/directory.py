@@ -191,6 +191,10 @@ class RunDirectory:
             with suppress(OSError):  # a folder, or one that cannot be removed, which costs no run
                 file.unlink()
 
+    def keep_every_step(self) -> None:
+        """Have the checkpoint of no step removed from now on, also when the run is resumed."""
+        checkpoint.keep_every_step(self.checkpoints)
+
     def finish(self) -> None:
         """DONE: results and last checkpoint are on the disk.
 

@@ -138,10 +138,7 @@ class Predictor:
 
     def __init__(self, opened: OpenedRun, readout: str = "", device: DeviceName = "auto") -> None:
         self.readout = chosen_readout(opened, readout)
-        self._shape, self._path = opened.preprocessing, opened.path
-        if self._shape.channels not in (1, 3):
-            what = f"sees images of {self._shape.channels} channels, and files have 1 or 3"
-            raise UserError(f"{opened.path}: {what}; name another run")
+        self._shape, self._path = seen_in_files(opened), opened.path
         self._names = opened.class_names
         self._run = opened.as_left(device)
         self._part = self._run.assembly.of_kind("readout")[self.readout]
@@ -199,6 +196,19 @@ class Predictor:
 
 def _refuse(message: str) -> None:
     raise UserError(message)
+
+
+def seen_in_files(opened: OpenedRun) -> Preprocessing:
+    """How a run sees images that lie in files.
+
+    Raises:
+        UserError: it sees such as no file has.
+    """
+    shape = opened.preprocessing
+    if shape.channels not in (1, 3):
+        what = f"sees images of {shape.channels} channels, and files have 1 or 3"
+        raise UserError(f"{opened.path}: {what}; name another run")
+    return shape
 
 
 def image_files(paths: Sequence[str], shape: Preprocessing) -> ImageFiles:

@@ -1,12 +1,10 @@
-"""What a model looks at: Grad-CAM (Selvaraju et al., ICCV 2017) as unit vectors.
-
-The attention of a model for a class is Q = ReLU(sum_k alpha_k A_k), where alpha_k is the spatial mean of the gradient
-of the class's logit with respect to channel k of a map A.
-"""
+"""What a model looks at by the logits of its classifier, as `lwmfw.attention` has it, at the pooled map or a stage."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
+
+from lwmfw import attention
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,23 +38,6 @@ def check_positions(model: Model, layer: Literal["pooled"] | int) -> None:
     wider = [number for number, positions in enumerate(maps, 1) if positions > 1]
     advice = f"set layer = {wider[-1]}, whose map has {maps[wider[-1] - 1]}" if wider else "choose another backbone"
     raise UserError(f"layer: {place} has one position for images of {size}; {advice}, or take larger images")
-
-
-def attention(maps: Tensor, weights: Tensor, eps: float) -> Tensor:
-    """Grad-CAM maps as vectors of length 1.
-
-    Args:
-        maps: (B, C, H, W).
-        weights: (B, C), the channel weights alpha.
-        eps: keeps the division finite: a map much weaker than eps, such as one that the ReLU zeroes everywhere,
-            becomes a short or zero vector with a finite gradient instead of a unit vector.
-
-    Returns:
-        (B, H*W), not negative.
-    """
-    maps, weights = (t.float() if t.dtype.itemsize < 4 else t for t in (maps, weights))  # computed in bf16
-    attended = (maps.flatten(2) * weights[:, :, None]).sum(1).relu()
-    return attended / (attended.square().sum(1, keepdim=True) + eps**2).sqrt()
 
 
 def pooled_attention(outputs: Outputs, classes: Tensor, eps: float) -> Tensor:

@@ -106,6 +106,7 @@ def test_the_measures_worked_out_by_hand_are_those_of_the_code():
         ("last", results.last_accuracy),
         ("backward transfer", results.backward_transfer),
         ("first-step forgetting", results.first_step_forgetting),
+        ("accuracy on new classes (0.9 + 0.8 + 0.9) / 3 =", results.new_class_accuracy),
     ):
         assert f"{said} {measure['cnn']:.3f}" in words
     assert f"forgetting ((0.9 - 0.7) + (0.8 - 0.5)) / 2 = {results.forgetting['cnn']:.3f}" in words

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from lwmfw import Component, Field, Observer, Options, hookimpl
+from lwmfw import Component, Field, Observer, Options, attention_drift, hookimpl
 from lwmfw_plugins._attention import pooled_attention
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class AttentionDrift:
         images = run.data.test.select(indices)
         self.maps.append(look(run, model, images))
         labels = images.labels.cpu()
-        result.extra[name] = summary(*drift(self.maps[-1], self.maps[0]), labels)
+        result.extra[name] = summary(*attention_drift(self.maps[-1], self.maps[0]), labels)
         if run.directory:
             from safetensors.torch import save
 
@@ -95,7 +95,7 @@ class AttentionDrift:
         batches = [batch for batch, _ in run.loader.evaluation_batches(images)]
         pixels = (torch.cat(batches) * run.loader.std + run.loader.mean).round().clamp(0, 255).byte().cpu()
         maps = torch.stack(self.maps, 1)[rows]
-        captions = [[f"l1 {float(drift(one, one[:1])[0][n]):.2f}" for n in range(len(one))] for one in maps]
+        captions = [drift_captions(each) for each in maps]
         names = [run.results.class_names[labels[i]] for i in rows]
         run.directory.write(f"{name}.png", attention_sheet(pixels, maps, names, captions))
 
@@ -122,10 +122,17 @@ def look(run: Run, model: Model, images: ImageSet) -> Tensor:
     return torch.cat(maps)
 
 
-def drift(maps: Tensor, first: Tensor) -> tuple[Tensor, Tensor]:
-    """L1 and Euclidean distance of each image's maps (N, H, W), two tensors (N,)."""
-    difference = (maps - first).flatten(1)
-    return difference.abs().sum(1), difference.square().sum(1).sqrt()
+def drift_captions(maps: Tensor) -> list[str]:
+    """How far the maps of one image, (steps, H, W), are from the first; a dead one has no place to be far from.
+
+    A map is dead where the ReLU leaves nothing: zero everywhere.
+    """
+    l1, _ = attention_drift(maps, maps[:1])
+    dead = (maps == 0).all((1, 2)).tolist()
+    return [
+        "no attention" if gone else "no first map" if dead[0] else f"l1 {far:.2f}"
+        for gone, far in zip(dead, l1.tolist(), strict=True)
+    ]
 
 
 def summary(l1: Tensor, l2: Tensor, labels: Tensor) -> dict[str, Any]:

@@ -22,7 +22,7 @@ DAMPING = 1e-3
 
 
 def scaled(features: Tensor) -> Tensor:
-    """Features brought to the length LEVELS.
+    """Features brought to the length LEVELS; differentiable.
 
     A scale that does not depend on the data: a maximum over images would depend on which of them came first.
 
@@ -32,12 +32,12 @@ def scaled(features: Tensor) -> Tensor:
     Returns:
         (N, D), float64, on the host.
     """
-    return normalize(features.detach().double().cpu()) * LEVELS
+    return normalize(features.double().cpu()) * LEVELS
 
 
 def rounded(features: Tensor) -> Tensor:
     """The same in whole numbers, of which sums are exact."""
-    return scaled(features).round()
+    return scaled(features.detach()).round()
 
 
 @dataclass

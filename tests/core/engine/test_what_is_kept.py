@@ -5,13 +5,14 @@ import shutil
 from pathlib import Path
 
 import pytest
-from helpers.runs import THREE_STEPS
+from helpers.command import lwmfw as command
+from helpers.runs import THREE_STEPS, halted
 
 import lwmfw
-from lwmfw import Observer, hookimpl
+from lwmfw import Observer, hookimpl, loop
 from lwmfw.errors import CheckpointRefused, Interrupted, RunFailed
 from lwmfw.record import checkpoint, files
-from lwmfw.testing import tiny_run
+from lwmfw.testing import tiny_recipe, tiny_run
 
 STOPPED = THREE_STEPS | {"observers": [{"use": "stopping"}]}
 
@@ -91,3 +92,29 @@ def test_a_plug_in_that_changes_the_current_folder_moves_no_file(hook, tmp_path)
     tiny_run({"observers": [{"use": "wandering"}]}, Path(), components=[Observer("wandering", wandering)])
     assert (tmp_path / "run" / "DONE").exists()
     assert list((tmp_path / "elsewhere" / "run").iterdir()) == []
+
+
+def test_a_run_that_keeps_every_step_goes_on_doing_so(tmp_path, monkeypatch):
+    """Whatever resumes it, with or without the word; its recipe is what it would be without."""
+    recipe, learn = tiny_recipe(THREE_STEPS, tmp_path), loop.learn
+
+    def until_second(run, step, old):
+        if step.index > 2:
+            raise KeyboardInterrupt
+        return learn(run, step, old)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "learn", until_second)
+        assert command("run", recipe, "--out", "kept", "--keep-steps").returncode == 130
+        assert command("run", recipe, "--out", "usual").returncode == 130
+    for name in ("kept", "usual"):
+        assert command("resume", name).returncode == 0
+    assert [checkpoint.steps(Path(name, "checkpoints")) for name in ("kept", "usual")] == [[1, 2, 3], [1, 3]]
+    assert Path("kept/resolved.toml").read_bytes() == Path("usual/resolved.toml").read_bytes()
+    assert [lwmfw.open_run("kept").model_at(step).classes for step in (1, 2, 3)] == [2, 4, 6]
+
+
+def test_a_run_can_be_told_later_to_keep_what_comes(tmp_path):
+    run = halted(tmp_path, THREE_STEPS, after=2)
+    lwmfw.resume(run, keep_steps=True)
+    assert checkpoint.steps(run / "checkpoints") == [1, 2, 3]

@@ -9,12 +9,12 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from lwmfw import Observer, UserError, hookimpl
+from lwmfw import Observer, UserError, attention_drift, hookimpl
 from lwmfw.errors import RunFailed
 from lwmfw.record.reading import RecordedRun
 from lwmfw.testing import tiny_run
 from lwmfw_plugins._pictures import _HEAT, attention_sheet, overlay
-from lwmfw_plugins.observers.attention_drift import drift, look, summary
+from lwmfw_plugins.observers.attention_drift import drift_captions, look, summary
 
 DRIFT = {"observers": [{"use": "attention-drift", "images": 3}]}
 SIZE = {"data": {"use": "synthetic", "size": 16}}
@@ -45,7 +45,7 @@ def test_attention_is_grad_cam_for_the_true_class_in_evaluation_mode(done):
 
 def test_distances_are_sums_over_positions():
     maps, first = torch.rand(3, 2, 2), torch.rand(3, 2, 2)
-    l1, l2 = drift(maps, first)
+    l1, l2 = attention_drift(maps, first)
     for i in range(3):
         pairs = list(zip(maps[i].flatten().tolist(), first[i].flatten().tolist(), strict=True))
         assert l1[i].item() == pytest.approx(sum(abs(a - b) for a, b in pairs), rel=1e-5)
@@ -70,7 +70,7 @@ def test_the_maps_of_every_step_are_kept(done):
     assert one["indices"].tolist() == [0, 1, 2, 8, 9, 10]  # 8 test images a class
     assert one["maps"].shape == (6, 4, 4)
     assert one["maps"].dtype == torch.float16
-    l1, _ = drift(two["maps"].float(), one["maps"].float())
+    l1, _ = attention_drift(two["maps"].float(), one["maps"].float())
     assert l1.mean().item() == pytest.approx(extras(done.results)[1]["l1"], abs=0.01)
     lengths = one["maps"].float().flatten(1).norm(dim=1)
     assert_close(lengths, (lengths > 0).float(), rtol=1e-2, atol=0)  # zero where the ReLU leaves nothing
@@ -107,6 +107,12 @@ def test_heat_is_strongest_where_the_map_is_and_absent_where_it_is_zero():
     hot = overlay(image, torch.tensor([[1.0, 0.0], [0.0, 0.0]]))
     assert_close(hot[:, 0, 0], image[:, 0, 0] + 0.8 * (_HEAT[-1] - image[:, 0, 0]))
     assert_close(hot[:, -1, -1], image[:, -1, -1])
+
+
+def test_a_dead_map_is_said_to_be_dead_and_not_to_be_near():
+    alive, dead = torch.tensor([[0.6, 0.8]]), torch.zeros(1, 2)
+    assert drift_captions(torch.stack([alive, dead, alive.flip(1)])) == ["l1 0.00", "no attention", "l1 0.40"]
+    assert drift_captions(torch.stack([dead, alive, dead])) == ["no attention", "no first map", "no attention"]
 
 
 def test_a_backbone_without_a_pooled_map_is_refused(tmp_path):

@@ -119,7 +119,7 @@ def train_epochs(run: Run, step: Step, phase: Phase, images: ImageSet, old: Mode
     schedule = build_schedule(phase, optimizer, phase.epochs * shape.batches)
     model.batchnorm = phase.batchnorm
     model.train()
-    at = run.progress.in_phase(optimizer, schedule)
+    at = run.progress.in_phase(optimizer, schedule, phase.epochs, shape.batches)
     for position.epoch in range(at.epoch, phase.epochs + 1):
         started, done = time.perf_counter(), at.batch
         rng = generator(run.recipe.seed, "epoch", step.index, phase.name, at.epoch)

@@ -11,7 +11,7 @@ from lwmfw.engine.drift import drift_of
 from lwmfw.engine.facts import other_first_step
 from lwmfw.engine.first_step import FirstStep
 from lwmfw.engine.kept import snapshot, stateful
-from lwmfw.engine.progress import READOUTS
+from lwmfw.engine.progress import READOUTS, place_of
 from lwmfw.engine.run import Run
 from lwmfw.engine.threads import use_threads
 from lwmfw.errors import CheckpointRefused, UserError
@@ -75,7 +75,7 @@ def go_on_inside(run: Run, directory: RunDirectory, place: Checkpoint | None) ->
         return
     drift = run.results.drift
     run.results = with_sources(run, replace(place.results, steps=run.results.steps, drift=drift), run.results)
-    directory.forget_log_after(place.facts["progress"]["logged"], place.path)
+    directory.forget_log_after(place_of(place).logged, place.path)
     run.progress.go_on_from(place)
 
 
@@ -117,12 +117,13 @@ def place_inside(run: Run, directory: RunDirectory, step: int) -> Checkpoint | N
         return None
     try:
         place = checkpoint.read(path)
+        stage = place_of(place).stage
     except CheckpointRefused as error:
         if not run.falls_back:
             raise
         fall_back(path, error, "the beginning of its step")
         return None
-    taken = run.first_step is not None and step == 1 and place.facts["progress"]["stage"] < READOUTS
+    taken = run.first_step is not None and step == 1 and stage < READOUTS
     if taken or former_files(place.results, run.results):
         checkpoint.remove_inside(directory.checkpoints)
         return None

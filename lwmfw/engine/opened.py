@@ -116,8 +116,9 @@ class OpenedRun(RecordedRun):
             raise UserError(f"{self.path}: its recipe keeps no exemplars; name a run with [memory]")
         codec = self.assembly.only("codec")
         if codec.trait("restore"):
-            codec.method("restore")(kept.components.get(codec.name, {}))
-        memory.restore(kept.components["[memory]"])
+            with checkpoint.taking_back(kept.path, codec.name):
+                codec.method("restore")(kept.components.get(codec.name, {}))
+        memory.restore(kept.components.get("[memory]", {}))
         return memory.images()
 
     def prepared(self, device: DeviceName = "cpu") -> Run:

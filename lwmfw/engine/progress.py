@@ -12,15 +12,16 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
+from pydantic import BaseModel, Field, ValidationError
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lwmfw.engine.kept import Descent, Generators, facts, stateful
 from lwmfw.engine.terms import TermMeans
-from lwmfw.errors import LOWER, NotFinite, UserError, quoted
+from lwmfw.errors import LOWER, CheckpointRefused, NotFinite, UserError, quoted
 from lwmfw.model.growing import check_state
 from lwmfw.record import checkpoint
 from lwmfw.record.checkpoint import Checkpoint
@@ -74,6 +75,51 @@ def parse_save_every(text: str) -> SaveEvery:
     )
 
 
+_Count = Annotated[int, Field(ge=0, le=10**12)]
+
+
+class Place(BaseModel, strict=True, extra="forbid", allow_inf_nan=False):
+    """Where a run was inside a step, as a checkpoint states it.
+
+    Attributes:
+        stage: at which; `updates` of it were made.
+        epochs: that the step had been trained.
+        seconds: that it had taken; `taken`, where another run has trained it.
+        logged: bytes of metrics.jsonl.
+        serial: how many places had been kept.
+        epoch, batch, rate: of the epoch that was under way, as in a cursor.
+    """
+
+    stage: int = Field(ge=0, le=EVALUATION)
+    updates: _Count
+    epochs: _Count
+    taken: float | None = Field(ge=0)
+    seconds: float = Field(ge=0)
+    logged: _Count
+    serial: _Count
+    epoch: int = Field(1, ge=1, le=10**12)
+    batch: _Count = 0
+    rate: float = 0.0
+
+
+def place_of(kept: Checkpoint) -> Place:
+    """Where a run was when its place was kept.
+
+    Raises:
+        CheckpointRefused: the checkpoint, whose digests fit, has no such place.
+    """
+    try:
+        return Place.model_validate(kept.facts.get("progress"))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        key = ".".join(["progress", *map(str, first["loc"])])
+        raise _refusal(kept, f"{key} is {quoted(first['input'])}, which says no place") from error
+
+
+def _refusal(kept: Checkpoint, fault: str) -> CheckpointRefused:
+    return CheckpointRefused(f"{kept.path}: {fault}; {checkpoint.remedy(kept.path)}")
+
+
 @dataclass
 class Cursor:
     """An epoch that is under way.
@@ -100,7 +146,7 @@ class Progress:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._resumed: Checkpoint | None = None
+        self._resumed: tuple[Checkpoint, Place] | None = None
         self._stage = self._updates = self._serial = 0
         self._beginning: Checkpoint | None = None
         self._phase: tuple[Descent, Cursor] | None = None
@@ -109,17 +155,18 @@ class Progress:
         self.epochs = 0
 
     def go_on_from(self, kept: Checkpoint) -> None:
-        """Have the next step go on from inside."""
-        self._resumed, self._serial = kept, kept.facts["progress"]["serial"]
+        """Have the next step go on from inside; raises as `place_of`."""
+        self._resumed = kept, place_of(kept)
+        self._serial = self._resumed[1].serial
 
     def begin_step(self) -> None:
         """A step begins, or is played again."""
         self._began = self._kept = time.monotonic()
         self._taken, self.epochs = None, 0
         if self._resumed:
-            at = self._resumed.facts["progress"]
-            self._taken, self.epochs = at["taken"], at["epochs"]
-            self._began -= at["seconds"]
+            at = self._resumed[1]
+            self._taken, self.epochs = at.taken, at.epochs
+            self._began -= at.seconds
 
     def take_over(self, seconds: float, epochs: int) -> None:
         """Another run has trained the step, in so long."""
@@ -131,7 +178,11 @@ class Progress:
         return time.monotonic() - self._began if self._taken is None else self._taken
 
     def enters(self, stage: int) -> bool:
-        """Whether a stage has to be gone through: not where a run goes on from behind it."""
+        """Whether a stage has to be gone through: not where a run goes on from behind it.
+
+        Raises:
+            CheckpointRefused: the stage that it goes on from is none of the step's.
+        """
         self._stage, self._updates, self._phase = stage, 0, None
         if self._resumed is None:
             # the first phase begins as it is played again; of the others, and of them alone, something is needed
@@ -141,25 +192,34 @@ class Progress:
                 self._keep()
             STOP.obey()
             return True
-        at = self._resumed.facts["progress"]
-        if stage == at["stage"]:
-            begun = _beginning_in(self._resumed) if at["updates"] else self._resumed
+        kept, at = self._resumed
+        if stage > at.stage or (at.updates and stage >= READOUTS):
+            raise _refusal(kept, f"stage {at.stage} with {at.updates} updates is no place of this step")
+        if stage == at.stage:
+            begun = _beginning_in(kept) if at.updates else kept
             if begun:
                 self._put(begun)
             self._beginning = begun if 0 < stage < READOUTS else None
-            if not at["updates"]:
+            if not at.updates:
                 self._resumed = None
-        return bool(stage >= at["stage"])
+        return stage == at.stage
 
-    def in_phase(self, optimizer: Optimizer, schedule: LRScheduler) -> Cursor:
-        """The first epoch of a phase whose optimiser is made, or the one in which it was left."""
+    def in_phase(self, optimizer: Optimizer, schedule: LRScheduler, epochs: int, batches: int) -> Cursor:
+        """The first epoch of a phase whose optimiser is made, or the one in which it was left.
+
+        Raises:
+            CheckpointRefused: that is none of so many epochs of so many batches.
+        """
         means, descent = TermMeans(self._run.device), Descent(optimizer, schedule)
         cursor = Cursor(1, 0, float(schedule.get_last_lr()[0]), means)
         if self._resumed:
-            at = self._resumed.facts["progress"]
-            cursor = Cursor(at["epoch"], at["batch"], at["rate"], means)
-            self._put(self._resumed, {"[descent]": descent, "[terms]": cursor.means})
-            self._updates, self._resumed = at["updates"], None
+            kept, at = self._resumed
+            if not (at.epoch <= epochs and at.batch <= batches and at.updates == (at.epoch - 1) * batches + at.batch):
+                said = f"epoch {at.epoch}, batch {at.batch} after {at.updates} updates"
+                raise _refusal(kept, f"{said} is no place in {epochs} epochs of {batches} batches")
+            cursor = Cursor(at.epoch, at.batch, at.rate, means)
+            self._put(kept, {"[descent]": descent, "[terms]": cursor.means})
+            self._updates, self._resumed = at.updates, None
         self._phase = descent, cursor
         return cursor
 

@@ -11,16 +11,27 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
+from pydantic import BaseModel, Field
 from torch import Tensor
 
-from lwmfw.errors import CheckpointRefused, one_line, shown
+from lwmfw.errors import (
+    FOREIGN,
+    CheckpointRefused,
+    LwmfwError,
+    RunFailed,
+    describe,
+    is_out_of_memory,
+    one_line,
+    shown,
+)
 from lwmfw.model.growing import Model, check_state
 from lwmfw.record.files import remove, told_of_disk, write_bytes
 from lwmfw.record.results import Results
@@ -61,6 +72,21 @@ class Checkpoint:
         """The same without the parts that plug-ins put into the model."""
         model = {name: value for name, value in self.model.items() if not name.startswith("extras.")}
         return replace(self, model=model)
+
+
+class _State(BaseModel, strict=True):
+    """What state.json has, apart from results; older ones do not state all facts."""
+
+    class Facts(BaseModel, strict=True, extra="allow"):
+        threads: int = Field(ge=1, le=4096)
+        arithmetic: str
+        torch: str = ""
+        settings: dict[str, Any] = {}
+        preprocessing: dict[str, Any] = {}
+        on_device: list[str] = []
+
+    components: dict[str, dict[str, Any]]
+    facts: Facts
 
 
 def take(model: Model, components: Mapping[str, Any], results: Results, facts: Mapping[str, Any]) -> Checkpoint:
@@ -215,6 +241,7 @@ def read(path: Path) -> Checkpoint:
     try:
         state = json.loads(contents[_STATE])
         tensors = safetensors.torch.load(contents[_TENSORS])
+        _State.model_validate(state)
         components: dict[str, dict[str, Any]] = state["components"]
         for name, value in tensors.items():
             if name.startswith("component."):
@@ -230,7 +257,7 @@ def restore(checkpoint: Checkpoint, model: Model, components: Mapping[str, Any])
     """Put the state of a checkpoint into a model that has grown and into the components.
 
     Raises:
-        CheckpointRefused: the model has other parts than the checkpoint.
+        CheckpointRefused: the model has other parts than the checkpoint, or a component does not take its state back.
     """
     try:
         missing, unexpected = model.take_state(checkpoint.model)
@@ -245,7 +272,23 @@ def restore(checkpoint: Checkpoint, model: Model, components: Mapping[str, Any])
     for name, component in components.items():
         if name in checkpoint.components:
             state = checkpoint.components[name]
-            component.restore({k: _given(v, device if f"{name}/{k}" in there else None) for k, v in state.items()})
+            given = {k: _given(v, device if f"{name}/{k}" in there else None) for k, v in state.items()}
+            with taking_back(checkpoint.path, name):
+                component.restore(given)
+
+
+@contextmanager
+def taking_back(path: Path, name: str) -> Iterator[None]:
+    """Inside, a part of a run is given its state; that it does not take it says that the checkpoint is none of its."""
+    try:
+        yield
+    except FOREIGN as error:
+        ours = isinstance(error, LwmfwError)
+        if is_out_of_memory(error) or (ours and not isinstance(error, RunFailed)):
+            raise
+        told = str(error) if ours else describe(error)
+        who = shown(name.strip("[]"))
+        raise CheckpointRefused(f"{path}: does not hold a state of {who} ({told}); {remedy(path)}") from error
 
 
 def _given(value: Any, device: torch.device | None) -> Any:
@@ -262,19 +305,20 @@ def _verified(path: Path) -> dict[str, bytes]:
             actual = hashlib.sha256(contents[name]).hexdigest()
             if actual != manifest[name]:
                 raise CheckpointRefused(
-                    f"{path / name}: damaged, sha256 is {actual}, the manifest says {manifest[name]}; {_remedy(path)}"
+                    f"{path / name}: damaged, sha256 is {actual}, the manifest says {manifest[name]}; {remedy(path)}"
                 )
         if manifest[_FOLDER] != path.name:
             raise CheckpointRefused(
                 f"{path / _MANIFEST}: is of {shown(manifest[_FOLDER])}, whose state has the sha256 {manifest[_STATE]}; "
-                f"{_remedy(path)}"
+                f"{remedy(path)}"
             )
     except OSError as error:
-        raise CheckpointRefused(f"{path}: incomplete ({error}); {_remedy(path)}") from error
+        raise CheckpointRefused(f"{path}: incomplete ({error}); {remedy(path)}") from error
     return contents
 
 
-def _remedy(path: Path) -> str:
+def remedy(path: Path) -> str:
+    """What a person can do about a checkpoint that is refused."""
     if path.name.startswith(_INSIDE):
         step = int(path.name.split("-")[1]) - 1
         return f"restore it, or remove {path} to go on from {f'the end of step {step}' if step else 'the beginning'}"
@@ -289,7 +333,7 @@ def _read_manifest(file: Path) -> dict[str, str]:
         named = {name: str(manifest[name]) for name in (_TENSORS, _STATE)}
         return named | {_FOLDER: str(manifest.get(_FOLDER, file.parent.name))}  # which older ones do not say
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointRefused(f"{file}: damaged; {_remedy(file.parent)}") from error
+        raise CheckpointRefused(f"{file}: damaged; {remedy(file.parent)}") from error
 
 
 def _sync(folder: Path) -> None:

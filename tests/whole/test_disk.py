@@ -1,13 +1,16 @@
 """A disk that is full or fails, at every operation of a run: what was kept before is whole, and the run goes on.
 
-`pytest -m slow tests/whole/test_disk.py -s` fails each in turn, in every way.
+`pytest -m long tests/whole/test_disk.py -s` fails each in turn, in every way.
 """
 
 import json
+import os
 import re
 import resource
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from helpers.bits import bits_of
@@ -110,3 +113,37 @@ def test_a_limit_of_file_size_is_told_and_the_run_goes_on_without_it(tmp_path):
     assert "Traceback" not in done.stderr
     assert subprocess.run(command, capture_output=True, check=False).returncode == 0
     assert json.loads((tmp_path / "run" / "results.json").read_text())["complete"]
+
+
+FULL = """
+mount -t tmpfs -o size=1m none full
+python -m lwmfw run tiny.toml --out full/run 2> said.txt
+echo $? > code.txt
+cp -r full/run left
+mount -o remount,size=64m full
+python -m lwmfw resume full/run && cp -r full/run done
+"""
+"""In a namespace of its own, whose mounts nobody else sees and which go with it."""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_file_system_that_is_full_costs_nothing_and_one_that_has_room_again_is_gone_on_with(tmp_path):
+    apart = ["unshare", "-rm", "bash", "-c"]
+    allowed = shutil.which("unshare") and subprocess.run([*apart, "mount -t tmpfs none /mnt"], check=False)
+    if not allowed or allowed.returncode:
+        pytest.skip("needs unshare, and leave to mount in it")
+    few = tables("icarl")
+    few["backbone"] |= {"width": 10}  # two checkpoints have room, a third has not
+    recipe = tiny_recipe(few | {"training": {"batch_size": 8, "epochs": 1}}, tmp_path)
+    run(recipe, tmp_path / "whole")
+    (tmp_path / "full").mkdir()
+    path = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    subprocess.run([*apart, FULL], cwd=tmp_path, env=path, check=True, capture_output=True)
+    assert (tmp_path / "code.txt").read_text() == "1\n"
+    (said,) = (tmp_path / "said.txt").read_text().splitlines()
+    place = f"{tmp_path}/full/run/checkpoints/step-0003.tmp"
+    assert re.fullmatch(rf"{place}/\S+: No space left on device, \d+ bytes are free there; make room .*", said)
+    opened = lwmfw.open_run(tmp_path / "left")
+    assert opened.model.classes == opened.results.steps[-1].seen
+    assert bits_of(tmp_path / "done") == bits_of(tmp_path / "whole")

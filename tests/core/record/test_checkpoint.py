@@ -22,7 +22,7 @@ from lwmfw_plugins.backbones._resnet import ResNet
 from lwmfw_plugins.classifiers._heads import LinearHead
 
 TENSORS, STATE, MANIFEST = FILES = ("tensors.safetensors", "state.json", "manifest.json")
-FACTS = {"threads": 1, "channels": 3}
+FACTS = {"threads": 1, "arithmetic": "fp32 on a CPU", "channels": 3}
 
 
 def small_model(classes=2, width=2, seed=0):

@@ -1,0 +1,76 @@
+"""Commands that SIGINT or SIGTERM ends at random moments say so with their exit code, soon, and go on to the same bits.
+
+`SIGNALS=20 pytest -m long tests/whole/test_signals.py -s` sends so many and says when they came.
+"""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+
+import pytest
+from helpers.bits import bits_of
+from helpers.command import ENVIRONMENT
+from helpers.methods import tables
+
+from lwmfw.testing import tiny_recipe
+
+SIGNALS = int(os.environ.get("SIGNALS", "20"))
+NUMBERS = (signal.SIGINT, signal.SIGTERM)
+
+
+def heard():
+    """What a background job or nohup ignores is heard."""
+    for number in NUMBERS:
+        signal.signal(number, signal.SIG_DFL)
+
+
+def started(recipe, folder):
+    command = [sys.executable, "-m", "lwmfw", "run", str(recipe), "--out", str(folder)]
+    return subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env=os.environ | ENVIRONMENT, preexec_fn=heard,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def to_its_end(recipe, folder):
+    process = started(recipe, folder)
+    said = process.communicate()[1]
+    assert process.returncode == 0, said
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3000)
+def test_a_run_that_a_signal_ends_says_so_and_comes_to_the_same_bits(tmp_path):
+    method = tables("jpeg")
+    recipe = tiny_recipe(method | {"training": method["training"] | {"epochs": 40}}, tmp_path)
+    begun = time.monotonic()
+    to_its_end(recipe, tmp_path / "whole")
+    seconds, told = time.monotonic() - begun, bits_of(tmp_path / "whole")
+    draw, moments, slowest, sent, folder = random.Random(3), Counter(), 0.0, 0, tmp_path / "run-0"
+    while sent < SIGNALS:
+        process = started(recipe, folder)
+        number, send = NUMBERS[sent % 2], draw.choice((os.kill, os.killpg))
+        try:
+            said = process.communicate(timeout=draw.uniform(0, 0.8) * seconds)[1]
+        except subprocess.TimeoutExpired:
+            sent, begun = sent + 1, time.monotonic()
+            send(process.pid, number)
+            said, slowest = process.communicate(timeout=60)[1], max(slowest, time.monotonic() - begun)
+            if process.returncode == -number:  # the interpreter was starting, which a shell tells alike
+                moments["before lwmfw began"] += 1
+                continue
+            assert process.returncode == 128 + number, said
+            assert "Traceback" not in said
+            moments[said.splitlines()[-1].split("; ")[1]] += 1
+            continue
+        assert process.returncode == 0, said
+        assert bits_of(folder) == told
+        folder = tmp_path / f"run-{sent}"
+    to_its_end(recipe, folder)
+    assert bits_of(folder) == told
+    print(f"\n{sent} signals in runs of {seconds:.0f} s, the last was gone after {slowest:.1f} s: {dict(moments)}")
+    assert slowest <= 10

@@ -261,7 +261,7 @@ def recipes_page() -> str:
     parts = []
     for folder, names in folders().items():
         rows = [[recipe_link(name), said(shipped.purpose(shipped.recipes()[name]))] for name in names]
-        parts += [f"## {folder or 'At the door'}", table(["recipe", "purpose"], rows)]
+        parts += [f"## {folder or ', '.join(names)}", table(["recipe", "purpose"], rows)]
     return joined(
         "# Recipes",
         "What is shipped, with what each costs and came to, as its head says. `lwmfw run NAME` runs one, "
@@ -273,7 +273,7 @@ def recipes_page() -> str:
 
 def folder_page(folder: str, names: list[str]) -> str:
     return joined(
-        f"# Recipes: {folder or 'at the door'}",
+        f"# {folder or ', '.join(names)}",
         *(recipe_section(name, shipped.recipes()[name].read_text(encoding="utf-8")) for name in names),
     )
 
@@ -369,7 +369,7 @@ def api_page() -> str:
         "All names that `lwmfw` makes public; a plug-in needs no others. `Field`, for the fields of `Options`, is "
         "pydantic's.",
         *(f"## {title}\n\n{fenced(chr(10).join(names), '{eval-rst}')}" for title, names in sections.items()),
-        f"## The kit for authors\n\n{fenced(chr(10).join(kit), '{eval-rst}')}",
+        f"## The kit for authors, lwmfw.testing\n\n{fenced(chr(10).join(kit), '{eval-rst}')}",
     )
 
 

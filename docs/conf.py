@@ -22,14 +22,15 @@ myst_heading_anchors = 3
 napoleon_use_ivar = True  # attributes are told once
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # docstrings say types in words where they are not plain
-toc_object_entries = False
+toc_object_entries = add_module_names = False
+smartquotes = False  # it makes one dash of the two of an option
 
 html_theme = "furo"
 html_title = "lwmfw"
 html_static_path = ["_static"]
 html_css_files = ["lwmfw.css"]
 html_math_renderer = "mathml"
-html_copy_source = False
+html_copy_source = html_use_index = False
 html_show_sphinx = False
 html_show_search_summary = False  # it fetches pages, which a browser refuses of files
 

@@ -143,8 +143,12 @@ def hooks_of(component: Component) -> list[str]:
 
 def listed(components: Iterable[Component]) -> str:
     """Components as a table with links."""
-    rows = [[linked(c), c.kind, said(c.summary)] for c in components]
-    return table(["component", "kind", "what it is"], rows) if rows else "None of the shipped ones."
+    rows = [[linked(c), said(c.summary)] for c in components]
+    return table(["component", "what it is"], rows) if rows else "None of the shipped ones."
+
+
+def of_kind(kind: type[Component]) -> list[Component]:
+    return [component for component in SHIPPED if component.kind == kind.kind]
 
 
 def linked(component: Component) -> str:
@@ -154,8 +158,7 @@ def linked(component: Component) -> str:
 def components_page() -> str:
     parts = []
     for kind in KINDS:
-        rows = [[linked(c), said(c.summary)] for c in SHIPPED if c.kind == kind.kind]
-        parts += [f"## [{kind.kind}]({COMPONENTS}/{kind.kind}/index.md)", table(["component", "what it is"], rows)]
+        parts += [f"## [{kind.kind}]({COMPONENTS}/{kind.kind}/index.md)", listed(of_kind(kind))]
     return joined(
         "# Components",
         "What a recipe can name, by kind. `lwmfw plugins` lists the same, with those that others have installed.",
@@ -165,7 +168,7 @@ def components_page() -> str:
 
 
 def kind_page(kind: type[Component]) -> str:
-    members = [c for c in SHIPPED if c.kind == kind.kind]
+    members = of_kind(kind)
     return joined(
         f"# {kind.kind}",
         f"Chosen in `{kind.heading()}` of a recipe; registered as `lwmfw.{kind.__name__}`.",
@@ -221,7 +224,7 @@ def readme(component: Component) -> str:
     path = source / "README.md"
     if source.name != component.name or not path.exists():
         return ""
-    return site_links(path.read_text(encoding="utf-8").partition("\n")[2].strip(), source)
+    return joined("## In detail", site_links(path.read_text(encoding="utf-8").partition("\n")[2].strip(), source))
 
 
 # Recipes
@@ -261,7 +264,7 @@ def recipes_page() -> str:
     parts = []
     for folder, names in folders().items():
         rows = [[recipe_link(name), said(shipped.purpose(shipped.recipes()[name]))] for name in names]
-        parts += [f"## {folder or 'At the door'}", table(["recipe", "purpose"], rows)]
+        parts += [f"## {folder or ', '.join(names)}", table(["recipe", "purpose"], rows)]
     return joined(
         "# Recipes",
         "What is shipped, with what each costs and came to, as its head says. `lwmfw run NAME` runs one, "
@@ -273,7 +276,7 @@ def recipes_page() -> str:
 
 def folder_page(folder: str, names: list[str]) -> str:
     return joined(
-        f"# Recipes: {folder or 'at the door'}",
+        f"# {folder or ', '.join(names)}",
         *(recipe_section(name, shipped.recipes()[name].read_text(encoding="utf-8")) for name in names),
     )
 
@@ -330,7 +333,7 @@ def keys_table(table_: type[BaseModel]) -> str:
 def commands_page() -> str:
     group = typer.main.get_command(app)
     context = typer.Context(group, info_name="lwmfw")
-    verbs = [group.get_command(context, name) for name in group.list_commands(context)]  # type: ignore[attr-defined]
+    verbs = [group.get_command(context, name) for name in group.list_commands(context)]
     return joined(
         "# Command line",
         "`python -m lwmfw` is the same as `lwmfw`. Results go to standard output, progress and errors to standard "
@@ -369,7 +372,7 @@ def api_page() -> str:
         "All names that `lwmfw` makes public; a plug-in needs no others. `Field`, for the fields of `Options`, is "
         "pydantic's.",
         *(f"## {title}\n\n{fenced(chr(10).join(names), '{eval-rst}')}" for title, names in sections.items()),
-        f"## The kit for authors\n\n{fenced(chr(10).join(kit), '{eval-rst}')}",
+        f"## The kit for authors, lwmfw.testing\n\n{fenced(chr(10).join(kit), '{eval-rst}')}",
     )
 
 

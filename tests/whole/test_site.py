@@ -29,8 +29,8 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         attributes = dict(attributes)
-        if tag == "a":
-            self.links.append(attributes.get("href", ""))
+        if tag in ("a", "form"):
+            self.links.append(attributes.get("href") or attributes.get("action", ""))
         elif tag in ("link", "script", "img", "iframe"):
             self.assets += [value for key in ("href", "src") if (value := attributes.get(key))]
         if tag == "img":

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lwmfw.cli import leave
 from lwmfw.cli.letters import tell
 from lwmfw.cli.log import check_heard, logged, tell_end
 from lwmfw.cli.options import (
@@ -65,6 +66,7 @@ def run(
         check_heard(log, resolved.tables())
         done = execute(assemble(resolved), out, device.value, resume.value, from_, every, allowed)
         tell_end(done)
+    leave.report(done)
     _print_results(done.results)
 
 
@@ -133,6 +135,7 @@ def resume(
         every, allowed = parse_save_every(save_every), parse_drift(allow_drift)
         done = execute_again(run, settings, device.value, plugin_files(plugins), threads or 0, every, allowed)
         tell_end(done)
+    leave.report(done)
     _print_results(done.results)
 
 

@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
-from lwmfw.cli.options import TableFormat
+from lwmfw.cli.options import RunsArgument, TableFormat
 from lwmfw.cli.table import print_table
+from lwmfw.errors import harmless
 
 
 def compare(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories, or results.json files.")],
+    runs: RunsArgument,
     format_: Annotated[TableFormat, typer.Option("--format", help="table, or tidy csv.")] = TableFormat.TABLE,
 ) -> None:
     """Put the results of runs side by side; seeds of one variant are averaged."""
@@ -25,3 +26,37 @@ def compare(
         print(accuracy_csv({str(run.path): run.results for run in read}), end="")
     else:
         print_table(*comparison_rows(read), kept=6)
+
+
+def report(
+    runs: RunsArgument,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Default: report.html in the directory of the run; of several runs, here."),
+    ] = None,
+) -> None:
+    """Write what runs have come to as one page: figures, pictures, recipe, environment; several side by side."""
+    from lwmfw.showing.report import report
+
+    print(harmless(str(report(*runs, out=out))))
+
+
+def plot(
+    runs: RunsArgument,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="A .svg or .png file.")],
+    what: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="accuracy, matrix, forgetting, confusion, loss, rate, exemplars, memory or time; matrix, confusion, "
+            "loss and rate are of one run, the others have means and deviations over the seeds of several.",
+        ),
+    ] = "accuracy",
+    readout: Annotated[
+        str, typer.Option(metavar="NAME", help="Of which read-out; default: all of one run, else the best at the end.")
+    ] = "",
+) -> None:
+    """Draw a picture of runs: accuracy after each step, forgetting, confusion, terms of the loss and more."""
+    from lwmfw.showing.picture import plot
+
+    print(harmless(str(plot(runs, out, what, readout))))

@@ -17,8 +17,10 @@ def report(done: Run) -> None:
         return
     path, home = done.directory.path, done.directory.checkpoints.parent  # a plug-in may have changed the folder
     try:
+        from lwmfw.showing.exemplars import keep_originals
         from lwmfw.showing.report import NAME, report
 
+        keep_originals(done)
         report(home)
         tell(f"report in {path / NAME}")
     except FOREIGN as error:

@@ -20,6 +20,8 @@ MOST_CELLS = 100
 """On a side of a heat map; cells of larger ones are sums over blocks."""
 MOST_NAMES = 20
 """Classes that a heat map names."""
+_VALUED = 12
+"""Rows of a heat map whose cells have room for a number."""
 _WIDE = 50
 """Times that the largest value of a chart may be the smallest on a scale that is not logarithmic."""
 
@@ -117,6 +119,11 @@ class Heat:
     columns: Sequence[str] = ()
     borders: Sequence[float] = ()
     note: str = ""
+
+    @property
+    def valued(self) -> bool:
+        """Whether cells are large enough to have their values in them, in per cent."""
+        return len(self.values) <= _VALUED
 
     @property
     def table(self) -> Table | None:

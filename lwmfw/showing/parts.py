@@ -31,7 +31,6 @@ class TableOf:
 class Picture:
     """A PNG that is part of the page; `words` is for who does not see it. Pixels are shown so many times as large."""
 
-    title: str
     words: str
     png: bytes
     times: int = 1
@@ -49,6 +48,14 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Thumbs:
+    """Pictures under one title."""
+
+    title: str
+    pictures: Sequence[Picture]
+
+
+@dataclass(frozen=True)
 class Section:
     """A part of the page under a heading; `text` is shown letter by letter."""
 
@@ -57,8 +64,8 @@ class Section:
     words: Sequence[str] = ()
     charts: Sequence[Chart] = ()
     tables: Sequence[TableOf] = ()
-    thumbs: Sequence[Picture] = ()
-    pictures: Sequence[Picture] = ()
+    thumbs: Sequence[Thumbs] = ()
+    pictures: Sequence[Thumbs] = ()
     text: str = ""
 
     @property

@@ -23,11 +23,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTH, _LEFT, _RIGHT, _BOTTOM, _TOP, _LETTER, _ROW = 400, 56, 14, 42, 10, 6.4, 18
+WIDTH, _LEFT, _RIGHT, _BOTTOM, _TOP, _LETTER, _ROW = 400, 56, 14, 36, 8, 6.4, 16
 """Points: of a picture, its margins, a letter and a line of the legend."""
 _PLOT, _CELL = 190, 46
 """Points: the height of a chart of lines, and the largest side of a cell."""
 _DPI = 200
+_MOST_MARKERS, _MOST_BANDS = 24, 4
+"""On a line, and in a chart: more of them hide one another."""
 _NAME = 14
 """Letters of a class beside a heat map."""
 
@@ -137,7 +139,7 @@ def _draw_lines(figure: Figure, chart: Lines, palette: Palette) -> None:
     for border in chart.borders:
         axes.axvline(border, color=palette.rule, linewidth=0.8, linestyle=(0, (2, 3)))
     for number, (line, label) in enumerate(zip(chart.lines, labels, strict=True)):
-        _draw_line(axes, line, label, number, palette, dense=len(line.x) > 30)
+        _draw_line(axes, line, label, number, palette, banded=_banded(chart))
     axes.grid(axis="y", linewidth=0.7)
     axes.set_xlabel(chart.x_label)
     axes.set_ylabel(chart.y_label)
@@ -154,8 +156,8 @@ def _draw_lines(figure: Figure, chart: Lines, palette: Palette) -> None:
         )
 
 
-def _draw_line(axes: Axes, line: Line, label: str, number: int, palette: Palette, *, dense: bool) -> None:
-    """A line and its band; what has no value leaves a gap."""
+def _draw_line(axes: Axes, line: Line, label: str, number: int, palette: Palette, *, banded: bool) -> None:
+    """A line and its band, if it has one; what has no value leaves a gap."""
     y = [math.nan if value is None else value for value in line.y]
     colour = palette.series[number % len(palette.series)]
     axes.plot(
@@ -164,13 +166,17 @@ def _draw_line(axes: Axes, line: Line, label: str, number: int, palette: Palette
         label=label,
         color=colour,
         marker=_MARKERS[number % len(_MARKERS)],
-        markevery=max(1, len(line.x) // 12) if dense else None,
+        markevery=max(1, len(line.x) // _MOST_MARKERS),
         linestyle=_DASHES[number % len(_DASHES)],
     )
-    if any(line.deviation):
+    if banded and any(line.deviation):
         band = list(zip(y, line.deviation, strict=True))
         low, high = [v - d for v, d in band], [v + d for v, d in band]
         axes.fill_between(line.x, low, high, color=colour, alpha=0.12, linewidth=0)
+
+
+def _banded(chart: Lines) -> bool:
+    return len(chart.lines) <= _MOST_BANDS
 
 
 def _scale(axes: Axes, chart: Lines) -> None:
@@ -182,7 +188,8 @@ def _scale(axes: Axes, chart: Lines) -> None:
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.yaxis.set_minor_locator(NullLocator())
     else:
-        both = [zip(line.y, line.deviation or [0.0] * len(line.y), strict=True) for line in chart.lines]
+        bands = [line.deviation if _banded(chart) else () for line in chart.lines]
+        both = [zip(n.y, d or [0.0] * len(n.y), strict=True) for n, d in zip(chart.lines, bands, strict=True)]
         values = [(y, d) for line in both for y, d in line if y is not None]
         highest, lowest = max(y + d for y, d in values), min(y - d for y, d in values)
         axes.set_ylim(min(0.0, lowest * 1.08), 1.0 if chart.share and highest > 0.6 else highest * 1.08 or 1.0)
@@ -196,7 +203,7 @@ def _scale(axes: Axes, chart: Lines) -> None:
 
 
 def _draw_heat(figure: Figure, chart: Heat, palette: Palette) -> None:
-    """Cells in colours, with their values where there is room, else with a scale."""
+    """Cells in colours, with their values, or else with a scale."""
     import numpy as np
     from matplotlib import colormaps
 
@@ -204,9 +211,8 @@ def _draw_heat(figure: Figure, chart: Heat, palette: Palette) -> None:
     names, heads = ([shown(name, _NAME) for name in each] for each in (chart.rows, chart.columns))
     left = 34 + _LETTER * max(map(len, names), default=3)
     upright = max(map(len, heads), default=0) > 3
-    bottom = 30 + (_LETTER * max(map(len, heads)) if upright else 12 * bool(heads))
-    valued = rows <= 12
-    right = _RIGHT if valued else 58
+    bottom = 24 + (_LETTER * max(map(len, heads)) if upright else 12 * bool(heads))
+    right = _RIGHT if chart.valued else 58
     side = min(WIDTH - left - right, _CELL * columns)
     axes = _axes(figure, side, side * rows / columns, left, bottom, _TOP, right)
     colours = colormaps["viridis"]
@@ -215,13 +221,12 @@ def _draw_heat(figure: Figure, chart: Heat, palette: Palette) -> None:
     for border in chart.borders:
         for rule in (axes.axhline, axes.axvline):
             rule(border - 0.5, color="white", linewidth=0.7, alpha=0.7)
-    if valued:
-        small = 10 if columns <= 8 else 8
+    if chart.valued:
         for y, row in enumerate(chart.values):
             for x, value in enumerate(row):
                 if value is not None:
                     ink = _ink_on(colours(value)[:3])
-                    axes.text(x, y, f"{value:.2f}", ha="center", va="center", color=ink, fontsize=small)
+                    axes.text(x, y, f"{100 * value:.0f}", ha="center", va="center", color=ink, fontsize=10)
     else:
         _draw_scale(figure, axes)
     axes.set_xlabel(chart.x_label)

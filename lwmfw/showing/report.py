@@ -15,7 +15,7 @@ from lwmfw.errors import UserError, harmless
 from lwmfw.record.links import refuse_ways_out
 from lwmfw.record.reading import RecordedRun
 from lwmfw.showing import single, together
-from lwmfw.showing.charts import Chart
+from lwmfw.showing.charts import Chart, Heat
 from lwmfw.showing.files import write_own
 from lwmfw.showing.parts import Section, TableOf, counted
 from lwmfw.showing.plots import LIGHT, page_svg
@@ -109,7 +109,8 @@ def _drawn(section: Section) -> dict[str, Any]:
 
 def _chart(chart: Chart, name: str) -> dict[str, Any]:
     table = TableOf(chart.title, *chart.table) if chart.table else None
-    return {"title": chart.title, "note": chart.note, "svg": page_svg(chart, name), "table": table}
+    notes = [note for note in (chart.note, "In per cent." * (isinstance(chart, Heat) and chart.valued)) if note]
+    return {"title": chart.title, "notes": notes, "svg": page_svg(chart, name), "table": table}
 
 
 def _variables(column: int) -> str:

@@ -13,8 +13,8 @@ from lwmfw.record.reading import RecordedRun
 from lwmfw.record.results import Results, StepResult, accuracy, told
 from lwmfw.showing import charts
 from lwmfw.showing.charts import Table, best_readout, class_names, readouts_of
-from lwmfw.showing.exemplars import Kept, kept_exemplars
-from lwmfw.showing.parts import Picture, Section, TableOf, counted, lasting, present, sized
+from lwmfw.showing.exemplars import Kept, Strip, kept_exemplars
+from lwmfw.showing.parts import Picture, Section, TableOf, Thumbs, counted, lasting, present, sized
 
 _MISTAKES = 15
 _MOST_PICTURES, _MOST_BYTES = 6, 700_000
@@ -121,9 +121,18 @@ def _memory(run: RecordedRun) -> Section:
     words = [f"The exemplars cannot be read: {kept.fault}"] if kept.fault else []
     if kept.strips:
         words.append("Below are exemplars as they come out of the memory, the most important of each class first.")
-    told_of = [(strip, names[strip.label]) for strip in kept.strips]
-    thumbs = [Picture(name, f"{counted(s.count, 'exemplar')} of {name}", s.png, s.times) for s, name in told_of]
-    return Section("memory", "Memory", words, drawn, _quotas(kept, names), thumbs)
+    if any(strip.original for strip in kept.strips):
+        words.append(
+            "Above them are the images that they were: those of their class that differ least, pixel by pixel."
+        )
+    return Section("memory", "Memory", words, drawn, _quotas(kept, names), [_thumbs(s, names) for s in kept.strips])
+
+
+def _thumbs(strip: Strip, names: Sequence[str]) -> Thumbs:
+    name = names[strip.label]
+    stored = Picture(f"{counted(strip.count, 'exemplar')} of {name} as stored", strip.stored, strip.times)
+    original = Picture(f"The training images of {name} that they were", strip.original, strip.times)
+    return Thumbs(name, [original, stored] if strip.original else [stored])
 
 
 def _quotas(kept: Kept, names: Sequence[str]) -> list[TableOf]:
@@ -167,15 +176,15 @@ def _cost(run: RecordedRun) -> Section:
 
 def _pictures(run: RecordedRun) -> Section:
     """PNG files that components have left in the run directory under their names, the newest of each."""
-    found: list[Picture] = []
+    found: list[Thumbs] = []
     for name in run.results.providers if run.tables else ():
         by_step = sorted((run.path / name).glob("step-*.png"), key=lambda file: (len(file.name), file.name))
         for file in [run.path / f"{name}.png", *by_step[-1:]]:
-            left = _MOST_BYTES - sum(len(picture.png) for picture in found)
+            left = _MOST_BYTES - sum(len(each.png) for thumbs in found for each in thumbs.pictures)
             content = _png(run.path, file, left) if len(found) < _MOST_PICTURES else b""
             if content:
                 title = file.relative_to(run.path).as_posix()
-                found.append(Picture(title, f"A picture that the run has left as {title}", content))
+                found.append(Thumbs(title, [Picture(f"A picture that the run has left as {title}", content)]))
     return Section("pictures", "Pictures of components", pictures=found)
 
 

@@ -14,15 +14,15 @@ _MOST = 5
 
 
 def headline(runs: Sequence[RecordedRun]) -> list[str]:
-    """The best variants, in words."""
-    who = charts.best_readout(runs)
-    chart = charts.accuracy(runs, who)
-    if chart is None:
-        return []
-    ends = sorted([(line.y[-1] or 0.0, line.label) for line in chart.lines], key=lambda end: -end[0])
-    listed = ", ".join(f"{label} {value:.1%}" for value, label in ends[:_MOST])
-    more = f", and {len(ends) - _MOST} more" if len(ends) > _MOST else ""
-    return [f"Accuracy on all classes after the last step, by {who}, mean over seeds: {listed}{more}."]
+    """The variants that end highest, each by its best read-out, in words."""
+    found = [(who, chart) for who in charts.readouts_of(runs) if (chart := charts.accuracy(runs, who))]
+    ends = [(line.y[-1], line.label, who) for who, chart in found for line in chart.lines]
+    best: dict[str, str] = {}
+    for value, label, who in sorted([end for end in ends if end[0] is not None], key=lambda end: -(end[0] or 0)):
+        best.setdefault(label, f"{label} {value:.1%} by {who}")
+    more = f", and {len(best) - _MOST} more" if len(best) > _MOST else ""
+    listed = ", ".join(list(best.values())[:_MOST])
+    return [f"Accuracy on all classes after the last step, mean over seeds: {listed}{more}."] if best else []
 
 
 def sections(runs: Sequence[RecordedRun]) -> list[Section]:
@@ -41,7 +41,10 @@ def _comparison(runs: Sequence[RecordedRun]) -> Section:
 def _curves(runs: Sequence[RecordedRun]) -> Section:
     makers = [charts.accuracy, charts.forgetting]
     found = [chart for who in charts.readouts_of(runs) for maker in makers if (chart := maker(runs, who))]
-    words = ["Lines are means over the seeds of a variant; bands reach one standard deviation from the mean."]
+    words = [
+        "Lines are means over the seeds of a variant. Bands, where there are few lines, reach one standard deviation "
+        "from the mean; the tables have it of all."
+    ]
     return Section("curves", "Accuracy and forgetting", words if found else [], found)
 
 

@@ -8,12 +8,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import torch
 from helpers import ROOT
 from helpers.command import lwmfw
 from helpers.results import THREE, results_of
 from helpers.runs import THREE_STEPS, halted
 
 from lwmfw import UserError, report
+from lwmfw.showing.exemplars import evenly_spread, nearest_of
 from lwmfw.testing import tiny_recipe
 
 MEASURED = ROOT / "docs" / "measured"
@@ -100,7 +102,7 @@ def test_a_run_ends_with_its_report(trained):
         *("accuracy", "classes", "training", "memory", "readouts", "cost", "origin", "recipe", "environment"),
     ]
     assert len(page.all("svg")) == 8
-    assert len(page.all("img")) == 6, "a strip of exemplars for each class"
+    assert len(page.all("img")) == 12, "a strip of exemplars for each class, and what they were"
     words = " ".join(page.words)
     results = json.loads((run / "results.json").read_text())
     for who in ("cnn", "nme", "ncm"):
@@ -232,6 +234,14 @@ def test_exemplars_that_cannot_be_read_are_said_to_be(trained, tmp_path):
     page = checked(run / "report.html")
     assert not page.all("img")
     assert any("The exemplars cannot be read" in words for words in page.words)
+
+
+def test_what_exemplars_were_is_the_nearest_image_of_their_class():
+    images = torch.tensor([[0, 0], [250, 0], [9, 9]], dtype=torch.uint8).view(3, 1, 1, 2)
+    stored = torch.tensor([[0, 2], [5, 12], [255, 0]], dtype=torch.uint8).view(3, 1, 1, 2)
+    assert nearest_of(stored, images).equal(images[[0, 2, 1]])
+    assert evenly_spread(range(100), 4) == [0, 33, 66, 99]
+    assert evenly_spread([3, 5], 4) == [3, 5]
 
 
 def test_plot_draws_one_picture(trained, tmp_path):

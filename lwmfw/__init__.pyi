@@ -57,5 +57,6 @@ from lwmfw.recipe.phase import Phase as Phase
 from lwmfw.recipe.scenario import Step as Step
 from lwmfw.record.results import Results as Results
 from lwmfw.record.results import StepResult as StepResult
+from lwmfw.showing.report import report as report
 
 __version__: str

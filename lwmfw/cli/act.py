@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lwmfw.cli import leave
 from lwmfw.cli.letters import tell
 from lwmfw.cli.log import check_heard, logged, tell_end
 from lwmfw.cli.options import (
@@ -67,6 +68,7 @@ def run(
         check_heard(log, resolved.tables())
         done = execute(assemble(resolved), out, device.value, resume.value, from_, every, allowed, keep_steps)
         tell_end(done)
+    leave.report(done)
     _print_results(done.results)
 
 
@@ -137,6 +139,7 @@ def resume(
         files = plugin_files(plugins)
         done = execute_again(run, settings, device.value, files, threads or 0, every, allowed, keep_steps)
         tell_end(done)
+    leave.report(done)
     _print_results(done.results)
 
 

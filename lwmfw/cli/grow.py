@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lwmfw.cli import leave
 from lwmfw.cli.letters import tell
 from lwmfw.cli.options import Device, DeviceOption, LogOption, ResumeMode, RunArgument, SetOption
 from lwmfw.cli.table import print_table
@@ -49,6 +50,7 @@ def extend(
         done = execute(assemble(resolved), out, device.value, ResumeMode.AUTO.value)
         tell_end(done)
     seconds = time.perf_counter() - began
+    leave.report(done)
     _print(outcome(done, seconds), json)
 
 
@@ -79,6 +81,7 @@ def adopt(
     wanted = Adoption(weights, classes, data, recipe, chosen | parse_settings(set_))
     done = adopted(wanted, out, device.value, tell)
     seconds = time.perf_counter() - began
+    leave.report(done)
     _print(outcome(done, seconds), json)
 
 
@@ -128,7 +131,9 @@ def merge(
     began, opened = time.perf_counter(), OpenedRun(one)
     run = merged(opened, OpenedRun(two), OpenedRun(base) if base else None)
     keep(run, out, opened.checkpoint().facts["arithmetic"])
-    _print_certificates(outcome(run, time.perf_counter() - began), json)
+    said = outcome(run, time.perf_counter() - began)
+    leave.report(run)
+    _print_certificates(said, json)
 
 
 def retract(
@@ -147,7 +152,9 @@ def retract(
     began, opened = time.perf_counter(), OpenedRun(run)
     left = retracted(opened, data, device.value, tell)
     keep(left, out, opened.checkpoint().facts["arithmetic"])
-    _print_certificates(outcome(left, time.perf_counter() - began), json)
+    said = outcome(left, time.perf_counter() - began)
+    leave.report(left)
+    _print_certificates(said, json)
 
 
 def _print(said: dict[str, Any], json: bool) -> None:

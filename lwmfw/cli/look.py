@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lwmfw.cli.letters import printable, tell
-from lwmfw.cli.options import Device, DeviceOption, ReadoutOption, TableFormat
+from lwmfw.cli.options import Device, DeviceOption, ReadoutOption, RunsArgument, TableFormat
 from lwmfw.cli.table import print_table
-from lwmfw.errors import UserError, shown
+from lwmfw.errors import UserError, harmless, shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +29,7 @@ _DIFFERENCE = (
 
 
 def compare(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories, or results.json files.")],
+    runs: RunsArgument,
     baseline: Annotated[
         str, typer.Option(metavar="NAME|RUN", help="What differences are taken to; default: the first variant.")
     ] = "",
@@ -134,3 +134,37 @@ def explain(
     if figure:
         write_figure(figure, found)
         tell(f"{figure}: written")
+
+
+def report(
+    runs: RunsArgument,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Default: report.html in the directory of the run; of several runs, here."),
+    ] = None,
+) -> None:
+    """Write what runs have come to as one page: figures, pictures, recipe, environment; several side by side."""
+    from lwmfw.showing.report import report
+
+    print(harmless(str(report(*runs, out=out))))
+
+
+def plot(
+    runs: RunsArgument,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="A .svg or .png file.")],
+    what: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="accuracy, matrix, forgetting, confusion, loss, rate, exemplars, memory or time; matrix, confusion, "
+            "loss and rate are of one run, the others have means and deviations over the seeds of several.",
+        ),
+    ] = "accuracy",
+    readout: Annotated[
+        str, typer.Option(metavar="NAME", help="Of which read-out; default: all of one run, else the best at the end.")
+    ] = "",
+) -> None:
+    """Draw a picture of runs: accuracy after each step, forgetting, confusion, terms of the loss and more."""
+    from lwmfw.showing.picture import plot
+
+    print(harmless(str(plot(runs, out, what, readout))))

@@ -40,6 +40,7 @@ class TableFormat(StrEnum):
 
 RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="TOML file, or the name of a shipped one.")]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]
+RunsArgument = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories, or results.json files.")]
 SetOption = Annotated[
     list[str],
     typer.Option("--set", metavar="K=V", help="Override a key, as in training.epochs=5. Repeatable."),

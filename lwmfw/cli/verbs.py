@@ -19,7 +19,7 @@ VERBS: tuple[Callable[..., None], ...] = (
     *(act.run, act.search, act.resume),
     *(use.predict, use.export),
     *(ask.check, ask.show, ask.recipes, ask.plugins, ask.hooks, ask.schema),
-    *(look.compare, look.explain),
+    *(look.compare, look.report, look.plot, look.explain),
     *(grow.adopt, grow.extend, grow.verify, grow.merge, grow.retract),
 )
 for verb in VERBS:

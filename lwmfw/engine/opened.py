@@ -19,6 +19,7 @@ from lwmfw.engine.prepare import new_memory, prepare, run_of
 from lwmfw.engine.run import Run
 from lwmfw.engine.telling import told_in_words
 from lwmfw.errors import UserError
+from lwmfw.memory.store import Memory
 from lwmfw.model.growing import Model
 from lwmfw.recipe.load import Resolved
 from lwmfw.record import checkpoint
@@ -106,6 +107,14 @@ class OpenedRun(RecordedRun):
         class order.
 
         Raises:
+            UserError, CheckpointRefused: as `memory`.
+        """
+        return self.memory(step).images()
+
+    def memory(self, step: int | None = None) -> Memory:
+        """The memory as it was after a step.
+
+        Raises:
             UserError: as `checkpoint`, or the recipe keeps no exemplars.
             CheckpointRefused: the checkpoint is damaged.
         """
@@ -119,7 +128,7 @@ class OpenedRun(RecordedRun):
             with checkpoint.taking_back(kept.path, codec.name):
                 codec.method("restore")(kept.components.get(codec.name, {}))
         memory.restore(kept.components.get("[memory]", {}))
-        return memory.images()
+        return memory
 
     def prepared(self, device: DeviceName = "cpu") -> Run:
         """The run as it would go on after its last finished step: with its data, which are read; written nowhere.

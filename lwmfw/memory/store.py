@@ -54,8 +54,13 @@ class Memory:
 
     @property
     def bytes(self) -> int:
-        """Bytes of the stored images: encoded pixels, headers, tables, and the sizes of photographs."""
-        return sum(map(self._bytes_of, self.exemplars)) + self._shared_bytes
+        """Bytes of the stored images together: encoded pixels, headers, tables, and the sizes of photographs."""
+        return sum(self.sizes) + self._shared_bytes
+
+    @property
+    def sizes(self) -> list[int]:
+        """Bytes of each exemplar, without what they share."""
+        return [self._bytes_of(stored) for stored in self.exemplars]
 
     @property
     def spendable(self) -> Budget:
@@ -75,6 +80,10 @@ class Memory:
     def images(self) -> ImageSet:
         """The exemplars as they are trained on: decoded, or photographs that are decoded whenever they are shown."""
         return self._shown(list(self.exemplars), self.labels)
+
+    def some(self, positions: Sequence[int]) -> ImageSet:
+        """Those at positions, likewise."""
+        return self._shown([self.exemplars[place] for place in positions], self.labels[list(positions)])
 
     def as_stored(self, images: ImageSet) -> ImageSet:
         """Images as they would come out of the memory, encoded and decoded."""

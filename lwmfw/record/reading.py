@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import tomllib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,6 +53,27 @@ def digest_of(settings: Mapping[str, str]) -> str:
     """SHA-256 of settings, in any order; where images lie, of which results have a digest of their own, has no part."""
     settings = {key: value for key, value in settings.items() if not is_place_of_images(key, value)}
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """A line of metrics.jsonl: the means of the loss's terms over an epoch, and the rate at its beginning."""
+
+    step: int
+    phase: str
+    terms: Mapping[str, float]
+    lr: float
+
+
+def _epoch(line: str) -> Epoch | None:
+    """The epoch that a line tells of; None: it is none, such as one that was being written when the run was killed."""
+    try:
+        row = json.loads(line)
+        terms = {str(name): float(value) for name, value in row["terms"].items()}
+        epoch = Epoch(int(row["step"]), str(row["phase"]), terms, float(row["lr"]))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
+        return None
+    return epoch if all(map(math.isfinite, (*terms.values(), epoch.lr))) else None
 
 
 class RecordedRun:
@@ -136,6 +159,25 @@ class RecordedRun:
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise CheckpointRefused(f"{file}: damaged ({one_line(error)}); restore it or start the run anew") from error
         return tables
+
+    @cached_property
+    def epochs(self) -> list[Epoch]:
+        """What it has logged of its training; empty for results alone."""
+        file = self.path / "metrics.jsonl"
+        if not os.path.isfile(file):
+            return []
+        with file.open(encoding="utf-8", errors="replace") as lines:
+            return [epoch for line in lines if (epoch := _epoch(line))]
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """The machine and software that made its numbers; empty where that is not known."""
+        file = self.path / "env.json"
+        try:
+            facts = json.loads(file.read_bytes()) if os.path.isfile(file) else {}
+        except (ValueError, RecursionError):
+            return {}
+        return facts if isinstance(facts, dict) else {}
 
     @cached_property
     def settings(self) -> dict[str, str]:

@@ -31,9 +31,14 @@ class Answer:
     stderr: str
 
 
-def lwmfw(*arguments):
-    """Run the command in this process, which is left as it was, and return what it said."""
+def lwmfw(*arguments, report=False):
+    """Run the command in this process, which is left as it was, and return what it said.
+
+    A run ends without its report, which takes longer than a tiny run, unless a test is about it.
+    """
     with _as_it_was(), ExitStack() as streams:
+        if not report:
+            streams.enter_context(patch("lwmfw.cli.leave.report"))
         sys.argv = ["lwmfw", *map(str, arguments)]
         os.environ.update(ENVIRONMENT)
         stdout, stderr = (streams.enter_context(_captured(*stream)) for stream in ((1, "stdout"), (2, "stderr")))

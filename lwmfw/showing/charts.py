@@ -1,0 +1,365 @@
+"""What runs have come to, as charts: their numbers and words, before anything is drawn.
+
+A value at a step is the mean over the runs of a variant, with their standard deviation where they are several.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean, stdev
+
+from lwmfw.errors import UserError, did_you_mean, shown
+from lwmfw.record.compare import variants
+from lwmfw.record.reading import RecordedRun
+from lwmfw.record.results import Results, StepResult
+
+MOST_POINTS = 400
+"""Of a line; longer ones are means of blocks."""
+MOST_CELLS = 100
+"""On a side of a heat map; cells of larger ones are sums over blocks."""
+MOST_NAMES = 20
+"""Classes that a heat map names."""
+_VALUED = 12
+"""Rows of a heat map whose cells have room for a number."""
+_WIDE = 50
+"""Times that the largest value of a chart may be the smallest on a scale that is not logarithmic."""
+
+Table = tuple[list[str], list[list[str]]]
+"""Header and rows."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """Values at places; None: not measured. `deviation` has one for each, or none at all."""
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float | None]
+    deviation: Sequence[float] = ()
+
+
+@dataclass(frozen=True)
+class Lines:
+    """A chart of lines.
+
+    Attributes:
+        name: by which it is asked for.
+        title: what it shows.
+        x_label, y_label: of its axes.
+        lines: at least one.
+        share: whether values lie in 0..1.
+        ticks: places on the x axis that have a number; (): as it suits.
+        borders: places between steps.
+        logarithmic: whether the y axis is.
+        note: what a reader has to know besides.
+    """
+
+    name: str
+    title: str
+    x_label: str
+    y_label: str
+    lines: Sequence[Line]
+    share: bool = False
+    ticks: Sequence[float] = ()
+    borders: Sequence[float] = ()
+    logarithmic: bool = False
+    note: str = ""
+
+    @property
+    def words(self) -> str:
+        """The figures, for who does not see the picture."""
+        return f"{self.title}. {'; '.join(map(self._line_in_words, self.lines))}."
+
+    def _line_in_words(self, line: Line) -> str:
+        points = [(x, y) for x, y in zip(line.x, line.y, strict=True) if y is not None]
+        (first, begins), (last, ends) = points[0], points[-1]
+        if len(points) == 1:
+            return f"{line.label}: {self.told(begins)} at {first:g}"
+        low, high = min(y for _, y in points), max(y for _, y in points)
+        said = f"{line.label}: from {self.told(begins)} at {first:g} to {self.told(ends)} at {last:g}"
+        inside = low < min(begins, ends) or high > max(begins, ends)
+        return f"{said}, between {self.told(low)} and {self.told(high)}" if inside else said
+
+    def told(self, value: float) -> str:
+        """A value as words and tables have it."""
+        return f"{value:.3f}" if self.share else f"{value:.4g}" if abs(value) < 1000 else f"{value:.0f}"
+
+    @property
+    def table(self) -> Table:
+        """A row for each place."""
+        places = sorted({x for line in self.lines for x in line.x})
+        cells = {x: [""] * len(self.lines) for x in places}
+        for column, line in enumerate(self.lines):
+            for index, (x, y) in enumerate(zip(line.x, line.y, strict=True)):
+                spread = f" ± {self.told(line.deviation[index])}" if line.deviation else ""
+                cells[x][column] = "" if y is None else self.told(y) + spread
+        return [self.x_label, *(line.label for line in self.lines)], [[f"{x:g}", *row] for x, row in cells.items()]
+
+
+@dataclass(frozen=True)
+class Heat:
+    """A chart of shares in 0..1, as colours.
+
+    Attributes:
+        name, title, x_label, y_label, note: as of `Lines`.
+        values: a row of cells for each row; None: there is nothing.
+        rows, columns: what they are of; empty where they have no names.
+        borders: cells before which another step begins.
+        words: the figures, for who does not see the picture.
+    """
+
+    name: str
+    title: str
+    x_label: str
+    y_label: str
+    values: Sequence[Sequence[float | None]]
+    words: str
+    rows: Sequence[str] = ()
+    columns: Sequence[str] = ()
+    borders: Sequence[float] = ()
+    note: str = ""
+
+    @property
+    def valued(self) -> bool:
+        """Whether cells are large enough to have their values in them, in per cent."""
+        return len(self.values) <= _VALUED
+
+    @property
+    def table(self) -> Table | None:
+        """The same as numbers; None: they are too many."""
+        if not self.rows:
+            return None
+        rows = zip(self.rows, self.values, strict=True)
+        cells = [[name, *("" if v is None else f"{v:.3f}" for v in row)] for name, row in rows]
+        return [f"{self.y_label} \\ {self.x_label}", *self.columns], cells
+
+
+Chart = Lines | Heat
+_Value = Callable[[StepResult, Results], float | None]
+
+
+def readouts_of(runs: Sequence[RecordedRun]) -> list[str]:
+    """The read-outs of some runs, in the order of their recipes."""
+    return list(dict.fromkeys(who for run in runs for who in (run.results.last_accuracy if run.results.steps else ())))
+
+
+def best_readout(runs: Sequence[RecordedRun]) -> str:
+    """The read-out that ends with the highest accuracy, its mean over the runs that have it."""
+
+    def last(who: str) -> float:
+        found = [run.results.last_accuracy.get(who) for run in runs if run.results.steps]
+        return mean([value for value in found if value is not None] or [-1.0])
+
+    return max(readouts_of(runs), key=last, default="")
+
+
+def line_over_steps(label: str, group: Sequence[Results], value: _Value) -> Line:
+    """Mean and deviation over runs after each step that one of them has ended, at the number of classes seen."""
+    x, y, deviation = [], [], []
+    for index in range(max(len(results.steps) for results in group)):
+        there = [results for results in group if index < len(results.steps)]
+        found = [value(r.steps[index], r.after(index + 1)) for r in there]
+        measured = [each for each in found if each is not None]
+        x.append(float(there[0].steps[index].seen))
+        y.append(mean(measured) if measured else None)
+        deviation.append(stdev(measured) if len(measured) > 1 else 0.0)
+    return Line(label, x, y, deviation if len(group) > 1 else ())
+
+
+def _over_steps(name: str, title: str, y_label: str, lines: Sequence[Line], share: bool = False) -> Lines | None:
+    """A chart over the classes seen; None: nothing was measured."""
+    kept = [line for line in lines if any(y is not None for y in line.y)]
+    ticks = sorted({x for line in kept for x in line.x})
+    x_label = "classes seen"
+    return Lines(name, title, x_label, y_label, kept, share, ticks if len(ticks) <= 12 else ()) if kept else None
+
+
+def _groups(runs: Sequence[RecordedRun]) -> dict[str, list[Results]]:
+    """The results of runs that have finished a step, by variant."""
+    found = {label: [run.results for run in group if run.results.steps] for label, group in variants(runs).items()}
+    return {label: group for label, group in found.items() if group}
+
+
+def _by_readout(runs: Sequence[RecordedRun], who: str, value: Callable[[Results, str], float | None]) -> list[Line]:
+    """Of one run a line for each read-out, or for one; of several a line for each variant, by one read-out."""
+    if len(runs) == 1 and not who:
+        results = runs[0].results
+        return [line_over_steps(name, [results], _of_readout(value, name)) for name in readouts_of(runs)]
+    chosen = _of_readout(value, who or best_readout(runs))
+    return [line_over_steps(label, group, chosen) for label, group in _groups(runs).items()]
+
+
+def _of_readout(value: Callable[[Results, str], float | None], who: str) -> _Value:
+    return lambda step, then: value(then, who)
+
+
+def accuracy(runs: Sequence[RecordedRun], who: str = "") -> Lines | None:
+    """Accuracy on all classes seen, after each step."""
+    lines = _by_readout(runs, who, lambda then, name: then.last_accuracy.get(name))
+    return _over_steps("accuracy", f"Accuracy after each step{_by(runs, who)}", "accuracy", lines, share=True)
+
+
+def forgetting(runs: Sequence[RecordedRun], who: str = "") -> Lines | None:
+    """Forgetting after each step from the second."""
+    lines = _by_readout(runs, who, lambda then, name: then.forgetting.get(name))
+    kept = [Line(n.label, n.x[1:], n.y[1:], n.deviation[1:]) for n in lines]
+    return _over_steps("forgetting", f"Forgetting after each step{_by(runs, who)}", "forgetting", kept, share=True)
+
+
+def _by(runs: Sequence[RecordedRun], who: str) -> str:
+    return f", by {who or best_readout(runs)}" if who or len(runs) > 1 else ""
+
+
+def exemplars(runs: Sequence[RecordedRun], who: str = "") -> Lines | None:
+    """Exemplars of a class, where any are kept."""
+    return _of_memory("exemplars", "Exemplars of a class, mean", "exemplars", runs, lambda s, _: s.exemplars / s.seen)
+
+
+def memory(runs: Sequence[RecordedRun], who: str = "") -> Lines | None:
+    """Bytes of the exemplars of a class, where any are kept."""
+    value: _Value = lambda s, _: s.memory_bytes / s.seen / 1000  # noqa: E731
+    return _of_memory("memory", "Bytes of the exemplars of a class, mean", "kB", runs, value)
+
+
+def _of_memory(name: str, title: str, y_label: str, runs: Sequence[RecordedRun], value: _Value) -> Lines | None:
+    having = {k: v for k, v in _groups(runs).items() if any(s.exemplars for r in v for s in r.steps)}
+    return _over_steps(name, title, y_label, [line_over_steps(label, group, value) for label, group in having.items()])
+
+
+def time(runs: Sequence[RecordedRun], who: str = "") -> Lines | None:
+    """Seconds that each step was trained."""
+    lines = [line_over_steps(k, group, lambda s, _: s.train_seconds) for k, group in _groups(runs).items()]
+    return _over_steps("time", "Seconds of training in each step", "seconds", lines)
+
+
+def matrix(runs: Sequence[RecordedRun], who: str = "") -> Heat | None:
+    """Accuracy on the classes of each step, after each step."""
+    results, who = _single("matrix", runs).results, who or best_readout(runs)
+    if not who:
+        return None
+    count = len(results.steps)
+    rows = [step.accuracy_by_step.get(who, [None] * step.step) for step in results.steps]
+    values = [[*row, *[None] * (count - len(row))] for row in rows]
+    names = [str(step.step) for step in results.steps]
+    end = ", ".join(f"{_share(value)} on those of step {step}" for step, value in enumerate(rows[-1], 1))
+    title = f"Accuracy on the classes of each step, by {who}"
+    words = f"{title}. After the last step: {end}."
+    named = (names, names) if count <= MOST_NAMES else ((), ())
+    return Heat("matrix", title, "classes of step", "after step", values, words, *named)
+
+
+def confusion(runs: Sequence[RecordedRun], who: str = "") -> Heat | None:
+    """Which class images of each class are taken for, after the last step."""
+    results, who = _single("confusion", runs).results, who or best_readout(runs)
+    counts = results.steps[-1].confusion.get(who) if who else None
+    if not counts:
+        return None
+    block = -(-len(counts) // MOST_CELLS)
+    small = blocks_of(counts, block)
+    values = [[n / sum(row) if sum(row) else None for n in row] for row in small]
+    names = [shown(name, 40) for name in class_names(results)] if len(counts) <= MOST_NAMES else ()
+    title = f"What images of each class are taken for, by {who}"
+    note = f"Each cell stands for {block} x {block} classes, neighbours in the class order." if block > 1 else ""
+    worst = "; ".join(f"{share:.0%} of {true} for {taken}" for true, taken, _, share in confused(results, who)[:3])
+    words = f"{title}, as shares of a row. The most frequent mistakes: {worst or 'none'}."
+    ends = [step.seen / block for step in results.steps[:-1]]
+    return Heat("confusion", title, "taken for", "images of", values, words, names, names, ends, note)
+
+
+def blocks_of(counts: Sequence[Sequence[int]], block: int) -> list[list[int]]:
+    """A matrix of counts, cells of so many neighbours in each direction added up."""
+    starts = range(0, len(counts), block)
+    across = [[sum(row[first : first + block]) for first in starts] for row in counts]
+    return [[sum(column) for column in zip(*across[first : first + block], strict=True)] for first in starts]
+
+
+def confused(results: Results, who: str) -> list[tuple[str, str, int, float]]:
+    """Pairs of a class and another that its images are taken for, with how many and their share; the largest first."""
+    counts, names = results.steps[-1].confusion.get(who, []), class_names(results)
+    pairs = [
+        (names[true], names[taken], count, count / sum(row))
+        for true, row in enumerate(counts)
+        for taken, count in enumerate(row)
+        if count and true != taken
+    ]
+    return sorted(pairs, key=lambda pair: -pair[3])
+
+
+def class_names(results: Results) -> list[str]:
+    """The names of the classes seen, their positions where there are none."""
+    seen, known = results.steps[-1].seen if results.steps else 0, results.class_names
+    return [known[place] if place < len(known) else f"class {place}" for place in range(seen)]
+
+
+def loss(runs: Sequence[RecordedRun], who: str = "") -> Lines | None:
+    """The terms of the loss, their means over each epoch."""
+    run = _single("loss", runs)
+    terms = list(dict.fromkeys(term for row in run.epochs for term in row.terms))
+    values = {term: [row.terms.get(term) for row in run.epochs] for term in terms}
+    return _over_epochs("loss", "Terms of the loss in each epoch", "mean over the epoch", run, values)
+
+
+def rate(runs: Sequence[RecordedRun], who: str = "") -> Lines | None:
+    """The learning rate at the beginning of each epoch."""
+    run = _single("rate", runs)
+    return _over_epochs("rate", "Learning rate in each epoch", "rate", run, {"rate": [row.lr for row in run.epochs]})
+
+
+def _over_epochs(
+    name: str, title: str, y_label: str, run: RecordedRun, values: Mapping[str, Sequence[float | None]]
+) -> Lines | None:
+    steps = [row.step for row in run.epochs]
+    if not steps:
+        return None
+    block = -(-len(steps) // MOST_POINTS)
+    starts = range(0, len(steps), block)
+    x = [first + (min(block, len(steps) - first) + 1) / 2 for first in starts]
+    lines = [Line(term, x, [_mean(y[first : first + block]) for first in starts]) for term, y in values.items()]
+    borders = [place + 0.5 for place in range(1, len(steps)) if steps[place] != steps[place - 1]]
+    found = [y for line in lines for y in line.y if y is not None]
+    logarithmic = min(found) > 0 and max(found) > _WIDE * min(found)
+    note = f"Each point is the mean of {block} epochs." if block > 1 else ""
+    x_label = "epoch, counted over all steps"
+    return Lines(name, title, x_label, y_label, lines, borders=borders, logarithmic=logarithmic, note=note)
+
+
+def _mean(found: Sequence[float | None]) -> float | None:
+    values = [value for value in found if value is not None]
+    return mean(values) if values else None
+
+
+def _share(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.3f}"
+
+
+def _single(name: str, runs: Sequence[RecordedRun]) -> RecordedRun:
+    if len(runs) > 1:
+        raise UserError(f"--what {name}: is of one run, and {len(runs)} are named; name one of them")
+    return runs[0]
+
+
+CHARTS: dict[str, Callable[[Sequence[RecordedRun], str], Chart | None]] = {
+    chart.__name__: chart for chart in (accuracy, matrix, forgetting, confusion, loss, rate, exemplars, memory, time)
+}
+"""Name -> what makes the chart of runs, and of a read-out, or of the one that is best where none is named; it returns
+None where the runs have nothing of the kind."""
+
+
+def chart_of(what: str, runs: Sequence[RecordedRun], who: str = "") -> Chart:
+    """A chart by its name.
+
+    Raises:
+        UserError: there is none of that name, no such read-out, or the runs have nothing of the kind.
+    """
+    known = readouts_of(runs)
+    if what not in CHARTS:
+        hint = did_you_mean(what, CHARTS) or f"; there are {', '.join(CHARTS)}"
+        raise UserError(f"--what {shown(what)}: no such picture{hint}")
+    if who and who not in known:
+        hint = did_you_mean(who, known) or f"; there are {', '.join(map(shown, known)) or 'none'}"
+        raise UserError(f"--readout {shown(who)}: no run has it{hint}")
+    chart = CHARTS[what](runs, who)
+    if chart is None:
+        raise UserError(f"--what {what}: {runs[0].path} has nothing of the kind; try another run or picture")
+    return chart

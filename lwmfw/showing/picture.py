@@ -1,0 +1,26 @@
+"""One chart as a file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lwmfw.errors import UserError, shown
+from lwmfw.record.reading import RecordedRun
+from lwmfw.showing.charts import chart_of
+from lwmfw.showing.files import write_own
+from lwmfw.showing.plots import png, svg
+
+
+def plot(runs: Sequence[Path], out: Path, what: str, readout: str) -> Path:
+    """Draw a chart of runs; returns its file, whose name says whether it is SVG or PNG.
+
+    Raises:
+        UserError: no run, no such chart or read-out, or a place that cannot be written.
+        CheckpointRefused: a file of a run is damaged.
+    """
+    drawings = {".svg": lambda chart: svg(chart).encode(), ".png": png}
+    if out.suffix not in drawings:
+        raise UserError(f"--out {shown(str(out), 1000)}: should end in .svg or .png, which says what is drawn")
+    write_own(out, drawings[out.suffix](chart_of(what, [RecordedRun(run) for run in runs], readout)))
+    return out

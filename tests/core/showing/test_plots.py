@@ -1,0 +1,116 @@
+"""The drawing of charts: the same bytes from the same numbers, text that stays text, nothing told by colour alone."""
+
+import re
+import subprocess
+import sys
+from xml.etree import ElementTree
+
+import matplotlib as mpl
+import pytest
+
+from lwmfw.showing.charts import Heat, Line, Lines
+from lwmfw.showing.plots import LIGHT, page_svg, png, svg
+
+LINES = Lines("accuracy", "Accuracy", "classes", "accuracy", [Line("a", [1, 2], [0.5, 0.4], [0.1, 0.1])], share=True)
+HEAT = Heat("matrix", "Matrix", "x", "y", [[0.5, None], [0.25, 1.0]], "half", ["one", "two"], ["1", "2"], [1])
+DRAW = (
+    "import hashlib, test_plots as t\n"
+    "print([hashlib.sha256(x).hexdigest() for c in (t.LINES, t.HEAT) for x in (t.svg(c).encode(), t.png(c))])"
+)
+
+
+def texts(drawn):
+    return [node.text for node in ElementTree.fromstring(drawn).iter() if node.tag.endswith("}text")]  # noqa: S314
+
+
+@pytest.mark.slow
+def test_two_processes_draw_the_same_bytes():
+    folder = __file__.rpartition("/")[0]
+    first, second = (subprocess.check_output([sys.executable, "-c", DRAW], cwd=folder) for _ in range(2))
+    assert first == second
+
+
+@pytest.mark.parametrize("chart", [LINES, HEAT], ids=["lines", "heat"])
+def test_the_same_bytes_whatever_settings_a_person_has(chart):
+    before = svg(chart)
+    with mpl.rc_context({"font.size": 30, "axes.grid": True, "lines.linewidth": 9, "svg.hashsalt": "x"}):
+        assert svg(chart) == before
+        assert mpl.rcParams["font.size"] == 30
+
+
+def test_text_stays_text_and_says_the_figures():
+    drawn = svg(LINES)
+    assert {"classes", "accuracy", "1", "2"} <= set(texts(drawn))
+    assert '<svg role="img"' in drawn
+    assert "<title>Accuracy</title>" in drawn
+    assert f"<desc>lwmfw: {LINES.words}</desc>" in drawn
+
+
+HOSTILE = ["<script>alert(1)</script>", "\u202egnp", "$x_1$", "\x1b[31m", "\ud800", "界" * 85, "a & b", '"x"']
+
+
+def test_hostile_names_are_drawn_harmless():
+    title, square = " ".join(HOSTILE), [[0.5] * len(HOSTILE)] * len(HOSTILE)
+    charts = [
+        Lines("time", title, "x", "y", [Line(name, [1, 2], [1.0, 2.0]) for name in HOSTILE]),
+        Heat("confusion", title, "x", "y", square, title, HOSTILE, HOSTILE),
+    ]
+    for chart in charts:
+        drawn = svg(chart)
+        assert len(texts(drawn)) > len(HOSTILE)  # which is read as XML
+        assert "$x_1$" in texts(drawn)
+        assert "<script" not in drawn
+        assert not re.search("[\x00-\x08\x1b\u202e\ud800]", drawn)
+    assert png(charts[0]).startswith(b"\x89PNG")
+
+
+def test_a_drawing_for_a_page_has_variables_for_colours_and_ids_of_its_own():
+    many = Lines("time", "Time", "x", "y", [Line(str(n), [1, 2], [n, n + 1.0]) for n in range(8)], borders=[1.5])
+    drawn = page_svg(many, "one")
+    assert drawn.startswith("<svg")
+    assert {*re.findall(r"var\(--([a-z0-9-]+)\)", drawn)} == {"ink", "rule", *(f"series-{n}" for n in range(7))}
+    assert not re.search("#0102|#0103", drawn)
+    assert not set(LIGHT.series) & set(re.findall("#[0-9a-f]{6}", drawn))
+    ids = re.findall(' id="([^"]+)"', drawn)
+    assert all(each.startswith("one-") for each in ids)
+    assert set(re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', drawn)) <= {(i, "") for i in ids} | {("", i) for i in ids}
+
+
+def contrast(one, two):
+    """Of two colours, as WCAG 2 has it."""
+
+    def luminance(colour):
+        values = (int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5))
+        linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in values]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted(map(luminance, (one, two)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("column", [0, 1], ids=["light", "dark"])
+def test_text_and_lines_stand_out_from_the_paper(column):
+    from lwmfw.showing.report import _COLOURS
+
+    colours = {name: pair[column] for name, pair in _COLOURS.items()}
+    for name in ("ink", "muted", "link", *(n for n in colours if n.startswith("series"))):
+        assert contrast(colours[name], colours["paper"]) >= 4.5, name
+    assert contrast(colours["ink"], colours["raised"]) >= 4.5
+
+
+def test_numbers_in_cells_stand_out_from_them():
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    from lwmfw.showing.plots import _ink_on
+
+    for value in range(101):
+        cell = colormaps["viridis"](value / 100)[:3]
+        assert contrast(to_hex(cell), to_hex(_ink_on(cell))) >= 4.5
+
+
+def test_lines_differ_without_colour():
+    from lwmfw.showing.plots import _DASHES, _MARKERS
+
+    styles = {(_MARKERS[n % len(_MARKERS)], str(_DASHES[n % len(_DASHES)])) for n in range(30)}
+    assert len(styles) == 30

@@ -56,8 +56,8 @@ def sweep(
         found = SweepFolder(place)
         print_table(["cell", "recipe", "seed", "state"], [_planned(found, cell) for cell in cells])
         return
+    start = start_on_cluster(place / "slurm", threads or 0) if slurm else start_here
     with owned(place) as folder:
-        start = start_on_cluster(place / "slurm", threads or 0) if slurm else start_here
         folder.freeze(cells)
         left = [cell for cell in cells if not folder.run(cell).finished and (retry or folder.state(cell) != FAILED)]
         with _board(folder, cells) as board:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lwmfw.cli import act, ask, grow, look, use
+from lwmfw.cli import act, ask, grow, look, sweep, use
 
 app = typer.Typer(
     name="lwmfw",
@@ -16,7 +16,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 VERBS: tuple[Callable[..., None], ...] = (
-    *(act.run, act.search, act.resume),
+    *(act.run, act.search, act.resume, sweep.sweep),
     *(use.predict, use.export),
     *(ask.check, ask.show, ask.recipes, ask.plugins, ask.hooks, ask.schema),
     *(look.compare, look.report, look.plot, look.explain),

@@ -24,7 +24,7 @@ from lwmfw.recipe.scenario import steps_of
 from lwmfw.recipe.text import placed
 from lwmfw.record import checkpoint
 from lwmfw.record.checkpoint import Checkpoint
-from lwmfw.record.directory import first_difference
+from lwmfw.record.identity import first_difference
 from lwmfw.record.reading import RecordedRun
 
 _SELECTING = frozenset({"before_memory", "allocate_memory", "select_memory"})

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 """What a container may use of the processor, where it is limited: microseconds in a period, and the period."""
 
@@ -16,12 +14,14 @@ def use_threads(count: int) -> None:
     That is one for each core that it may run on (`taskset`), or what OMP_NUM_THREADS says, and no more than a container
     may use. It does not depend on how busy the cores are: the same command gives the same bits.
     """
-    count = count or min(torch.get_num_threads(), _allowed())
+    import torch
+
+    count = count or min(torch.get_num_threads(), granted_cores())
     if count != torch.get_num_threads():
         torch.set_num_threads(count)
 
 
-def _allowed() -> int:
+def granted_cores() -> int:
     """How many cores' worth of time the container grants; 1024: there is no limit."""
     try:
         quota, period = map(int, _QUOTA.read_text().split())

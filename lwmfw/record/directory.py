@@ -25,6 +25,7 @@ from lwmfw.recipe.load import Resolved
 from lwmfw.recipe.places import places
 from lwmfw.record import checkpoint
 from lwmfw.record.files import disk_failure, told_of_disk, write_bytes, write_text
+from lwmfw.record.identity import first_difference, identity_of, portable
 from lwmfw.record.links import is_inside, refuse_ways_out
 from lwmfw.record.reading import RecordedRun
 from lwmfw.record.results import Results, StepResult, accuracy_csv
@@ -100,7 +101,7 @@ class RunDirectory:
     def restate(self, resolved: Resolved) -> None:
         """Have resolved.toml say with which files a run goes on: where they lie now, and plug-in files as mended."""
         tables = RecordedRun(self._home).tables
-        if not tables or _identity(tables) != _identity(resolved.tables()):
+        if not tables or identity_of(tables) != identity_of(resolved.tables()):
             self._keep_plugins(resolved)
             self._write_resolved(resolved)
 
@@ -304,7 +305,7 @@ def _written_out(resolved: Resolved, threads: int) -> str:
     import tomli_w
 
     tables = resolved.tables()
-    tables["plugins"] = [f"{_PLUGIN_FOLDER}/{entry}" for entry in _portable(tables)["plugins"]]
+    tables["plugins"] = [f"{_PLUGIN_FOLDER}/{entry}" for entry in portable(tables)["plugins"]]
     tables["training"]["threads"] = threads
     return tomli_w.dumps(tables)
 
@@ -323,7 +324,7 @@ def _check_resumable(directory: RunDirectory, resolved: Resolved, resume: Resume
     if RecordedRun(path).finished:
         done = f"nothing is left to do, `lwmfw compare {path}` shows its results" if resume == "must" else ""
         raise UserError(f"{path}: holds a finished run; {done or 'choose another --out'}")
-    key = "" if renewed else first_difference(_identity(RecordedRun(path).tables), _identity(resolved.tables()))
+    key = "" if renewed else first_difference(identity_of(RecordedRun(path).tables), identity_of(resolved.tables()))
     if key:
         moved = (
             f", or `lwmfw resume {path} --set {key}=PLACE` if its files have moved" if key in places(resolved) else ""
@@ -331,28 +332,6 @@ def _check_resumable(directory: RunDirectory, resolved: Resolved, resume: Resume
         raise UserError(f"{path}: holds a run of another recipe ({key} differs); choose another --out{moved}")
     if resume == "never":
         raise UserError(f"{path}: holds an unfinished run; choose another --out, or allow --resume auto")
-
-
-def _identity(tables: dict[str, Any]) -> dict[str, Any]:
-    """What two runs have alike of which one can go on as the other, with another number of threads too."""
-    training = {key: value for key, value in tables.get("training", {}).items() if key != "threads"}
-    return _portable(tables) | {"training": training}
-
-
-def _portable(tables: dict[str, Any]) -> dict[str, Any]:
-    """Tables with plug-in files by name and digest, wherever they lie."""
-    return tables | {"plugins": [str(each).replace("\\", "/").rsplit("/", 1)[-1] for each in tables["plugins"]]}
-
-
-def first_difference(one: Any, two: Any, where: str = "") -> str:
-    """The dotted key of the first value in which two trees of tables differ; empty: in none."""
-    if isinstance(one, dict) and isinstance(two, dict):
-        for key in [*one, *(k for k in two if k not in one)]:
-            found = first_difference(one.get(key), two.get(key), f"{where}.{key}".lstrip("."))
-            if found:
-                return found
-        return ""
-    return "" if one == two else where
 
 
 def unused(name: str, seed: int) -> Path:

@@ -11,7 +11,7 @@ from lwmfw.engine.origin import continued, finished_steps, only_readouts, place,
 from lwmfw.engine.run import Run
 from lwmfw.errors import UserError
 from lwmfw.recipe.scenario import Step
-from lwmfw.record.directory import first_difference
+from lwmfw.record.identity import first_difference
 from lwmfw.using.keep import recipe_from
 from lwmfw.using.sums import check_exact, exact_parts
 

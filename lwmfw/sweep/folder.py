@@ -1,0 +1,120 @@
+"""The folder of a sweep: for each cell its recipe, its run directory, what it said and, where it failed, how.
+
+Nothing else is kept of a sweep: what is done and what is left to do is seen from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from lwmfw.errors import RunBusy, UserError, harmless, shown
+from lwmfw.record.files import write_text
+from lwmfw.record.identity import first_difference, identity_of
+from lwmfw.record.reading import RecordedRun
+from lwmfw.sweep.grid import Cell
+
+DONE, FAILED, BEGUN, NEW = "done", "failed", "unfinished", "new"
+"""What a cell is before a sweep looks after it."""
+_OURS = ".sweep"
+"""The file that makes a folder a sweep's, and that its owner has locked."""
+
+
+class SweepFolder:
+    """The files of a sweep.
+
+    Attributes:
+        path: the folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def recipe(self, cell: Cell) -> Path:
+        """The frozen recipe that a cell is run from."""
+        return self.path / f"{cell.name}.toml"
+
+    def log(self, cell: Cell) -> Path:
+        """What its runs have said, one behind the other."""
+        return self.path / f"{cell.name}.log"
+
+    def run(self, cell: Cell) -> RecordedRun:
+        """Its run."""
+        return RecordedRun(self.path / cell.name)
+
+    def _failure(self, cell: Cell) -> Path:
+        return self.path / f"{cell.name}.failed"
+
+    def state(self, cell: Cell) -> str:
+        """One of DONE, FAILED, BEGUN and NEW."""
+        if self.run(cell).finished:
+            return DONE
+        if self._failure(cell).is_file():
+            return FAILED
+        return BEGUN if self.run(cell).exists else NEW
+
+    def failure(self, cell: Cell) -> str:
+        """How a cell failed, in words."""
+        return shown(self._failure(cell).read_text(encoding="utf-8", errors="replace").strip(), 500)
+
+    def record_failure(self, cell: Cell, code: int) -> None:
+        """Keep how a cell failed, until it is tried again."""
+        how = f"exit {code}" if code >= 0 else f"killed by signal {-code}"
+        write_text(self._failure(cell), f"{how}: {self.last_line(cell) or 'it said nothing'}\n")
+
+    def forget_failure(self, cell: Cell) -> None:
+        """Have a cell tried again."""
+        self._failure(cell).unlink(missing_ok=True)
+
+    def last_line(self, cell: Cell) -> str:
+        """The last of what a cell's run has said, as a terminal may be given it."""
+        try:
+            with self.log(cell).open("rb") as stream:
+                stream.seek(max(0, stream.seek(0, 2) - 4000))
+                lines = stream.read().decode(errors="replace").split("\n")
+        except OSError:
+            return ""
+        return harmless(next((line.strip() for line in reversed(lines) if line.strip()), ""))[:500]
+
+    def freeze(self, cells: Sequence[Cell]) -> None:
+        """Write the recipes of cells that have not begun, once all others are seen to be those that they were.
+
+        Raises:
+            UserError: a cell has begun, or is done, with another recipe.
+        """
+        begun = [cell for cell in cells if self.run(cell).exists]
+        for cell in begun:
+            run = self.run(cell)
+            key = first_difference(identity_of(run.tables), identity_of(cell.resolved.tables()))
+            if key:
+                raise UserError(f"{run.path}: holds a run of another recipe ({key} differs); choose another --out")
+        for cell in cells:
+            if cell not in begun or not self.recipe(cell).is_file():
+                write_text(self.recipe(cell), cell.resolved.toml())
+
+
+@contextmanager
+def owned(path: Path) -> Iterator[SweepFolder]:
+    """The folder of a sweep, made if it is not there, that nobody else looks after meanwhile.
+
+    Raises:
+        UserError: it holds something else, or cannot be used.
+        RunBusy: another sweep is at work there.
+    """
+    try:
+        if path.exists() and not (path / _OURS).is_file() and next(path.iterdir(), None):
+            raise UserError(f"{shown(str(path), 1000)}: not empty and no sweep's; choose another --out")
+        path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path / _OURS)
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise RunBusy(f"{path}: busy, another sweep is at work there; wait for it or choose another --out") from error
+    except OSError as error:
+        raise UserError(f"{shown(str(path), 1000)}: cannot be used: {error.strerror}; choose another --out") from error
+    try:
+        yield SweepFolder(path)
+    finally:
+        lock.release()

@@ -1,0 +1,240 @@
+"""Sweeps: what runs, what is skipped, what is told. Processes leave what runs leave, without training."""
+
+from pathlib import Path
+
+import pytest
+from helpers.command import lwmfw
+from helpers.results import THREE, results_of
+
+from lwmfw.errors import RunBusy
+from lwmfw.recipe.load import load_recipe
+from lwmfw.record.directory import open_directory
+from lwmfw.sweep import jobs
+from lwmfw.sweep.folder import SweepFolder, owned
+from lwmfw.sweep.grid import Grid, cells_of, parse_seeds
+from lwmfw.testing import tiny_recipe
+
+
+class Ended:
+    """A process that has ended."""
+
+    def __init__(self, code):
+        self.code = code
+
+    def poll(self):
+        return self.code
+
+    def terminate(self):
+        raise AssertionError("it has ended")
+
+
+def run(recipe, out, code):
+    """What a process leaves of a run that ends with a code: 0, or 143 behind its second step."""
+    resolved = load_recipe(recipe)
+    directory, begun = open_directory(resolved, Path(out), "auto")
+    if not begun:
+        directory.start(resolved)
+    results = results_of(THREE[: 3 if code == 0 else 2], recipe="tiny", seed=resolved.recipe.seed, complete=code == 0)
+    directory.write_results(results)
+    if code == 0:
+        directory.finish()
+    directory.close()
+
+
+@pytest.fixture
+def processes(monkeypatch):
+    """The names of cells whose processes were started; `codes`: name -> what one ends with, if not with 0."""
+
+    class Started(list):
+        def __init__(self):
+            self.codes = {}
+
+    def start(command, log):
+        recipe, out, code = command[4], command[6], started.codes.get(Path(command[6]).name, 0)
+        started.append(Path(out).name)
+        log.write_text("a line\nno more disk\n\n")
+        if code in (0, 143):
+            run(recipe, out, code)
+        return Ended(code)
+
+    started = Started()
+    monkeypatch.setattr(jobs, "start_here", start)
+    monkeypatch.setattr(jobs, "_LOOK", 0)
+    return started
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    return tiny_recipe({}, tmp_path)
+
+
+def test_a_sweep_runs_what_is_not_done_and_ends_with_the_table_of_all(recipe, processes):
+    command = ["sweep", recipe, "--set", "training.lr=0.1,0.05"]
+    first = lwmfw(*command)
+    assert first.returncode == 0, first.stderr
+    assert processes == ["lr=0.1-s1", "lr=0.05-s1"]
+    told = [f"{name}: {state}" for name in processes for state in ("running", "done")]
+    assert [line for line in first.stderr.splitlines() if "-s1: " in line] == told
+    assert first.stderr.endswith("sweeps/tiny: 2 done\n")
+    runs = [f"sweeps/tiny/{name}" for name in processes]
+    assert first.stdout == lwmfw("compare", *runs).stdout
+    assert [line.split("  ")[0] for line in first.stdout.splitlines()[1:]] == [
+        "tiny training.lr=0.1", "tiny training.lr=0.05",
+    ]  # fmt: skip
+    more = lwmfw(*command, "--seeds", "1,2")
+    assert (processes[2:], more.returncode) == (["lr=0.1-s2", "lr=0.05-s2"], 0)
+    again = lwmfw(*command, "--seeds", "1,2")
+    assert (len(processes), again.stdout) == (4, more.stdout)
+
+
+def test_what_has_failed_is_told_with_its_last_line_and_run_again_where_that_is_asked(recipe, processes):
+    processes.codes = {"lr=0.1-s1": 1, "lr=0.05-s1": -9}
+    command = ["sweep", recipe, "--out", "made", "--set", "training.lr=0.1,0.05,0.01"]
+    failed = lwmfw(*command)
+    told = ["lr=0.1-s1: failed: exit 1: no more disk", "lr=0.05-s1: failed: killed by signal 9: no more disk"]
+    end = "made: 2 failed, 1 done; mend what failed and run the same command with --retry\n"
+    assert failed.returncode == 1
+    assert failed.stderr.endswith("\n".join([*told, end]))
+    assert "Traceback" not in failed.stderr
+    assert "training.lr=0.01" not in failed.stdout.splitlines()[1], "one variant has nothing to be told from"
+    processes.codes = {}
+    untried = lwmfw(*command)
+    assert (len(processes), untried.returncode) == (3, 1)
+    assert untried.stderr.endswith("\n".join([*told, end]))
+    tried = lwmfw(*command, "--retry")
+    assert (tried.returncode, processes[3:]) == (0, ["lr=0.1-s1", "lr=0.05-s1"])
+    assert "failed" not in tried.stderr
+    assert len(tried.stdout.splitlines()) == 4
+    assert not list(Path("made").glob("*.failed"))
+
+
+def test_an_unfinished_cell_goes_on_in_its_directory(recipe, processes):
+    processes.codes = {"s1": 143}
+    assert lwmfw("sweep", recipe, "--seeds", "1,2").returncode == 1
+    planned = lwmfw("sweep", recipe, "--seeds", "1,2,3", "--dry-run")
+    assert [line.split() for line in planned.stdout.splitlines()] == [
+        ["cell", "recipe", "seed", "state"],
+        ["s1", "tiny", "1", "unfinished"], ["s2", "tiny", "2", "done"], ["s3", "tiny", "3", "new"],
+    ]  # fmt: skip
+    processes.codes = {}
+    whole = lwmfw("sweep", recipe, "--seeds", "1,2", "--jobs", "2")
+    assert (whole.returncode, processes) == (0, ["s1", "s2", "s1"])
+    assert whole.stdout == lwmfw("compare", "sweeps/tiny/s1", "sweeps/tiny/s2").stdout
+
+
+@pytest.mark.parametrize(("code", "end", "exits"), [(5, "1 busy: other", 5), (143, "1 interrupted; run the same", 1)])
+def test_cells_that_others_have_or_that_were_interrupted_have_not_failed(code, end, exits, recipe, processes):
+    processes.codes = {"s1": code}
+    done = lwmfw("sweep", recipe)
+    assert done.returncode == exits
+    assert f"sweeps/tiny: {end}" in done.stderr
+    processes.codes = {}
+    assert lwmfw("sweep", recipe).returncode == 0
+    assert processes == ["s1", "s1"]
+
+
+def test_no_sweep_takes_the_runs_of_another_recipe_or_a_folder_of_something_else(recipe, processes, tmp_path):
+    assert lwmfw("sweep", recipe, "--out", "made").returncode == 0
+    other = lwmfw("sweep", recipe, "--out", "made", "--set", "training.epochs=2")
+    said = "made/s1: holds a run of another recipe (training.epochs differs); choose another --out\n"
+    assert (other.returncode, other.stderr) == (2, said)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "s1.toml").write_text("years of work")
+    for folder, said in (
+        ("full", "full: not empty and no sweep's; choose another --out\n"),
+        ("made/s1", "made/s1: not empty and no sweep's; choose another --out\n"),
+        ("tiny.toml", "tiny.toml: cannot be used: "),
+    ):
+        refused = lwmfw("sweep", recipe, "--out", folder)
+        assert refused.returncode == 2
+        assert refused.stderr.startswith(said)
+        assert refused.stderr.count("\n") == 1
+    assert (tmp_path / "full" / "s1.toml").read_text() == "years of work"
+    assert processes == ["s1"]
+
+
+def test_a_plan_writes_nothing(recipe, processes, tmp_path):
+    before = set(tmp_path.iterdir())
+    assert lwmfw("sweep", recipe, "--seeds", "1,2", "--dry-run").returncode == 0
+    assert set(tmp_path.iterdir()) == before
+    assert processes == []
+
+
+def test_of_two_sweeps_in_a_folder_one_runs(recipe, processes):
+    with owned(Path("made")):
+        done = lwmfw("sweep", recipe, "--out", "made")
+        said = "made: busy, another sweep is at work there; wait for it or choose another --out\n"
+        assert (done.returncode, done.stderr, processes) == (5, said, [])
+        with pytest.raises(RunBusy), owned(Path("made")):
+            pass
+
+
+def planned(folder, recipe, count):
+    cells = cells_of(Grid([recipe], {}, parse_seeds(",".join(map(str, range(count))))))
+    folder.path.mkdir()
+    return cells
+
+
+class Running(Ended):
+    """A process that ends after so many looks, or when it is told to."""
+
+    def __init__(self, looks, alive):
+        super().__init__(None)
+        self.looks, self.alive, self.told = looks, alive, False
+        alive.append(self)
+
+    def poll(self):
+        self.looks -= 1
+        if self.looks < 0 and self in self.alive:
+            self.alive.remove(self)
+            self.code = 1
+        return self.code
+
+    def terminate(self):
+        self.told, self.looks = True, 3
+
+
+def test_so_many_run_at_a_time(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs, "_LOOK", 0)
+    folder, alive, most = SweepFolder(tmp_path / "made"), [], []
+
+    def start(command, log):
+        job = Running(len(most) % 3, alive)
+        most.append(len(alive))
+        return job
+
+    became = jobs.run_cells(folder, planned(folder, recipe, 8), 3, "cpu", start, lambda *_: None)
+    assert (max(most), len(most), set(became.values())) == (3, 8, {"failed"})
+
+
+def test_an_interruption_is_passed_on_and_waited_for(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs, "_LOOK", 0)
+    folder, alive = SweepFolder(tmp_path / "made"), []
+    cells = planned(folder, recipe, 5)
+
+    def interrupt(cell, state):
+        if cell is cells[1]:
+            raise KeyboardInterrupt
+
+    started = []
+
+    def start(command, log):
+        started.append(Running(1000, alive))
+        return started[-1]
+
+    with pytest.raises(KeyboardInterrupt):
+        jobs.run_cells(folder, cells, 3, "cpu", start, interrupt)
+    assert [job.told for job in started] == [True, True]
+    assert alive == [], "it has waited until they ended"
+    assert not list(folder.path.glob("*.failed"))
+
+
+def test_a_device_and_threads_are_passed_on(recipe, tmp_path, monkeypatch):
+    commands = []
+    monkeypatch.setattr(jobs, "start_here", lambda command, log: commands.append(command) or Ended(1))
+    monkeypatch.setattr("lwmfw.cli.sweep._cores", lambda: 7)
+    lwmfw("sweep", recipe, "--jobs", "3", "--device", "cpu", "--out", "made")
+    assert commands[0][1:] == ["-m", "lwmfw", "run", "made/s1.toml", "--out", "made/s1", "--device", "cpu"]
+    assert "threads = 2\n" in Path("made/s1.toml").read_text()
+    lwmfw("sweep", recipe, "--jobs", "30", "--out", "made", "--retry")
+    assert "threads = 1\n" in Path("made/s1.toml").read_text()

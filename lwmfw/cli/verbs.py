@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lwmfw.cli import act, ask, grow, look, sweep, use
+from lwmfw.cli import act, ask, author, grow, look, sweep, use
 
 app = typer.Typer(
     name="lwmfw",
@@ -24,6 +24,7 @@ VERBS: tuple[Callable[..., None], ...] = (
 )
 for verb in VERBS:
     app.command()(verb)
+app.add_typer(author.app)
 
 
 def _version(wanted: bool) -> None:

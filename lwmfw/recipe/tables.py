@@ -26,6 +26,9 @@ def _of_a_folder(name: str) -> str:
 _RESERVED = re.compile("con|prn|aux|nul|(com|lpt)[1-9]", re.IGNORECASE)
 """What Windows lets no folder be called, whatever follows behind a dot."""
 
+FolderName = Annotated[Name, AfterValidator(_of_a_folder)]
+"""What a folder may be called besides."""
+
 
 class ListedChoice(Choice):
     """A component in an array; several of one name need different `as`."""
@@ -169,7 +172,7 @@ def _called_apart(observers: list[ListedChoice]) -> list[ListedChoice]:
 class Recipe(Options):
     """Everything that decides the numbers of a run, apart from the machine."""
 
-    name: Annotated[Name, AfterValidator(_of_a_folder)]
+    name: FolderName
     seed: int = Field(1993, ge=0, le=2**63 - 1, description="seed of class order, initial weights and augmentation")
     plugins: list[str] = Field(
         [], max_length=100, description="plug-in files, relative to the recipe, besides those of its bases"

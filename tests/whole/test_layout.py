@@ -153,11 +153,12 @@ LIGHT = {
     "plugins": ["plugins", "L_AD"],
     "hooks": ["hooks"],
     "schema": ["schema"],
+    "plugin": ["plugin", "new", "margin", "--kind", "penalty", "--out", "margin"],
 }
 
 
 @pytest.mark.parametrize("verb", LIGHT)
-def test_verbs_that_only_talk_import_nothing_heavy(verb):
+def test_verbs_that_only_talk_or_write_a_template_import_nothing_heavy(verb):
     code = (
         "import sys; sys.argv = ['lwmfw', *sys.argv[1:]]\n"
         "from lwmfw.cli import main\n"

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 
 from lwmfw.errors import UserError, did_you_mean, shown
-from lwmfw.record.compare import variants
 from lwmfw.record.reading import RecordedRun
 from lwmfw.record.results import Results, StepResult
+from lwmfw.record.variants import variants
 
 MOST_POINTS = 400
 """Of a line; longer ones are means of blocks."""

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from lwmfw.errors import shown
-from lwmfw.record.compare import result_rows
 from lwmfw.record.links import is_inside
 from lwmfw.record.reading import RecordedRun
 from lwmfw.record.results import Results, StepResult, accuracy, told
+from lwmfw.record.tables import result_rows
 from lwmfw.showing import charts
 from lwmfw.showing.charts import Table, best_readout, class_names, readouts_of
 from lwmfw.showing.exemplars import Kept, Strip, kept_exemplars

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lwmfw.record.compare import comparison_rows, variants
 from lwmfw.record.reading import RecordedRun
+from lwmfw.record.tables import comparison_rows
+from lwmfw.record.variants import variants
 from lwmfw.showing import charts
 from lwmfw.showing.parts import Section, TableOf, present
 

@@ -130,6 +130,16 @@ class RunDirectory:
         with told_of_disk(file), file.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(row) + "\n")
 
+    def epochs(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl so far: `step`, `phase`, `epoch`, `terms`, `lr` and `images_per_s` of each."""
+        file = self._home / "metrics.jsonl"
+        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
+
+    @property
+    def tables(self) -> dict[str, Any]:
+        """The recipe as plain tables, every default written out."""
+        return RecordedRun(self._home).tables
+
     def forget_epochs_after(self, step: int) -> None:
         """Drop the lines of metrics.jsonl that belong to an unfinished step, and what is no line of it."""
         file = self._home / "metrics.jsonl"
@@ -179,12 +189,26 @@ class RunDirectory:
         Raises:
             ValueError: the name leads out of the directory.
         """
-        file = self._home / name
-        if not is_inside(self._home, file):
-            raise ValueError(f"{shown(name)!r} leads out of the run directory; write a file in it")
+        file = self._inside(name)
         with told_of_disk(file):
             file.parent.mkdir(exist_ok=True)
         write_bytes(file, content)
+
+    def folder(self, name: str) -> Path:
+        """A folder of a component's own, for a library that writes by itself; an absolute path.
+
+        Raises:
+            ValueError: the name leads out of the directory.
+        """
+        folder = self._inside(name)
+        with told_of_disk(folder):
+            folder.mkdir(exist_ok=True)
+        return folder
+
+    def _inside(self, name: str) -> Path:
+        if not is_inside(self._home, self._home / name):
+            raise ValueError(f"{shown(name)!r} leads out of the run directory; write a file in it")
+        return self._home / name
 
     def remove_unfinished(self) -> None:
         """Remove files that were not written to the end, here and in the folders of components."""

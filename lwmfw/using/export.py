@@ -109,7 +109,7 @@ def export(opened: OpenedRun, form: Format, readout: str = "", out: Path | None 
 def _check_installed(form: Format) -> None:
     missing = [name for name in _NEEDED if form == "onnx" and find_spec(name) is None]
     if missing:
-        raise UserError(f"--format onnx: {missing[0]} is not installed; pip install lwmfw[onnx]")
+        raise UserError(f'--format onnx: {missing[0]} is not installed; pip install "lwmfw[onnx]"')
 
 
 def _place(opened: OpenedRun, form: Format, out: Path | None) -> Path:

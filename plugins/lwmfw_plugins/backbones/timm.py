@@ -1,12 +1,12 @@
-"""timm: the models of the library timm, without their classifier. `pip install lwmfw[timm]` brings the library."""
+"""timm: the models of the library timm, without their classifier. `pip install "lwmfw[timm]"` brings the library."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from lwmfw import Backbone, Component, Field, File, Options, UserError, did_you_mean, hookimpl
+from lwmfw_plugins._installed import require
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,8 +36,7 @@ class Timm:
     """
 
     def __init__(self, options: TimmOptions) -> None:
-        if find_spec("timm") is None:
-            raise UserError("timm is not installed; pip install lwmfw[timm]")
+        require("timm")
         self.options = options
         self.offers = frozenset({"features", "pooled"} if options.model.startswith(POOLED) else {"features"})
 

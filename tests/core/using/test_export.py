@@ -183,7 +183,7 @@ def test_what_cannot_be_written_is_refused_in_one_line(run, tmp_path, monkeypatc
     monkeypatch.setitem(sys.modules, "onnx", None)
     done = lwmfw("export", run, "--format", "onnx")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "--format onnx: onnx is not installed; pip install lwmfw[onnx]\n"
+    assert done.stderr == '--format onnx: onnx is not installed; pip install "lwmfw[onnx]"\n'
     assert lwmfw("export", "nowhere", "--format", "pt2").returncode == 2
 
 

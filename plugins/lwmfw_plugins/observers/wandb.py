@@ -1,0 +1,82 @@
+"""wandb: a run of Weights & Biases in the run directory, sent to a server only if the recipe says so.
+
+`pip install "lwmfw[wandb]"`; `wandb sync RUN/wandb/wandb/offline-run-*` sends what was written offline.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal
+
+from lwmfw import Component, Field, Observer, Options, hookimpl
+from lwmfw_plugins._installed import require
+from lwmfw_plugins.observers._tracked import Point, Tracked, Tracker
+
+if TYPE_CHECKING:
+    import wandb
+
+
+class WandbOptions(Options):
+    """Options of wandb."""
+
+    mode: Literal["offline", "online"] = Field(
+        "offline", description="offline: into the run directory alone; online: to the server that wandb is logged in to"
+    )
+    project: str = Field("lwmfw", min_length=1, max_length=128, description="the project that runs are shown in")
+
+
+class Wandb(Tracker):
+    """Writes a run for Weights & Biases, offline unless told otherwise (needs the extra lwmfw[wandb]).
+
+    What the library reports besides - errors of its own, the machine's load, code and repository - is switched off.
+    """
+
+    run: wandb.Run
+
+    def __init__(self, options: WandbOptions) -> None:
+        super().__init__()
+        require("wandb")
+        self.options = options
+
+    def begin(self, run: Tracked) -> None:
+        """A new offline run in place of that of an earlier start; online the same, which takes no point twice."""
+        os.environ["WANDB_ERROR_REPORTING"] = "false"  # read when the library is loaded, which would ask a network
+        os.environ["WANDB_CACHE_DIR"] = str(run.folder / "cache")
+        import wandb
+
+        for earlier in run.folder.glob("wandb/offline-run-*"):
+            shutil.rmtree(earlier)
+        quiet = {"silent": True, "console": "off", "save_code": False, "disable_git": True, "x_disable_stats": True}
+        self.run = wandb.init(
+            project=self.options.project, name=run.title, id=run.id, config=run.tables, resume="allow",
+            settings=wandb.Settings(mode=self.options.mode, root_dir=str(run.folder), **quiet),
+        )  # fmt: skip
+        self.folder = run.folder
+        self.known, self.count = set[str](), 0
+
+    def put(self, point: Point) -> None:
+        """A row of the run's history, in order: one that a server has already is not taken again."""
+        for tag in point.values.keys() - self.known:
+            self.run.define_metric(tag, step_metric=point.axis)
+        self.known |= point.values.keys()
+        self.run.log({point.axis: point.at, **point.values}, step=self.count)
+        self.count += 1
+        self._keep_apart()
+
+    def end(self, complete: bool) -> None:
+        """Finish it."""
+        self.run.finish(exit_code=0 if complete else 1)
+        self._keep_apart()
+
+    def _keep_apart(self) -> None:
+        """Remove the link to the log of the process, which may lie in another directory, from where nothing goes on."""
+        for log in self.folder.glob("wandb/*/logs/*core.log"):  # a wildcard, which finds a link to nowhere too
+            log.unlink(missing_ok=True)
+
+
+@hookimpl
+def register_components() -> Iterator[Component]:
+    """The component of this file."""
+    yield Observer("wandb", Wandb, WandbOptions)

@@ -26,6 +26,7 @@ from lwmfw.recipe import shipped
 from lwmfw.recipe.catalogue import discover
 from lwmfw.recipe.load import load_recipe
 from lwmfw.recipe.tables import Evaluation, MemoryTable, Origin, Recipe, Scenario, Training
+from lwmfw.record.files import write_text
 
 ROOT = Path(__file__).parent.parent
 CATALOGUE = discover(installed=True)
@@ -41,7 +42,7 @@ def write(folder: Path) -> None:
     for path, text in wanted.items():
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
+            write_text(path, text)  # another build may be reading
 
 
 def pages() -> Iterator[tuple[str, str]]:

@@ -13,8 +13,10 @@ from lwmfw import errors
 from lwmfw.assembly.assemble import assemble
 from lwmfw.components import KINDS
 from lwmfw.hookspecs import RUN_HOOKS
+from lwmfw.recipe import shipped
 from lwmfw.recipe.catalogue import discover
 from lwmfw.recipe.load import load_recipe
+from lwmfw.recipe.settings import parse_settings
 
 README = (ROOT / "README.md").read_text()
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
@@ -112,9 +114,14 @@ def test_the_measures_worked_out_by_hand_are_those_of_the_code():
     assert f"forgetting ((0.9 - 0.7) + (0.8 - 0.5)) / 2 = {results.forgetting['cnn']:.3f}" in words
 
 
-def test_the_recipe_for_ones_own_images_passes(tmp_path):
-    (tmp_path / "mine.toml").write_text(block(PAGES[ROOT / "docs" / "own-data.md"], "recipe: photographs"))
-    assemble(load_recipe(tmp_path / "mine.toml"))
+def test_the_recipe_for_ones_own_images_is_the_command_and_passes(tmp_path):
+    page = PAGES[ROOT / "docs" / "own-data.md"]
+    (tmp_path / "mine.toml").write_text(block(page, "recipe: photographs"))
+    command = shlex.split(re.search(r"```sh\nlwmfw run (.*?)```", page, re.DOTALL)[1].replace("\\\n", ""))
+    settings = parse_settings([word for word in command[1:] if word != "--set"])
+    mine, set_ = load_recipe(tmp_path / "mine.toml"), load_recipe(shipped.locate(command[0]), settings)
+    assemble(mine)
+    assert mine.tables() | {"name": "lwm"} == set_.tables()
 
 
 @pytest.mark.slow

@@ -1,17 +1,13 @@
-"""What it costs to keep where a run is, with 2000 exemplars, and how soon verbs that only talk answer.
+"""What it costs to keep where a run is, with 2000 exemplars.
 
     python benchmarks/saving.py [--saves 10] [--folder DIR]
 
 resnet18 and resnet32 with 2000 raw exemplars of 3x32x32, after one update of SGD with momentum: looking for numbers
-that are not finite, a copy of everything, SHA-256, and files that are on the disk. Then verbs, each in a process of its
-own, the least of five: seconds on the clock, and of the processor, which tell a busy machine from a slow verb.
+that are not finite, a copy of everything, SHA-256, and files that are on the disk.
 """
 
 import argparse
-import resource
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -39,7 +35,6 @@ RECIPE = {
     "memory": {"budget": "2000 exemplars", "select": {"use": "random"}},
 }
 NETWORKS = {"resnet18": {"use": "resnet18"}, "resnet32": {"use": "resnet32"}}
-VERBS = (["--version"], ["--help"], ["recipes"], ["compare", "--help"])
 
 
 def prepared(network: str, folder: Path) -> tuple[Run, dict[str, object]]:
@@ -79,12 +74,6 @@ def saved(network: str, folder: Path, times: int) -> tuple[list[float], int]:
     return list(timed(save, times)), sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
 
 
-def processor_seconds() -> float:
-    """What processes that were started have used."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
 def main() -> None:
     """Print medians, worst cases and shares."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -97,11 +86,6 @@ def main() -> None:
         median, worst = statistics.median(seconds), max(seconds)
         share = f"every {USUAL.seconds / 60:g} min that is {median / USUAL.seconds:.3%} of the time"
         print(f"{network}: {size / 1e6:.0f} MB, {median:.3f} s, at most {worst:.3f} s; {share}")
-    for verb in VERBS:
-        command = [sys.executable, "-m", "lwmfw", *verb]
-        before = processor_seconds()
-        least = min(timed(lambda command=command: subprocess.run(command, check=True, capture_output=True), 5))  # noqa: S603
-        print(f"lwmfw {' '.join(verb)}: {least:.2f} s, of the processor {(processor_seconds() - before) / 5:.2f} s")
 
 
 if __name__ == "__main__":

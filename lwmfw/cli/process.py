@@ -32,6 +32,11 @@ _AGAIN = 1.0
 """Seconds after which an interruption that other code has swallowed, as some does when it is loaded, comes again."""
 
 
+class _Interruption(KeyboardInterrupt):
+    """Ctrl-C. Where its base itself comes up through C code, the interpreter holds it to be unhandled, whatever becomes
+    of it: `python -m` would end by SIGINT."""
+
+
 def ending_signals() -> list[signal.Signals]:
     """The signals that end a command here; not those that `nohup` or a background job ignores."""
     known = [signal.Signals[name] for name in _NAMES if hasattr(signal, name)]
@@ -58,7 +63,7 @@ def interruptible() -> Iterator[None]:
             came = time.monotonic()
             stack.enter_context(_insisting(_MOMENT if STOP.waits else _AGAIN))
             if not STOP.waits:
-                raise KeyboardInterrupt
+                raise _Interruption
             STOP.wished = True  # a run at work writes down where it is, and stops
         if time.monotonic() - came > _PATIENCE:
             os._exit(128 + number)  # files are whole or absent at any moment
@@ -93,7 +98,7 @@ def _insisting(first: float) -> Iterator[None]:
         while error is not None and not isinstance(error, KeyboardInterrupt):
             error = error.__context__
         if error is None:  # nobody is ending anything
-            raise KeyboardInterrupt
+            raise _Interruption
 
     before, timer = signal.signal(signal.SIGALRM, again), signal.setitimer(signal.ITIMER_REAL, first, _AGAIN)
     try:

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lwmfw.errors import CheckpointRefused, UserError, one_line, shown
-from lwmfw.recipe.load import Resolved, load_recipe
 from lwmfw.recipe.settings import flat
 from lwmfw.record.results import Results
 from lwmfw.record.summed import SUMS, read_summed
 
 if TYPE_CHECKING:
+    from lwmfw.recipe.load import Resolved
     from lwmfw.record.checkpoint import Checkpoint
 
 
@@ -160,6 +160,8 @@ class RecordedRun:
 
     def recipe_with(self, settings: Mapping[str, object]) -> Resolved:
         """The same with other settings."""
+        from lwmfw.recipe.load import load_recipe
+
         if not self.tables:
             self.check_is_whole()
             raise UserError(f"{shown(str(self.path), 1000)}: no run directory; name one that holds a resolved.toml")

@@ -15,18 +15,23 @@ VERBS = [
     ["plugins"],
     ["recipes"],
     ["schema"],
+    ["hooks"],
+    ["check", "tiny.toml"],
+    ["show", "tiny.toml"],
     ["run", "tiny.toml", "--out", "run"],
     ["resume", "left"],
     ["run", "lwm", "--out", "demo", "--set", "training.epochs=1", "--set", "backbone.width=2"],
     ["predict", "run", "pictures"],
     ["extend", "run", "--data", "pictures", "--out", "more"],
+    ["verify", "run"],
+    ["verify", "more", "--data", "pictures"],
     ["compare", "run", "demo"],
 ]
 SENT = re.compile(r"(?:connect|sendto)\(\d+, .*sa_family=(AF_INET6?)")
 
 
 def prepare(folder):
-    tiny_recipe({"readouts": [{"use": "ridge"}], "penalties": [{"use": "L_D"}]}, folder)
+    tiny_recipe({"readouts": [{"use": "ridge"}], "penalties": [{"use": "freeze"}]}, folder)
     make_folder(folder / "pictures", ["ant", "bee"], count=3)
 
 

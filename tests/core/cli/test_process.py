@@ -78,6 +78,28 @@ def test_an_interruption_that_other_code_swallows_is_made_again(tmp_path, monkey
     assert done.stderr.startswith("run: interrupted before the first step; no finished step is kept")
 
 
+THROUGH_C = """
+import ctypes, os, signal, sys
+from lwmfw.cli.process import interruptible
+from lwmfw.errors import Interrupted
+
+run = ctypes.pythonapi.PyRun_String
+run.restype, run.argtypes = ctypes.py_object, (ctypes.c_char_p, ctypes.c_int, ctypes.py_object, ctypes.py_object)
+try:
+    with interruptible():
+        run(b"os.kill(os.getpid(), signal.SIGTERM)", 257, globals(), globals())
+except Interrupted as error:
+    sys.exit(error.exit_code)
+"""
+"""Libraries start so: their C code runs Python."""
+
+
+def test_an_interruption_that_comes_up_through_code_in_c_ends_with_its_own_code(tmp_path):
+    (tmp_path / "probe.py").write_text(THROUGH_C)
+    done = subprocess.run([sys.executable, "-m", "probe"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (143, "")
+
+
 def test_nobody_who_is_ending_is_interrupted_again(monkeypatch):
     monkeypatch.setattr(process, "_AGAIN", 0.02)
     ended = []

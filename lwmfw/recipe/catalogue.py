@@ -205,8 +205,8 @@ def load_file(path: Path) -> ModuleType:
     """Import a Python file under a private module name, without touching sys.path."""
     name = f"lwmfw_file_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
     spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{path} is not a Python file")
+    assert spec is not None, "its name ends in .py"  # noqa: S101
+    assert spec.loader is not None, "likewise"  # noqa: S101
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # pydantic looks annotations up in the module of a class
     spec.loader.exec_module(module)

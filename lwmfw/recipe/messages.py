@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -102,10 +102,11 @@ def _either(messages: list[str]) -> str:
 
 
 def _keys_of(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """The keys of a table inside a model's, or inside a list or a table of such."""
     for key in location:
         field = model.model_fields.get(str(key))
-        if field is not None and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            model = field.annotation
+        types = (field.annotation, *get_args(field.annotation)) if field else ()
+        model = next((each for each in types if isinstance(each, type) and issubclass(each, BaseModel)), model)
     return [field.alias or name for name, field in model.model_fields.items()]
 
 

@@ -196,10 +196,8 @@ class Recipe(Options):
 
     @model_validator(mode="before")
     @classmethod
-    def _with_console(cls, table: Any) -> Any:
+    def _with_console(cls, table: dict[str, Any]) -> dict[str, Any]:
         """An observer is added to the console, which `console = false` leaves out; no observers at all are silence."""
-        if not isinstance(table, dict):
-            return table
         listed, wanted = table.get("observers", CONSOLE), table.get("console", True)
         if wanted is False and listed is CONSOLE:
             return table | {"observers": []}

@@ -192,6 +192,12 @@ def test_files_of_one_name_are_refused(tmp_path):
         load_recipe(tiny_recipe({"plugins": ["angles.py", "other/angles.py"]}, tmp_path))
 
 
+def test_a_file_that_is_named_twice_is_read_once(tmp_path):
+    (tmp_path / "angles.py").write_text(ANGLES)
+    twice = discover([tmp_path / "angles.py", tmp_path / "." / "angles.py"], installed=False)
+    assert [component.name for component in twice.components] == ["angles"]
+
+
 def test_discovery_has_one_order():
     names = [c.name for c in discover().components]
     assert names == [c.name for c in discover().components]

@@ -106,6 +106,21 @@ def test_a_validator_may_raise_anything(raised, tmp_path):
     assert answer.stderr.count("\n") == 1
 
 
+def test_a_validator_may_raise_only_when_options_are_read_again(tmp_path):
+    body = "a: int = 1\n@field_validator('a')\ndef v(cls, x): fails()"
+    answer = lwmfw("check", written(tmp_path, body))
+    assert answer.returncode == 2
+    assert "mine.py: mine: its options cannot be read from a recipe again: KeyError: 'none'; let opt" in answer.stderr
+
+
+@pytest.mark.parametrize("annotation", ["Plain", "list[Plain]", "dict[str, Plain]"])
+def test_a_slip_in_a_table_of_options_is_answered_with_the_keys_of_that_table(annotation, tmp_path):
+    table = {"list[Plain]": [{"aa": 1}], "dict[str, Plain]": {"one": {"aa": 1}}}.get(annotation, {"aa": 1})
+    answer = lwmfw("check", written(tmp_path, f"other: {annotation} = None", {"other": table}))
+    assert answer.returncode == 2
+    assert answer.stderr.endswith("no such option; did you mean 'a'?\n"), answer.stderr
+
+
 def test_what_a_validator_says_on_two_lines_is_told_on_one(tmp_path):
     body = "a: int = 1\n@field_validator('a')\ndef v(cls, x): raise ValueError('input should\\nbe odd; add one')"
     answer = lwmfw("check", written(tmp_path, body, {"a": 2}))

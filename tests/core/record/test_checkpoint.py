@@ -7,6 +7,7 @@ import pickle
 import re
 import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import safetensors.torch
@@ -14,7 +15,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from lwmfw.errors import CheckpointRefused
+from lwmfw.errors import CheckpointRefused, RunFailed, UserError
 from lwmfw.model.growing import build_model
 from lwmfw.record import checkpoint
 from lwmfw.record.results import Results, StepResult
@@ -161,6 +162,27 @@ def test_parts_of_another_shape_are_refused(tmp_path, other):
     path = save(tmp_path)
     with pytest.raises(CheckpointRefused, match=re.escape(str(path))):
         checkpoint.restore(checkpoint.load(tmp_path), small_model(**other), {})
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("omega"), RunFailed("ewc.py:3: Ewc.restore raised KeyError"), SystemExit(0)]
+)
+def test_a_state_that_a_component_does_not_take_back_is_refused(error, tmp_path):
+    path = save(tmp_path, components={"ewc": Keeper({})})
+    component = Keeper({})
+    component.restore = Mock(side_effect=error)
+    words = rf"^{path}: does not hold a state of ewc \(.*\); restore it or start the run anew$"
+    with pytest.raises(CheckpointRefused, match=words):
+        checkpoint.restore(checkpoint.load(tmp_path), small_model(), {"ewc": component})
+
+
+@pytest.mark.parametrize("error", [MemoryError(), UserError("a file is gone"), KeyboardInterrupt()])
+def test_what_is_no_fault_of_the_checkpoint_goes_through(error, tmp_path):
+    save(tmp_path, components={"ewc": Keeper({})})
+    component = Keeper({})
+    component.restore = Mock(side_effect=error)
+    with pytest.raises(type(error)):
+        checkpoint.restore(checkpoint.load(tmp_path), small_model(), {"ewc": component})
 
 
 # which checkpoint is read

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import matplotlib as mpl
-import numpy as np
 import torch
 from matplotlib import style
 from matplotlib.cm import ScalarMappable
@@ -35,10 +34,17 @@ MARK = "lwmfw explain"
 _FORMS: dict[str, Form] = {".png": "png", ".svg": "svg"}
 
 _INK, _MUTED, _OTHER, _PANEL = "#1a1a1a", "#5f5f5f", "#b3400f", "#efefef"
-_CELL, _CAPTION, _GAP = 1.3, 0.42, 0.1  # inches
-_HEAD, _TITLE, _FOOT = 0.3, 0.5, 0.75
-_DOTS = 224  # of an image's shorter side, at least
+_CELL, _GAP, _ROW, _TITLE, _FOOT, _NARROWEST = 1.4, 0.1, 1.82, 0.86, 1.0, 4.9  # inches
+_DOTS = 224  # of an image's shorter side, at least: a cell has as many at 160 an inch
 _HEAT = 0.7  # of a cell's colour; the rest is the image, in grey
+_TIMES, _BANDS = 3, 4  # the scale of colours ends at so many times an even map; bands of colour in each of them
+
+
+_LEGEND = (
+    "in units of the attention there would be if it were spread evenly",
+    "below a map: what the run says the image is, in red where that is another class",
+    "drift: how far attention is from the row's first map (l1 distance of maps of length 1)",
+)
 
 
 def drawn(explanations: Sequence[Explanation], form: Form) -> bytes:
@@ -48,7 +54,7 @@ def drawn(explanations: Sequence[Explanation], form: Form) -> bytes:
     settings = {"svg.hashsalt": MARK, "svg.fonttype": "path", "text.parse_math": False, "font.size": 8}
     with style.context(["default", settings]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph", UserWarning)  # of a name in letters that the font lacks
-        figure_of(explanations).savefig(stream, format=form, metadata=metadata, dpi=150)
+        figure_of(explanations).savefig(stream, format=form, metadata=metadata, dpi=160)
     return stream.getvalue()
 
 
@@ -87,59 +93,82 @@ def _is_ours(file: Path) -> bool:
 def figure_of(explanations: Sequence[Explanation]) -> Figure:
     """A figure: for each image a title and a row for each run, before it the image, under each map what the run says.
 
-    All maps are on one scale, from nothing to the strongest place of any.
+    All maps are on one scale, which is that of every such figure: from no attention to three times what there would be
+    if it were spread evenly.
     """
-    steps = sorted({step for each in explanations for step in each.steps})
-    names = [shown(row.name, 40) for each in explanations for row in each.rows]
-    left = 0.2 + 0.075 * max(map(len, names))
-    width = left + (len(steps) + 1) * (_CELL + _GAP) + _GAP
-    blocks = [_TITLE + _HEAD + len(each.rows) * (_CELL + _CAPTION) for each in explanations]
-    height = sum(blocks) + _FOOT
-    figure = Figure((width, height), facecolor="white")
-    strongest = max(
-        (float(g.attention.max()) for e in explanations for r in e.rows for g in r.glances if g.attention is not None),
-        default=0.0,
-    )
-    strongest = strongest or 1.0
-
-    def axes(column: float, top: float) -> Axes:
-        x = left + column * (_CELL + _GAP)
-        return figure.add_axes((x / width, 1 - (top + _CELL) / height, _CELL / width, _CELL / height))
-
-    def text(x: float, y: float, said: str, **how: Any) -> None:
-        figure.text(x / width, 1 - y / height, said, **{"va": "center", "color": _INK} | how)
-
+    sheet = _Sheet(explanations)
     top = 0.0
-    for each, block in zip(explanations, blocks, strict=True):
-        text(left, top + 0.3, _title(each), fontsize=10)
-        heads = top + _TITLE + _HEAD / 2
-        for column, head in enumerate(["image", *(f"step {step}" for step in steps)]):
-            text(left + column * (_CELL + _GAP) + _CELL / 2, heads, head, ha="center", color=_MUTED)
-        for number, row in enumerate(each.rows):
-            y = top + _TITLE + _HEAD + number * (_CELL + _CAPTION)
-            text(left - 0.12, y + _CELL / 2, shown(row.name, 40), ha="right", fontsize=9)
-            _show(axes(0, y), _rgb(row.pixels))
-            of_step = {glance.step: glance for glance in row.glances}
-            for column, step in enumerate(steps, 1):
-                glance = of_step.get(step)
-                where = axes(column, y)
-                if glance is None or glance.attention is None:
-                    _empty(where, _why_empty(row, step, glance))
-                else:
-                    _show(where, _under_heat(row.pixels, glance.attention / strongest))
-                if glance is not None:
-                    x = left + column * (_CELL + _GAP) + _CELL / 2
-                    other = glance.says is None or glance.says.name != each.wanted
-                    text(x, y + _CELL + 0.11, _says(glance), ha="center", fontsize=7, color=_OTHER if other else _INK)
-                    text(x, y + _CELL + 0.25, _drift(glance), ha="center", fontsize=7, color=_MUTED)
-        top += block
-    _legend(figure, left / width, height, strongest)
-    return figure
+    for each in explanations:
+        sheet.title(top, each)
+        top += _TITLE
+        for row in each.rows:
+            sheet.row(top, row, each.wanted)
+            top += _ROW
+    sheet.legend(top)
+    return sheet.figure
 
 
-def _title(each: Explanation) -> str:
-    because = {"asked for": "", "its own": " (its class)", "said": " (what is said at the end)"}[each.because]
-    return f"attention to “{shown(each.wanted, 40)}”{because} in {shown(Path(each.image).name, 60)}"
+class _Sheet:
+    """A figure with room for explanations; places on it are inches from its left and from its top."""
+
+    def __init__(self, explanations: Sequence[Explanation]) -> None:
+        self.steps = sorted({step for each in explanations for step in each.steps})
+        longest = max(len(_name(row)) for each in explanations for row in each.rows)
+        self.left = 0.25 + 0.075 * longest
+        self.width = max(self._x(len(self.steps) + 1), self.left + _NARROWEST)
+        self.height = sum(_TITLE + len(each.rows) * _ROW for each in explanations) + _FOOT
+        self.figure = Figure((self.width, self.height), facecolor="white")
+
+    def _x(self, column: int) -> float:
+        return self.left + column * (_CELL + _GAP)
+
+    def axes(self, x: float, y: float, width: float = _CELL, height: float = _CELL) -> Axes:
+        """A place to draw in, by its upper left corner."""
+        shares = x / self.width, 1 - (y + height) / self.height, width / self.width, height / self.height
+        return self.figure.add_axes(shares)
+
+    def text(self, x: float, y: float, said: str, **how: Any) -> None:
+        """A line of text, set about the middle of its height."""
+        self.figure.text(x / self.width, 1 - y / self.height, said, **{"va": "center", "color": _INK} | how)
+
+    def title(self, y: float, each: Explanation) -> None:
+        """What is looked for in which image, and the heads of the columns."""
+        because = {"asked for": "", "its own": ", its class", "said": ", as is said at the end"}[each.because]
+        self.text(self.left, y + 0.28, f"attention to “{shown(each.wanted, 40)}”{because}", fontsize=10)
+        self.text(self.left, y + 0.48, shown(Path(each.image).name, 60), color=_MUTED)
+        for column, head in enumerate(["image", *(f"step {step}" for step in self.steps)]):
+            self.text(self._x(column) + _CELL / 2, y + _TITLE - 0.12, head, ha="center", color=_MUTED)
+
+    def row(self, y: float, row: Row, wanted: str) -> None:
+        """A run: the image as it sees it, and a cell for each step."""
+        self.text(self.left - 0.12, y + _CELL / 2, _name(row), ha="right", fontsize=9)
+        _show(self.axes(self.left, y), _rgb(row.pixels))
+        glances = {glance.step: glance for glance in row.glances}
+        for column, step in enumerate(self.steps, 1):
+            glance, place = glances.get(step), self.axes(self._x(column), y)
+            if glance is None or glance.attention is None:
+                _empty(place, _why_empty(row, step, glance))
+            else:
+                _show(place, _under_heat(row.pixels, _heat(glance.attention)))
+            if glance is not None:
+                middle, other = self._x(column) + _CELL / 2, glance.says is None or glance.says.name != wanted
+                colour = _OTHER if other else _INK
+                self.text(middle, y + _CELL + 0.11, _says(glance), ha="center", fontsize=7, color=colour)
+                self.text(middle, y + _CELL + 0.25, _drift(glance), ha="center", fontsize=7, color=_MUTED)
+
+    def legend(self, y: float) -> None:
+        """The scale of heat as it lies over grey, and what the captions say."""
+        axes = self.axes(self.left, y + 0.12, 2 * _CELL + _GAP, 0.1)
+        scale = ScalarMappable(Normalize(0, _TIMES), _over_grey(_colours()))
+        bar = self.figure.colorbar(scale, cax=axes, orientation="horizontal", extend="max", ticks=range(_TIMES + 1))
+        bar.outline.set_visible(False)
+        axes.tick_params(length=2, labelsize=7, colors=_MUTED)
+        for number, line in enumerate(_LEGEND):
+            self.text(self.left, y + 0.5 + 0.15 * number, line, fontsize=7, color=_MUTED)
+
+
+def _name(row: Row) -> str:
+    return shown(row.name, 60)
 
 
 def _why_empty(row: Row, step: int, glance: Glance | None) -> str:
@@ -163,27 +192,19 @@ def _drift(glance: Glance) -> str:
     return "no first map" if glance.l1 is None else f"drift {glance.l1:.2f}"
 
 
-def _legend(figure: Figure, left: float, height: float, strongest: float) -> None:
-    """The scale of heat as it lies over grey, and what the captions say."""
-    axes = figure.add_axes((left, 0.42 / height, 0.25, 0.1 / height))
-    scale = ScalarMappable(Normalize(0, strongest), _over_grey(_colours()))
-    bar = figure.colorbar(scale, cax=axes, orientation="horizontal")
-    bar.outline.set_visible(False)
-    axes.tick_params(length=2, labelsize=7, colors=_MUTED)
-    said = (
-        "attention, scaled to length 1, on one scale for all maps\n"
-        "below a map: what the run says the image is, and the l1 distance of the map to the row's first"
-    )
-    figure.text(left + 0.27, 0.42 / height, said, fontsize=7, va="center", color=_MUTED, linespacing=1.6)
+def _heat(attention: Tensor) -> Tensor:
+    """A map of length 1 (H, W) as 0..1 of the scale of colours: where it is even it has 1 / sqrt(H W) everywhere."""
+    even = attention.numel() ** -0.5
+    return attention.div(even * _TIMES).clamp(max=1)
 
 
 def _colours() -> Colormap:
-    """From dark to light at an even pace, which is told apart without red and green."""
-    return mpl.colormaps["viridis"]
+    """From dark to light at an even pace, which is told apart without red and green; in bands, which show heights."""
+    return mpl.colormaps["viridis"].resampled(_BANDS * _TIMES)
 
 
 def _over_grey(colours: Colormap) -> ListedColormap:
-    return ListedColormap(_HEAT * colours(np.linspace(0, 1, 256))[:, :3] + (1 - _HEAT) * 0.5)
+    return ListedColormap(_HEAT * colours(range(colours.N))[:, :3] + (1 - _HEAT) * 0.5)
 
 
 def _rgb(pixels: Tensor) -> Tensor:

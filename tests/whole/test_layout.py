@@ -154,6 +154,7 @@ LIGHT = {
     "hooks": ["hooks"],
     "schema": ["schema"],
     "plugin": ["plugin", "new", "margin", "--kind", "penalty", "--out", "margin"],
+    "explain": ["explain", "--help"],
 }
 
 

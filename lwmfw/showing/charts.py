@@ -20,6 +20,8 @@ MOST_CELLS = 100
 """On a side of a heat map; cells of larger ones are sums over blocks."""
 MOST_NAMES = 20
 """Classes that a heat map names."""
+_MOST_TICKS = 12
+"""Places that all have a number on an axis."""
 _VALUED = 12
 """Rows of a heat map whose cells have room for a number."""
 _WIDE = 50
@@ -137,6 +139,8 @@ class Heat:
 
 Chart = Lines | Heat
 _Value = Callable[[StepResult, Results], float | None]
+_Series = tuple[str, Sequence[Results], _Value]
+"""A label, the runs that have it, and what is taken of a step and of the results as they were after it."""
 
 
 def readouts_of(runs: Sequence[RecordedRun]) -> list[str]:
@@ -154,25 +158,34 @@ def best_readout(runs: Sequence[RecordedRun]) -> str:
     return max(readouts_of(runs), key=last, default="")
 
 
-def line_over_steps(label: str, group: Sequence[Results], value: _Value) -> Line:
-    """Mean and deviation over runs after each step that one of them has ended, at the number of classes seen."""
-    x, y, deviation = [], [], []
+def line_over_steps(label: str, group: Sequence[Results], value: _Value, place: Callable[[StepResult], int]) -> Line:
+    """Mean and deviation over runs after each step that one of them has ended, from the first that has a value."""
+    x: list[float] = []
+    y: list[float | None] = []
+    deviation: list[float] = []
     for index in range(max(len(results.steps) for results in group)):
         there = [results for results in group if index < len(results.steps)]
         found = [value(r.steps[index], r.after(index + 1)) for r in there]
         measured = [each for each in found if each is not None]
-        x.append(float(there[0].steps[index].seen))
-        y.append(mean(measured) if measured else None)
-        deviation.append(stdev(measured) if len(measured) > 1 else 0.0)
+        if measured or y:
+            x.append(place(there[0].steps[index]))
+            y.append(mean(measured) if measured else None)
+            deviation.append(stdev(measured) if len(measured) > 1 else 0.0)
     return Line(label, x, y, deviation if len(group) > 1 else ())
 
 
-def _over_steps(name: str, title: str, y_label: str, lines: Sequence[Line], share: bool = False) -> Lines | None:
-    """A chart over the classes seen; None: nothing was measured."""
-    kept = [line for line in lines if any(y is not None for y in line.y)]
+def _over_steps(
+    name: str, title: str, y_label: str, runs: Sequence[RecordedRun], series: Sequence[_Series], *, share: bool = False
+) -> Lines | None:
+    """A chart over the classes seen, or over steps where one has brought no class; None: nothing was measured."""
+    grows = all(step.new_classes for run in runs for step in run.results.steps)
+    lines = [line_over_steps(*each, lambda step: step.seen if grows else step.step) for each in series]
+    kept = [line for line in lines if line.y]
     ticks = sorted({x for line in kept for x in line.x})
-    x_label = "classes seen"
-    return Lines(name, title, x_label, y_label, kept, share, ticks if len(ticks) <= 12 else ()) if kept else None
+    x_label = "classes seen" if grows else "step"
+    return (
+        Lines(name, title, x_label, y_label, kept, share, ticks if len(ticks) <= _MOST_TICKS else ()) if kept else None
+    )
 
 
 def _groups(runs: Sequence[RecordedRun]) -> dict[str, list[Results]]:
@@ -181,13 +194,12 @@ def _groups(runs: Sequence[RecordedRun]) -> dict[str, list[Results]]:
     return {label: group for label, group in found.items() if group}
 
 
-def _by_readout(runs: Sequence[RecordedRun], who: str, value: Callable[[Results, str], float | None]) -> list[Line]:
+def _by_readout(runs: Sequence[RecordedRun], who: str, value: Callable[[Results, str], float | None]) -> list[_Series]:
     """Of one run a line for each read-out, or for one; of several a line for each variant, by one read-out."""
     if len(runs) == 1 and not who:
-        results = runs[0].results
-        return [line_over_steps(name, [results], _of_readout(value, name)) for name in readouts_of(runs)]
+        return [(name, [runs[0].results], _of_readout(value, name)) for name in readouts_of(runs)]
     chosen = _of_readout(value, who or best_readout(runs))
-    return [line_over_steps(label, group, chosen) for label, group in _groups(runs).items()]
+    return [(label, group, chosen) for label, group in _groups(runs).items()]
 
 
 def _of_readout(value: Callable[[Results, str], float | None], who: str) -> _Value:
@@ -196,15 +208,16 @@ def _of_readout(value: Callable[[Results, str], float | None], who: str) -> _Val
 
 def accuracy(runs: Sequence[RecordedRun], who: str = "") -> Lines | None:
     """Accuracy on all classes seen, after each step."""
-    lines = _by_readout(runs, who, lambda then, name: then.last_accuracy.get(name))
-    return _over_steps("accuracy", f"Accuracy after each step{_by(runs, who)}", "accuracy", lines, share=True)
+    series = _by_readout(runs, who, lambda then, name: then.last_accuracy.get(name))
+    return _over_steps("accuracy", f"Accuracy after each step{_by(runs, who)}", "accuracy", runs, series, share=True)
 
 
 def forgetting(runs: Sequence[RecordedRun], who: str = "") -> Lines | None:
     """Forgetting after each step from the second."""
-    lines = _by_readout(runs, who, lambda then, name: then.forgetting.get(name))
-    kept = [Line(n.label, n.x[1:], n.y[1:], n.deviation[1:]) for n in lines]
-    return _over_steps("forgetting", f"Forgetting after each step{_by(runs, who)}", "forgetting", kept, share=True)
+    series = _by_readout(runs, who, lambda then, name: then.forgetting.get(name))
+    return _over_steps(
+        "forgetting", f"Forgetting after each step{_by(runs, who)}", "forgetting", runs, series, share=True
+    )
 
 
 def _by(runs: Sequence[RecordedRun], who: str) -> str:
@@ -213,24 +226,29 @@ def _by(runs: Sequence[RecordedRun], who: str) -> str:
 
 def exemplars(runs: Sequence[RecordedRun], who: str = "") -> Lines | None:
     """Exemplars of a class, where any are kept."""
-    return _of_memory("exemplars", "Exemplars of a class, mean", "exemplars", runs, lambda s, _: s.exemplars / s.seen)
+    series = _of_memory(runs, lambda step, then: step.exemplars / step.seen)
+    return _over_steps("exemplars", "Exemplars of a class, mean", "exemplars", runs, series)
 
 
 def memory(runs: Sequence[RecordedRun], who: str = "") -> Lines | None:
     """Bytes of the exemplars of a class, where any are kept."""
-    value: _Value = lambda s, _: s.memory_bytes / s.seen / 1000  # noqa: E731
-    return _of_memory("memory", "Bytes of the exemplars of a class, mean", "kB", runs, value)
+    series = _of_memory(runs, lambda step, then: step.memory_bytes / step.seen / 1000)
+    return _over_steps("memory", "Bytes of the exemplars of a class, mean", "kB", runs, series)
 
 
-def _of_memory(name: str, title: str, y_label: str, runs: Sequence[RecordedRun], value: _Value) -> Lines | None:
-    having = {k: v for k, v in _groups(runs).items() if any(s.exemplars for r in v for s in r.steps)}
-    return _over_steps(name, title, y_label, [line_over_steps(label, group, value) for label, group in having.items()])
+def _of_memory(runs: Sequence[RecordedRun], value: _Value) -> list[_Series]:
+    groups = _groups(runs).items()
+    return [(label, group, value) for label, group in groups if any(step.exemplars for r in group for step in r.steps)]
 
 
 def time(runs: Sequence[RecordedRun], who: str = "") -> Lines | None:
     """Seconds that each step was trained."""
-    lines = [line_over_steps(k, group, lambda s, _: s.train_seconds) for k, group in _groups(runs).items()]
-    return _over_steps("time", "Seconds of training in each step", "seconds", lines)
+    series = [(label, group, _seconds) for label, group in _groups(runs).items()]
+    return _over_steps("time", "Seconds of training in each step", "seconds", runs, series)
+
+
+def _seconds(step: StepResult, then: Results) -> float:
+    return step.train_seconds
 
 
 def matrix(runs: Sequence[RecordedRun], who: str = "") -> Heat | None:

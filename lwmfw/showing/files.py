@@ -5,19 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from lwmfw.errors import UserError, shown
-from lwmfw.record.files import write_bytes
 
 MARKS = (b'<meta name="generator" content="lwmfw ', b"<desc>lwmfw: ", b"Software\0lwmfw")
 """What a page, an SVG and a PNG of ours have near their beginning."""
 _NEAR = 4096
 
 
-def write_own(file: Path, content: bytes) -> None:
-    """Write a page or picture, in the place of an earlier one or in a new file.
+def check_place(file: Path) -> None:
+    """See that a page or picture may be written there: in the place of an earlier one, or as a new file.
 
     Raises:
         UserError: there is something else, or no folder.
-        DiskFailed: it cannot be written.
     """
     name = shown(str(file), 1000)
     try:
@@ -27,7 +25,6 @@ def write_own(file: Path, content: bytes) -> None:
             raise UserError(f"{name}: its folder is not there; make it, or choose another --out")
     except (OSError, ValueError) as error:  # a name that no file can have
         raise UserError(f"{name}: cannot be written: {error}; choose another --out") from error
-    write_bytes(file, content)
 
 
 def _is_ours(file: Path) -> bool:

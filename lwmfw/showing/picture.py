@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lwmfw.errors import UserError, shown
+from lwmfw.record.files import write_bytes
 from lwmfw.record.reading import RecordedRun
 from lwmfw.showing.charts import chart_of
-from lwmfw.showing.files import write_own
+from lwmfw.showing.files import check_place
 from lwmfw.showing.plots import png, svg
 
 
@@ -22,5 +23,6 @@ def plot(runs: Sequence[Path], out: Path, what: str, readout: str) -> Path:
     drawings = {".svg": lambda chart: svg(chart).encode(), ".png": png}
     if out.suffix not in drawings:
         raise UserError(f"--out {shown(str(out), 1000)}: should end in .svg or .png, which says what is drawn")
-    write_own(out, drawings[out.suffix](chart_of(what, [RecordedRun(run) for run in runs], readout)))
+    check_place(out)
+    write_bytes(out, drawings[out.suffix](chart_of(what, [RecordedRun(run) for run in runs], readout)))
     return out

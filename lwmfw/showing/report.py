@@ -12,11 +12,12 @@ from typing import Any
 
 from lwmfw import __version__
 from lwmfw.errors import UserError, harmless
+from lwmfw.record.files import write_text
 from lwmfw.record.links import refuse_ways_out
 from lwmfw.record.reading import RecordedRun
 from lwmfw.showing import single, together
 from lwmfw.showing.charts import Chart, Heat
-from lwmfw.showing.files import write_own
+from lwmfw.showing.files import check_place
 from lwmfw.showing.parts import Section, TableOf, counted
 from lwmfw.showing.plots import LIGHT, page_svg
 
@@ -46,16 +47,17 @@ def report(*runs: os.PathLike[str] | str, out: os.PathLike[str] | str | None = N
     Raises:
         UserError: no run, or a place that cannot be written.
         CheckpointRefused: a file of a run is damaged.
+        DiskFailed: the page cannot be written.
     """
     recorded = [RecordedRun(Path(run)) for run in runs]
     if not recorded:
         raise UserError("report: names no run; name one, or several to put side by side")
     inside = out is None and len(recorded) == 1 and recorded[0].exists
     place = Path(out) if out else recorded[0].path / NAME if inside else Path(NAME)
-    content = page(recorded)
+    check_place(place)
     if inside:
         refuse_ways_out(recorded[0].path)
-    write_own(place, content.encode())
+    write_text(place, page(recorded))
     return place
 
 

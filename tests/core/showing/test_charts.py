@@ -39,6 +39,13 @@ def test_a_run_that_has_gone_further_is_alone_there():
     assert line.deviation == [0, 0, 0]
 
 
+def test_a_step_without_a_new_class_is_a_place_of_its_own():
+    results = results_of(THREE)
+    results.steps[2] = replace(results.steps[2], new_classes=[], seen=4)
+    chart = charts.accuracy(named(results))
+    assert (chart.x_label, chart.lines[0].x) == ("step", [1, 2, 3])
+
+
 def test_one_run_has_a_line_for_each_read_out_and_no_band():
     (run,) = named(results_of(THREE, who=("cnn", "nme")))
     assert [(line.label, list(line.deviation)) for line in charts.accuracy([run]).lines] == [("cnn", []), ("nme", [])]

@@ -129,6 +129,7 @@ def test_results_alone_have_what_they_know(trained, tmp_path):
     assert sections(page) == ["accuracy", "classes", "memory", "readouts", "cost", "origin", "environment"]
 
 
+@pytest.mark.slow
 def test_a_hundred_classes_are_a_page_of_a_few_hundred_kilobytes(tmp_path):
     report(MEASURED / "cifar100-b50" / "podnet-cbam-mem-1993.json", out="b50.html")
     checked(tmp_path / "b50.html")

@@ -82,8 +82,9 @@ def test_images_fill_the_sums_and_the_run_is_extended(place, tmp_path):
     assert said["readouts"]["ridge"]["exact"]
     assert said["by_class"][0]["images"] == 1
     pictures(tmp_path / "new", ["dog"])
-    done = lwmfw("extend", tmp_path / "run", "--data", tmp_path / "new", "--out", tmp_path / "more")
+    done = lwmfw("extend", tmp_path / "run", "--data", tmp_path / "new", "--out", tmp_path / "more", report=True)
     assert done.returncode == 0, done.stderr
+    assert (tmp_path / "more" / "report.html").exists()
     assert framework.open_run(tmp_path / "more").class_names == [*NAMES, "dog"]
     assert lwmfw("verify", tmp_path / "more").returncode == 0
     done = lwmfw(

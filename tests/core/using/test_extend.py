@@ -89,7 +89,9 @@ def test_known_classes_are_refused_unless_more_of_them_is_wanted(place, tmp_path
     assert results.class_names == ["ant", "bee", "cat", "dog", "elk", "fox"]
     assert results.steps[-1].new_classes == []
     assert lwmfw("verify", tmp_path / "same").returncode == 0
-    assert lwmfw("retract", tmp_path / "same", "--data", tmp_path / "again", "--out", tmp_path / "back").returncode == 0
+    back = ("--data", tmp_path / "again", "--out", tmp_path / "back")
+    assert lwmfw("retract", tmp_path / "same", *back, report=True).returncode == 0
+    assert (tmp_path / "back" / "report.html").exists()
     assert statistics(tmp_path / "back") == statistics(place / "may-run")
     done = lwmfw("extend", tmp_path / "same", "--data", tmp_path / "again", "--more", "--out", tmp_path / "twice")
     assert done.returncode == 2

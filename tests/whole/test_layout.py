@@ -146,6 +146,7 @@ LIGHT = {
     "recipes": ["recipes"],
     "compare": ["compare", *MEASURED],
     "compare in LaTeX": ["compare", "--bytes", "--format", "latex", *MEASURED],
+    "sweep": ["sweep", "lwm", "--seeds", "1,2", "--dry-run"],
     "check": ["check", str(ROOT / "recipes" / "lwm.toml")],
     "show": ["show", str(ROOT / "recipes" / "lwm.toml")],
     "plugins": ["plugins", "L_AD"],

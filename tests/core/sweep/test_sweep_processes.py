@@ -1,4 +1,4 @@
-"""Sweeps of real processes: killed as a group, or told to end. A process costs an interpreter and an import of torch."""
+"""Sweeps of real processes: killed as a group, or told to end. Each costs an interpreter and an import of torch."""
 
 import os
 import re

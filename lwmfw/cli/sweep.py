@@ -19,7 +19,7 @@ from lwmfw.cli.table import print_table
 from lwmfw.errors import RunBusy, RunFailed
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Group
 
     from lwmfw.sweep.folder import SweepFolder
     from lwmfw.sweep.grid import Cell
@@ -56,7 +56,7 @@ def sweep(
         found = SweepFolder(place)
         print_table(["cell", "recipe", "seed", "state"], [_planned(found, cell) for cell in cells])
         return
-    start = start_on_cluster(place / "slurm", threads or 0) if slurm else start_here
+    start = start_on_cluster(place / ".slurm", threads or 0) if slurm else start_here
     with owned(place) as folder:
         folder.freeze(cells)
         left = [cell for cell in cells if not folder.run(cell).finished and (retry or folder.state(cell) != FAILED)]
@@ -120,24 +120,21 @@ class _Board:
 
     def _words(self, cell: Cell) -> str:
         from lwmfw.sweep.folder import FAILED
-
-        state = self.states[cell.name]
-        return f"{state}: {self._folder.failure(cell)}" if state == FAILED else state
-
-    def __rich__(self) -> Table:
-        from rich.table import Table
-        from rich.text import Text
-
         from lwmfw.sweep.jobs import RUNNING
 
-        table = Table.grid(padding=(0, 2, 0, 0))
-        for _ in range(3):
-            table.add_column(no_wrap=True, overflow="ellipsis")
-        for cell in self._cells:
-            state = self.states[cell.name]
-            last = self._folder.last_line(cell) if state == RUNNING else ""
-            table.add_row(*(Text(printable(text)) for text in (cell.name, state, last)))
-        return table
+        state = self.states[cell.name]
+        if state == FAILED:
+            return f"{state}: {self._folder.failure(cell)}"
+        return f"{state}  {self._folder.last_line(cell)}" if self._live and state == RUNNING else state
+
+    def __rich__(self) -> Group:
+        """A line for each cell, cut where the terminal ends."""
+        from rich.console import Group
+        from rich.text import Text
+
+        width = max(len(cell.name) for cell in self._cells)
+        lines = [f"{cell.name:<{width}}  {self._words(cell)}" for cell in self._cells]
+        return Group(*(Text(printable(line), no_wrap=True, overflow="ellipsis") for line in lines))
 
 
 @contextmanager

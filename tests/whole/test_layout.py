@@ -148,6 +148,7 @@ LIGHT = {
     "compare in LaTeX": ["compare", "--bytes", "--format", "latex", *MEASURED],
     "report": ["report", "--help"],
     "plot": ["plot", "--help"],
+    "sweep": ["sweep", "lwm", "--seeds", "1,2", "--dry-run"],
     "check": ["check", str(ROOT / "recipes" / "lwm.toml")],
     "show": ["show", str(ROOT / "recipes" / "lwm.toml")],
     "plugins": ["plugins", "L_AD"],

@@ -22,7 +22,7 @@ def test_run_shows_progress_on_stderr_and_a_table_on_stdout(tmp_path):
     done = lwmfw("run", recipe, "--out", "there")
     assert done.returncode == 0, done.stderr
     header, row = done.stdout.splitlines()
-    columns = ["accuracy", "average", "last", "forgetting", "step 1", "step 2", "BWT", "task-aware"]
+    columns = ["accuracy", "average", "last", "forgetting", "step 1", "step 2", "BWT", "task-aware", "new classes"]
     assert header.split() == " ".join(columns).split()
     results = json.loads((tmp_path / "there" / "results.json").read_text())
     assert row.split()[4:6] == [f"{step['accuracy']['cnn']:.3f}" for step in results["steps"]]

@@ -1,11 +1,14 @@
 """Sweeps: what runs, what is skipped, what is told. Processes leave what runs leave, without training."""
 
+import io
 from pathlib import Path
 
 import pytest
 from helpers.command import lwmfw
 from helpers.results import THREE, results_of
+from rich.console import Console
 
+from lwmfw.cli import sweep
 from lwmfw.errors import RunBusy
 from lwmfw.recipe.load import load_recipe
 from lwmfw.record.directory import open_directory
@@ -238,3 +241,20 @@ def test_a_device_and_threads_are_passed_on(recipe, tmp_path, monkeypatch):
     assert "threads = 2\n" in Path("made/s1.toml").read_text()
     lwmfw("sweep", recipe, "--jobs", "30", "--out", "made", "--retry")
     assert "threads = 1\n" in Path("made/s1.toml").read_text()
+
+
+def test_on_a_terminal_each_cell_has_a_line_that_is_cut_where_the_terminal_ends(recipe, tmp_path):
+    folder = SweepFolder(tmp_path / "made")
+    one, two, three = planned(folder, recipe, 3)
+    board = sweep._Board(folder, [one, two, three], live=True)
+    folder.log(one).write_text(f"step 1/2\n\x1b[31mstep 2/2 {'epoch ' * 40}\n")
+    folder.log(two).write_text("no more disk\n")
+    folder.record_failure(two, 1)
+    for cell, state in ((one, "running"), (two, "failed")):
+        board.tell(cell, state)
+    console = Console(file=io.StringIO(), width=60)
+    console.print(board)
+    lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
+    assert lines[0].startswith(r"s0  running  \u001b[31mstep 2/2 epoch")
+    assert (len(lines[0]), lines[0][-1]) == (60, "…")
+    assert lines[1:] == ["s1  failed: exit 1: no more disk", "s2  new"]

@@ -92,9 +92,7 @@ def hooks(name: Annotated[str | None, typer.Argument(help="Print this hook's man
 
 def schema() -> None:
     """Print the JSON schema of recipes, with all installed components, for editors."""
-    import json
-
     from lwmfw.recipe.catalogue import discover
-    from lwmfw.recipe.schema import recipe_schema
+    from lwmfw.recipe.schema import schema_text
 
-    print(json.dumps(recipe_schema(discover()), indent=1))
+    print(schema_text(discover()), end="")

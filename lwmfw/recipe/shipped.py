@@ -9,6 +9,9 @@ from pathlib import Path
 
 from lwmfw.errors import UserError, did_you_mean, shown
 
+SCHEMA = "recipe.schema.json"
+"""What `lwmfw schema` prints, beside the recipes: each names it in its first line, for editors."""
+
 
 def folder() -> Path:
     """Where the shipped recipes lie."""
@@ -71,7 +74,7 @@ def purpose(path: Path) -> str:
 
 
 def copy(name: str | None, target: Path) -> list[Path]:
-    """Copy a recipe with the bases it extends, or all recipes, keeping their folders.
+    """Copy a recipe with the bases it extends, or all recipes, keeping their folders, and the schema they name.
 
     Raises:
         UserError: no such recipe, or a file that would be written over.
@@ -89,6 +92,8 @@ def copy(name: str | None, target: Path) -> list[Path]:
     for _, copied in pairs:
         if copied.exists():
             raise UserError(f"{copied}: exists; copy into another folder")
+    if not (target / SCHEMA).exists():  # or else it may know more components than the shipped one
+        pairs.append((root / SCHEMA, target / SCHEMA))
     try:
         for source, copied in pairs:
             copied.parent.mkdir(parents=True, exist_ok=True)

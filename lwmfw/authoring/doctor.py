@@ -26,6 +26,9 @@ LIBRARIES = ("lwmfw", "torch", "torchvision", "numpy", "pluggy", "pydantic")
 PURPOSES = {
     "onnx": "lwmfw export --format onnx",
     "timm": "backbone timm",
+    **{name: f"observer {name}" for name in ("tensorboard", "trackio", "wandb", "mlflow")},
+    "slurm": "lwmfw sweep --slurm",
+    "docs": "the pages of docs/",
     "test": "lwmfw's own tests",
     "dev": "changes of lwmfw itself",
 }

@@ -24,8 +24,7 @@ def tell_health(files: Sequence[Path], *, as_json: bool) -> None:
     else:
         _print(report)
     if report.faults:
-        broken = "plug-in or component is" if report.faults == 1 else "plug-ins or components are"
-        raise UserError(f"{report.faults} {broken} broken; mend, update or uninstall what is")
+        raise UserError(f"broken plug-ins and components: {report.faults}; mend, update or uninstall them")
 
 
 def _print(report: Report) -> None:

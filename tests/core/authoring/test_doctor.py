@@ -103,7 +103,7 @@ def test_a_module_that_is_not_there(tmp_path, monkeypatch):
     code, said, told = asked()
     assert code == 2
     assert said["plugins"][-1]["fault"] == "ModuleNotFoundError: No module named 'odd_one'"
-    assert told == "1 plug-in or component is broken; mend, update or uninstall what is\n"
+    assert told == "broken plug-ins and components: 1; mend, update or uninstall them\n"
 
 
 def test_a_group_that_nothing_reads(tmp_path, monkeypatch):
@@ -182,7 +182,7 @@ def test_files_are_examined_too():
     assert broken["place"] == f"{Path('broken.py').resolve()}:1"
     assert none["fault"].startswith("no such plug-in file; ")
     assert [each["name"] for each in said["components"]][-1] == "margin"
-    assert told.startswith("2 plug-ins or components are broken; ")
+    assert told.startswith("broken plug-ins and components: 2; ")
 
 
 def test_what_a_plug_in_prints_is_no_part_of_the_report(tmp_path, monkeypatch):

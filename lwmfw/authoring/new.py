@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import keyword
+import os
 import re
 from pathlib import Path
 
@@ -38,16 +39,20 @@ def begin(name: str, kind: str, folder: Path, known: Catalogue) -> list[Path]:
         raise UserError(f"'{shown(name)}' {fault}")
     files = {folder / path: text for path, text in render(name, kind).items()}
     for path in files:
-        if path.exists() or path.is_symlink():
+        if os.path.lexists(path):
             raise UserError(f"{path}: exists; choose another folder with --out")
+    written: list[Path] = []
     try:
         for path, text in files.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("x", encoding="utf-8", newline="\n") as stream:
+                written.append(path)
                 stream.write(text)
     except OSError as error:
+        for path in written:  # all of it or nothing
+            path.unlink()
         raise UserError(f"{folder}: cannot be written to: {error.strerror}; choose another with --out") from error
-    return list(files)
+    return written
 
 
 def name_fault(name: str, kind: str, known: Catalogue) -> str:

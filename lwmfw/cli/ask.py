@@ -10,7 +10,7 @@ import typer
 from lwmfw.cli.letters import tell
 from lwmfw.cli.options import PluginsOption, RecipeArgument, SeedOption, SetOption, load
 from lwmfw.cli.table import print_table
-from lwmfw.errors import harmless
+from lwmfw.errors import UserError, harmless
 
 
 def check(
@@ -59,8 +59,15 @@ def recipes(
 def plugins(
     name: Annotated[str | None, typer.Argument(help="Print the options of this component.")] = None,
     files: PluginsOption = [],
+    doctor: Annotated[bool, typer.Option("--doctor", help="Say what is wrong with plug-ins and environment.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON, with --doctor.")] = False,
 ) -> None:
     """List the components that recipes can name, or one component's options."""
+    if doctor:
+        _tell_health(name, files, as_json=json)
+        return
+    if json:
+        raise UserError("--json goes with --doctor; add it")
     from lwmfw.cli import manual
     from lwmfw.recipe.catalogue import discover
 
@@ -78,6 +85,14 @@ def plugins(
         print_table(["kind", "name", "from", "what it is"], rows)
     for failure in catalogue.failures:
         tell(str(failure))
+
+
+def _tell_health(name: str | None, files: list[Path], *, as_json: bool) -> None:
+    from lwmfw.cli.doctor import tell_health
+
+    if name:
+        raise UserError("--doctor examines every plug-in; leave the name out")
+    tell_health(files, as_json=as_json)
 
 
 def hooks(name: Annotated[str | None, typer.Argument(help="Print this hook's manual.")] = None) -> None:

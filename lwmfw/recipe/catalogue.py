@@ -82,11 +82,19 @@ def discover(files: Sequence[Path | str] = (), *, installed: bool = True) -> Cat
     """
     catalogue = Catalogue()
     if installed:
-        for point in sorted(entry_points(group=GROUP), key=_discovery_order):
-            _add_installed(catalogue, point)
+        for point in installed_plugins():
+            try:
+                add_installed(catalogue, point)
+            except FOREIGN as error:  # one broken package must not stop recipes that do not name it
+                catalogue.failures.append(f"{distribution(point)} failed to load: {describe(error)}")
     for entry in files:
-        _add_file(catalogue, str(entry))
+        add_file(catalogue, str(entry))
     return catalogue
+
+
+def installed_plugins() -> list[EntryPoint]:
+    """The entry points of the group, in the order of discovery."""
+    return sorted(entry_points(group=GROUP), key=_discovery_order)
 
 
 def add_module(catalogue: Catalogue, module: ModuleType, provider: Provider) -> None:
@@ -166,15 +174,17 @@ def _hides_data(annotation: object) -> bool:
     return any(inner is DataChoice or _hides_data(inner) for inner in get_args(annotation))
 
 
-def _add_installed(catalogue: Catalogue, point: EntryPoint) -> None:
-    provider = _distribution(point)
-    try:
-        add_module(catalogue, point.load(), provider)
-    except FOREIGN as error:  # one broken package must not stop recipes that do not name it
-        catalogue.failures.append(f"{provider} failed to load: {describe(error)}")
+def add_installed(catalogue: Catalogue, point: EntryPoint) -> None:
+    """Collect the records of an installed plug-in; raises whatever its module raises."""
+    add_module(catalogue, point.load(), distribution(point))
 
 
-def _add_file(catalogue: Catalogue, entry: str) -> None:
+def add_file(catalogue: Catalogue, entry: str) -> None:
+    """Collect the records of a plug-in file.
+
+    Raises:
+        UserError: it is missing, is another than its digest says, cannot be imported, or registers nothing.
+    """
     text, _, digest = entry.partition("#sha256:")
     try:
         path = Path(text).resolve()
@@ -218,7 +228,8 @@ def _discovery_order(point: EntryPoint) -> tuple[bool, str, str]:
     return name != "lwmfw", name, point.name
 
 
-def _distribution(point: EntryPoint) -> Provider:
+def distribution(point: EntryPoint) -> Provider:
+    """Where the components of an entry point come from."""
     return Provider(point.dist.name, point.dist.version) if point.dist else Provider(point.value)
 
 

@@ -1,4 +1,6 @@
-"""Texts of plug-in files that tests write to disk."""
+"""Texts of plug-in files that tests write to disk, and distributions of them."""
+
+import sys
 
 ANGLES = '''
 """Keep the angles between feature vectors as the old model had them."""
@@ -48,3 +50,15 @@ def penalty_file(folder, method, needs='{"old"}', name="probe.py"):
     path = folder / name
     path.write_text(PENALTY.format(needs=needs, method=indented))
     return path
+
+
+def distribution(folder, monkeypatch, name, module, text, version="1.2", group="lwmfw"):
+    """Put an installed distribution with one entry point on the path, as pip would."""
+    site = folder / f"site-{name}"
+    info = site / f"{name.replace('-', '_')}-{version}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    (info / "entry_points.txt").write_text(f"[{group}]\nanything = {module}\n")
+    (site / f"{module}.py").write_text(text)
+    monkeypatch.syspath_prepend(site)
+    monkeypatch.delitem(sys.modules, module, raising=False)

@@ -29,6 +29,7 @@ def home(tmp_path_factory):
     return home
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "kind",
     [pytest.param(kind.kind, marks=pytest.mark.slow if kind.kind == "penalty" else pytest.mark.long) for kind in KINDS],

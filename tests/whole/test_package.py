@@ -43,3 +43,5 @@ def test_the_wheel_made_from_the_sdist_runs_a_recipe_elsewhere(tmp_path):
     assert (outside / "run" / "DONE").exists()
     assert "lwm" in run(home / "bin" / "lwmfw", "recipes", cwd=outside, env=clean)
     assert "mine/recipe.schema.json" in run(home / "bin" / "lwmfw", "recipes", "--copy", "mine", cwd=outside, env=clean)
+    for kind in ("data", "observer"):
+        run(home / "bin" / "lwmfw", "plugin", "new", f"my-{kind}", "--kind", kind, cwd=outside, env=clean)

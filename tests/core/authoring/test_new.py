@@ -126,10 +126,16 @@ def test_nothing_is_written_over(tmp_path):
     (tmp_path / "mine" / "recipe.toml").symlink_to(tmp_path / "elsewhere")
     assert lwmfw("plugin", "new", "margin", "--kind", "penalty", "--out", tmp_path / "mine").returncode == 2
     assert not (tmp_path / "elsewhere").exists()
-    (tmp_path / "file").write_text("")
-    done = lwmfw("plugin", "new", "margin", "--kind", "penalty", "--out", tmp_path / "file" / "below")
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "cannot be written to: Not a directory; choose another" in done.stderr
+
+
+def test_where_not_all_can_be_written_nothing_is(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "tests").write_text("a file where a folder is to be")
+    for out in (tmp_path / "mine", tmp_path / "mine" / "tests" / "below"):
+        done = lwmfw("plugin", "new", "margin", "--kind", "penalty", "--out", out)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+        assert f"{out}: cannot be written to: " in done.stderr
+        assert [path.name for path in (tmp_path / "mine").iterdir()] == ["tests"]
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,7 @@
 """The catalogue: the same everywhere, tolerant of what nobody asked for, exact about what somebody did."""
 
-import sys
-
 import pytest
-from helpers.plugin_files import ANGLES
+from helpers.plugin_files import ANGLES, distribution
 
 import lwmfw
 from lwmfw import Penalty
@@ -12,18 +10,6 @@ from lwmfw.errors import UserError
 from lwmfw.recipe.catalogue import discover
 from lwmfw.recipe.load import load_recipe
 from lwmfw.testing import tiny_recipe, tiny_run
-
-
-def distribution(folder, monkeypatch, name, module, text, version="1.2"):
-    """Put an installed distribution with one entry point on the path, as pip would."""
-    site = folder / f"site-{name}"
-    info = site / f"{name.replace('-', '_')}-{version}.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-    (info / "entry_points.txt").write_text(f"[lwmfw]\nanything = {module}\n")
-    (site / f"{module}.py").write_text(text)
-    monkeypatch.syspath_prepend(site)
-    monkeypatch.delitem(sys.modules, module, raising=False)
 
 
 def test_the_penalty_of_the_manual_works_as_a_file(tmp_path):

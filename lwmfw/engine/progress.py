@@ -21,7 +21,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from lwmfw.engine.kept import Descent, Generators, facts, stateful
 from lwmfw.engine.terms import TermMeans
-from lwmfw.errors import LOWER, CheckpointRefused, NotFinite, UserError, quoted
+from lwmfw.errors import LOWER, CheckpointRefused, NotFinite, UserError, quoted, shown
 from lwmfw.model.growing import check_state
 from lwmfw.record import checkpoint
 from lwmfw.record.checkpoint import Checkpoint
@@ -112,7 +112,7 @@ def place_of(kept: Checkpoint) -> Place:
         return Place.model_validate(kept.facts.get("progress"))
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
-        key = ".".join(["progress", *map(str, first["loc"])])
+        key = shown(".".join(["progress", *map(str, first["loc"])]))
         raise _refusal(kept, f"{key} is {quoted(first['input'])}, which says no place") from error
 
 

@@ -35,7 +35,8 @@ _FORMS: dict[str, Form] = {".png": "png", ".svg": "svg"}
 
 _INK, _MUTED, _OTHER, _PANEL = "#1a1a1a", "#5f5f5f", "#b3400f", "#efefef"
 _CELL, _GAP, _ROW, _TITLE, _FOOT, _NARROWEST = 1.4, 0.1, 1.82, 0.86, 1.0, 4.9  # inches
-_DOTS = 224  # of an image's shorter side, at least: a cell has as many at 160 an inch
+_DOTS, _PER_INCH = 224, 160  # of an image's shorter side, at least: a cell has as many
+_MOST = 2**15 / _PER_INCH  # inches; what draws can do twice that
 _HEAT = 0.7  # of a cell's colour; the rest is the image, in grey
 _TIMES, _BANDS = 3, 4  # the scale of colours ends at so many times an even map; bands of colour in each of them
 
@@ -54,7 +55,7 @@ def drawn(explanations: Sequence[Explanation], form: Form) -> bytes:
     settings = {"svg.hashsalt": MARK, "svg.fonttype": "path", "text.parse_math": False, "font.size": 8}
     with style.context(["default", settings]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph", UserWarning)  # of a name in letters that the font lacks
-        figure_of(explanations).savefig(stream, format=form, metadata=metadata, dpi=160)
+        figure_of(explanations).savefig(stream, format=form, metadata=metadata, dpi=_PER_INCH)
     return stream.getvalue()
 
 
@@ -109,7 +110,11 @@ def figure_of(explanations: Sequence[Explanation]) -> Figure:
 
 
 class _Sheet:
-    """A figure with room for explanations; places on it are inches from its left and from its top."""
+    """A figure with room for explanations; places on it are inches from its left and from its top.
+
+    Raises:
+        UserError: there are too many.
+    """
 
     def __init__(self, explanations: Sequence[Explanation]) -> None:
         self.steps = sorted({step for each in explanations for step in each.steps})
@@ -117,6 +122,12 @@ class _Sheet:
         self.left = 0.25 + 0.075 * longest
         self.width = max(self._x(len(self.steps) + 1), self.left + _NARROWEST)
         self.height = sum(_TITLE + len(each.rows) * _ROW for each in explanations) + _FOOT
+        if max(self.width, self.height) > _MOST:
+            rows = sum(len(each.rows) for each in explanations)
+            raise UserError(
+                f"a figure of {rows} rows and {len(self.steps)} steps is too large to be drawn; name fewer images, or "
+                "take the numbers alone with --json"
+            )
         self.figure = Figure((self.width, self.height), facecolor="white")
 
     def _x(self, column: int) -> float:

@@ -43,7 +43,7 @@ _TIMES, _BANDS = 3, 4  # the scale of colours ends at so many times an even map;
 
 _LEGEND = (
     "in units of the attention there would be if it were spread evenly",
-    "below a map: what the run says the image is, in red where that is another class",
+    "below a map: what the run says the image is, with probability or score; in red: another class",
     "drift: how far attention is from the row's first map (l1 distance of maps of length 1)",
 )
 
@@ -152,7 +152,8 @@ class _Sheet:
 
     def row(self, y: float, row: Row, wanted: str) -> None:
         """A run: the image as it sees it, and a cell for each step."""
-        self.text(self.left - 0.12, y + _CELL / 2, _name(row), ha="right", fontsize=9)
+        self.text(self.left - 0.12, y + _CELL / 2 - 0.07, _name(row), ha="right", fontsize=9)
+        self.text(self.left - 0.12, y + _CELL / 2 + 0.1, shown(row.readout, 20), ha="right", fontsize=7, color=_MUTED)
         _show(self.axes(self.left, y), _rgb(row.pixels))
         glances = {glance.step: glance for glance in row.glances}
         for column, step in enumerate(self.steps, 1):

@@ -31,7 +31,8 @@ def runs(tmp_path_factory):
     place = tmp_path_factory.mktemp("runs")
     for name, penalties in OTHERS.items():
         tables = {"name": name, "penalties": penalties, "readouts": [{"use": "cnn"}, {"use": "ncm"}]}
-        run(tiny_recipe(THREE_STEPS | tables | {"observers": [DRIFT]}, place), out=place / name, keep_steps=True)
+        recipe = tiny_recipe(THREE_STEPS | tables | {"observers": [DRIFT]}, place)
+        run(recipe, out=place / name, from_run=place / "finetune" if penalties else None, keep_steps=True)
     for number in range(2):
         save(noise(40, 30, number), place / "pictures" / f"{number}.png")
     return place

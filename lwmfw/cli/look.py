@@ -124,6 +124,8 @@ def explain(
     runs = [place for place in places if RecordedRun(place).exists]
     images = images_of(place for place in places if place not in runs)
     found = explain(runs, images, test=parse_positions(test), class_name=class_, readout=readout, device=device.value)
+    if figure:
+        write_figure(figure, found)
     for line in what_is_missing(found):
         tell(line)
     if json:
@@ -132,7 +134,6 @@ def explain(
         header, rows = explanation_rows(found)
         print_table(header, [[shown(cell, 1000) for cell in row] for row in rows], kept=6)
     if figure:
-        write_figure(figure, found)
         tell(f"{figure}: written")
 
 

@@ -35,14 +35,15 @@ _FORMS: dict[str, Form] = {".png": "png", ".svg": "svg"}
 
 _INK, _MUTED, _OTHER, _PANEL = "#1a1a1a", "#5f5f5f", "#b3400f", "#efefef"
 _CELL, _GAP, _ROW, _TITLE, _FOOT, _NARROWEST = 1.4, 0.1, 1.82, 0.86, 1.0, 4.9  # inches
-_DOTS = 224  # of an image's shorter side, at least: a cell has as many at 160 an inch
+_DOTS, _PER_INCH = 224, 160  # of an image's shorter side, at least: a cell has as many
+_MOST = 2**15 / _PER_INCH  # inches; what draws can do twice that
 _HEAT = 0.7  # of a cell's colour; the rest is the image, in grey
 _TIMES, _BANDS = 3, 4  # the scale of colours ends at so many times an even map; bands of colour in each of them
 
 
 _LEGEND = (
     "in units of the attention there would be if it were spread evenly",
-    "below a map: what the run says the image is, in red where that is another class",
+    "below a map: what the run says the image is, with probability or score; in red: another class",
     "drift: how far attention is from the row's first map (l1 distance of maps of length 1)",
 )
 
@@ -54,7 +55,7 @@ def drawn(explanations: Sequence[Explanation], form: Form) -> bytes:
     settings = {"svg.hashsalt": MARK, "svg.fonttype": "path", "text.parse_math": False, "font.size": 8}
     with style.context(["default", settings]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph", UserWarning)  # of a name in letters that the font lacks
-        figure_of(explanations).savefig(stream, format=form, metadata=metadata, dpi=160)
+        figure_of(explanations).savefig(stream, format=form, metadata=metadata, dpi=_PER_INCH)
     return stream.getvalue()
 
 
@@ -109,7 +110,11 @@ def figure_of(explanations: Sequence[Explanation]) -> Figure:
 
 
 class _Sheet:
-    """A figure with room for explanations; places on it are inches from its left and from its top."""
+    """A figure with room for explanations; places on it are inches from its left and from its top.
+
+    Raises:
+        UserError: there are too many.
+    """
 
     def __init__(self, explanations: Sequence[Explanation]) -> None:
         self.steps = sorted({step for each in explanations for step in each.steps})
@@ -117,6 +122,12 @@ class _Sheet:
         self.left = 0.25 + 0.075 * longest
         self.width = max(self._x(len(self.steps) + 1), self.left + _NARROWEST)
         self.height = sum(_TITLE + len(each.rows) * _ROW for each in explanations) + _FOOT
+        if max(self.width, self.height) > _MOST:
+            rows = sum(len(each.rows) for each in explanations)
+            raise UserError(
+                f"a figure of {rows} rows and {len(self.steps)} steps is too large to be drawn; name fewer images, or "
+                "take the numbers alone with --json"
+            )
         self.figure = Figure((self.width, self.height), facecolor="white")
 
     def _x(self, column: int) -> float:
@@ -141,7 +152,8 @@ class _Sheet:
 
     def row(self, y: float, row: Row, wanted: str) -> None:
         """A run: the image as it sees it, and a cell for each step."""
-        self.text(self.left - 0.12, y + _CELL / 2, _name(row), ha="right", fontsize=9)
+        self.text(self.left - 0.12, y + _CELL / 2 - 0.07, _name(row), ha="right", fontsize=9)
+        self.text(self.left - 0.12, y + _CELL / 2 + 0.1, shown(row.readout, 20), ha="right", fontsize=7, color=_MUTED)
         _show(self.axes(self.left, y), _rgb(row.pixels))
         glances = {glance.step: glance for glance in row.glances}
         for column, step in enumerate(self.steps, 1):

@@ -16,7 +16,8 @@ def what_is_missing(explanations: Sequence[Explanation]) -> list[str]:
     for row in explanations[0].rows:
         if row.not_kept:
             listed = f"step{'s' * (len(row.not_kept) > 1)} {', '.join(map(str, row.not_kept))}"
-            said.append(f"{row.run}: keeps no model of {listed}; `lwmfw run --keep-steps` keeps those of all")
+            who = shown(str(row.run), 1000)
+            said.append(f"{who}: keeps no model of {listed}; `lwmfw run --keep-steps` keeps those of all")
     for each in explanations:
         unknown = [g.step for row in each.rows for g in row.glances if g.attention is None]
         if each.because == "said" and unknown:

@@ -31,7 +31,8 @@ def runs(tmp_path_factory):
     place = tmp_path_factory.mktemp("runs")
     for name, penalties in OTHERS.items():
         tables = {"name": name, "penalties": penalties, "readouts": [{"use": "cnn"}, {"use": "ncm"}]}
-        run(tiny_recipe(THREE_STEPS | tables | {"observers": [DRIFT]}, place), out=place / name, keep_steps=True)
+        recipe = tiny_recipe(THREE_STEPS | tables | {"observers": [DRIFT]}, place)
+        run(recipe, out=place / name, from_run=place / "finetune" if penalties else None, keep_steps=True)
     for number in range(2):
         save(noise(40, 30, number), place / "pictures" / f"{number}.png")
     return place
@@ -266,3 +267,9 @@ def test_what_cannot_be_seen_is_said_in_the_figure(channels):
     said = [text.get_text() for place in (figure, *figure.axes) for text in place.texts]
     assert [said.count(each) for each in ("drift 0.00", "no attention", "no first map", "not kept")] == [1, 2, 1, 1]
     assert said.count("does not know\nthe class yet") == 1
+
+
+def test_more_than_can_be_drawn_is_refused_in_words():
+    row = Row(Path("a"), "a", "cnn", "", torch.zeros(1, 8, 8, dtype=torch.uint8), [glance(1, torch.ones(2, 2))], [])
+    with pytest.raises(UserError, match="a figure of 300 rows and 1 steps is too large to be drawn; name fewer images"):
+        figure_of([Explanation("image", "a class", "its own", [row])] * 300)

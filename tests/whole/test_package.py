@@ -41,4 +41,5 @@ def test_the_wheel_made_from_the_sdist_runs_a_recipe_elsewhere(tmp_path):
     table = run(home / "bin" / "lwmfw", "run", "lwm", *quick, cwd=outside, env=clean)
     assert table.startswith("accuracy")
     assert (outside / "run" / "DONE").exists()
+    assert (outside / "run" / "report.html").exists()
     assert "lwm" in run(home / "bin" / "lwmfw", "recipes", cwd=outside, env=clean)

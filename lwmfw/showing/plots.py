@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from lwmfw.errors import harmless, shown
@@ -30,8 +31,8 @@ _PLOT, _CELL = 190, 46
 _DPI = 200
 _MOST_MARKERS, _MOST_BANDS = 24, 4
 """On a line, and in a chart: more of them hide one another."""
-_NAME = 14
-"""Letters of a class beside a heat map."""
+_NAME, _LABEL = 14, 44
+"""Letters of a class beside a heat map, and of a line of the legend."""
 
 
 @dataclass(frozen=True)
@@ -131,10 +132,12 @@ def _axes(figure: Figure, width: float, height: float, left: float, bottom: floa
 
 
 def _draw_lines(figure: Figure, chart: Lines, palette: Palette) -> None:
-    labels = [shown(line.label, 60) for line in chart.lines]
+    labels = ["\n".join(wrap(shown(line.label, 3 * _LABEL), _LABEL)) for line in chart.lines]
     named = len(labels) > 1
-    columns = max(1, int((WIDTH - _LEFT) / (max(map(len, labels)) * _LETTER + 44)))
-    rows = -(-len(labels) // columns) if named else 0
+    longest = max(len(part) for label in labels for part in label.split("\n"))
+    columns = max(1, int((WIDTH - _LEFT) / (longest * _LETTER + 44)))
+    lines = sum(label.count("\n") + 1 for label in labels)
+    rows = -(-lines // columns) if named else 0
     axes = _axes(figure, WIDTH - _LEFT - _RIGHT, _PLOT, _LEFT, _BOTTOM, _TOP + rows * _ROW, _RIGHT)
     for border in chart.borders:
         axes.axvline(border, color=palette.rule, linewidth=0.8, linestyle=(0, (2, 3)))
@@ -231,6 +234,7 @@ def _draw_heat(figure: Figure, chart: Heat, palette: Palette) -> None:
         _draw_scale(figure, axes)
     axes.set_xlabel(chart.x_label)
     axes.set_ylabel(chart.y_label)
+    axes.yaxis.set_label_coords((12 - left) / side, 0.5)  # whatever the names' real widths are
     for axis, named in ((axes.xaxis, heads), (axes.yaxis, names)):
         axis.set_ticks(range(len(named)) if named else [], named or None)
         axis.set_tick_params(length=0)

@@ -78,6 +78,7 @@ def _accuracy(run: RecordedRun) -> Section:
         "task-aware": results.task_aware_accuracy,
         "top 5": results.steps[-1].accuracy_top5,
     }
+    measures = {name: each for name, each in measures.items() if any(value is not None for value in each.values())}
     rows = [[who, *(told(each.get(who)) for each in measures.values())] for who in readouts_of([run])]
     tables = [TableOf("After the last step, by read-out", ["read-out", *measures], rows)]
     tables += [TableOf("After each step, by read-out", *result_rows(results), folded=True)]

@@ -141,7 +141,8 @@ def test_classes_and_images_can_have_any_name(every, tmp_path):
     assert sorted(RecordedRun("made/run").class_names) == sorted(names)
     assert sorted(json.loads((tmp_path / "made/run/results.json").read_text())["class_names"]) == sorted(names)
     shown = lwmfw("predict", "made/run", "images")
-    clean(shown, lwmfw("compare", "made/run"))
+    clean(shown, lwmfw("compare", "made/run"), lwmfw("report", "made/run"))
+    assert not OBEYED.findall((tmp_path / "made/run/report.html").read_text())
     assert len(shown.stdout.splitlines()) == 2 * len(names) + 1
     listed = lwmfw("predict", "made/run", "images", "--csv")
     clean(listed)
@@ -165,7 +166,7 @@ def test_directories_of_runs_can_have_any_name(tmp_path):
             stream.write(text.replace('"seed": 1', f'"seed": {seed}'))
     table = lwmfw("compare", "--", *names)
     listed = lwmfw("compare", "--format", "csv", "--", *names)
-    clean(table, listed)
+    clean(table, listed, lwmfw("report", "--", *names))
     cells = [row[0] for row in csv.reader(io.StringIO(listed.stdout))][1:]
     assert set(cells) == set(map(cell, names))
     assert not [text for text in cells if text.startswith(("=", "+", "-", "@"))]

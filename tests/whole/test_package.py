@@ -41,6 +41,7 @@ def test_the_wheel_made_from_the_sdist_runs_a_recipe_elsewhere(tmp_path):
     table = run(home / "bin" / "lwmfw", "run", "lwm", *quick, cwd=outside, env=clean)
     assert table.startswith("accuracy")
     assert (outside / "run" / "DONE").exists()
+    assert (outside / "run" / "report.html").exists()
     assert "lwm" in run(home / "bin" / "lwmfw", "recipes", cwd=outside, env=clean)
     assert "mine/recipe.schema.json" in run(home / "bin" / "lwmfw", "recipes", "--copy", "mine", cwd=outside, env=clean)
     for kind in ("data", "observer"):

@@ -33,7 +33,8 @@ addEventListener("load", () => {
       scrolled: page.documentElement.scrollWidth,
       outside: boxes.filter(box => box.right > frame.contentWindow.innerWidth).length,
       paper: frame.contentWindow.getComputedStyle(page.body).backgroundColor,
-      letters: Math.min(...[...page.querySelectorAll("p, td, figcaption")].map(e => parseFloat(getComputedStyle(e).fontSize))),
+      letters: Math.min(...[...page.querySelectorAll("p, td, figcaption")].map(
+        each => parseFloat(getComputedStyle(each).fontSize))),
     }
   })
   document.body.dataset.told = JSON.stringify(told)

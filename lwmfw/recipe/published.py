@@ -9,9 +9,10 @@ that are set in. READOUT is left out where it is not told; a protocol is the cla
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 from lwmfw.recipe import shipped
 from lwmfw.recipe.text import read_source
@@ -19,6 +20,7 @@ from lwmfw.recipe.text import read_source
 _ENTRY = re.compile(r"^# published: (.*(?:\n#  +\S.*)*)", re.MULTILINE)
 _PROTOCOL = r"(?:(\d+) \+ )?(\d+) x (\d+)"
 _MEASURE = r"average|last|first-step forgetting|top-5 after \d+ classes"
+_NAME = re.compile(r'^name = "(.*)"$', re.MULTILINE)
 _FIGURE = rf"([01]\.\d+) in {_PROTOCOL}"
 _FORM = re.compile(
     rf"(?P<measure>{_MEASURE})(?:, (?P<readout>\S+))?: (?P<figures>(?:{_FIGURE}(?:, )?)+) \((?P<source>.+)\)"
@@ -65,7 +67,7 @@ def read_published(text: str) -> list[Published]:
     return found
 
 
-def published_of(recipe: str, components: Collection[str], sizes: Sequence[int]) -> list[Published]:
+def published_of(recipe: str, components: Iterable[str], sizes: Sequence[int]) -> list[Published]:
     """What is published of a shipped recipe.
 
     Args:
@@ -73,17 +75,17 @@ def published_of(recipe: str, components: Collection[str], sizes: Sequence[int])
         components: names among which is its data set's.
         sizes: how many classes each step had; of other protocols there is nothing.
     """
-    stated = [figures for (name, data), figures in _stated().items() if name == recipe and data in components]
-    return [figure for figures in stated for figure in figures if figure.sizes == tuple(sizes)]
+    found = []
+    for path, text in _stating().items():
+        if recipe in (path.stem, *_NAME.findall(text)):
+            table = read_source(path).table
+            if table.get("name", path.stem) == recipe and table["data"]["use"] in components:
+                found += read_published(text)
+    return [figure for figure in found if figure.sizes == tuple(sizes)]
 
 
 @cache
-def _stated() -> dict[tuple[str, str], list[Published]]:
-    """By name and data set of a recipe, the figures that its head states, where it states any."""
-    stated = {}
-    for path in shipped.recipes().values():
-        figures = read_published(path.read_text(encoding="utf-8"))
-        if figures:
-            table = read_source(path).table
-            stated[table["name"], table["data"]["use"]] = figures
-    return stated
+def _stating() -> dict[Path, str]:
+    """The recipes whose heads state something."""
+    texts = {path: path.read_text(encoding="utf-8") for path in shipped.recipes().values()}
+    return {path: text for path, text in texts.items() if "# published: " in text}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from lwmfw.errors import UserError, did_you_mean, shown
@@ -40,7 +41,7 @@ class Row:
         costs: means over its runs; `memory` and `total` in bytes.
         published: figures of its recipe in the same protocol.
         differences: to the baseline's row of the same read-out, where it is not that itself.
-        best: whether no other row has a higher average accuracy with as few bytes; never of runs that have not ended.
+        best: whether no other row has as high an average accuracy with as few bytes; never of runs that have not ended.
     """
 
     variant: str
@@ -96,7 +97,7 @@ def _row(variant: str, who: str, runs: list[RecordedRun], others: list[RecordedR
         [each.steps[index].accuracy.get(who) for each in begun if index < len(each.steps)] for index in range(steps)
     ]
     sizes = [len(step.new_classes) for step in results[0].steps] if results[0].complete else []
-    figures = [] if _validates(runs[0]) else published_of(results[0].recipe, results[0].providers, sizes)
+    figures = [] if _held_out(runs[0]) else published_of(results[0].recipe, results[0].providers, sizes)
     return Row(
         variant=variant,
         readout=who,
@@ -105,9 +106,7 @@ def _row(variant: str, who: str, runs: list[RecordedRun], others: list[RecordedR
         steps=[spread_of(accuracies) for accuracies in after],
         costs={name: average([of(each, who) for each in begun]) for name, of in _COSTS.items()},
         published=[figure for figure in figures if figure.readout in (who, "")],
-        differences={
-            name: _difference(MEASURES[name], who, results, [o.results for o in others]) for name in DIFFERING
-        },
+        differences={name: _difference(MEASURES[name], who, runs, others) for name in DIFFERING},
     )
 
 
@@ -116,39 +115,49 @@ def _readouts(runs: Sequence[RecordedRun]) -> list[str]:
     return list(dict.fromkeys(who for results in begun for who in results.last_accuracy)) or [""]
 
 
-def _difference(measure: _Measure, who: str, ours: Sequence[Results], theirs: Sequence[Results]) -> Difference | None:
+def _difference(
+    measure: _Measure, who: str, ours: Sequence[RecordedRun], theirs: Sequence[RecordedRun]
+) -> Difference | None:
     """The paired difference over the seeds that both have measured on the same images."""
-    pairs = [(a, b) for a in ours for b in theirs if a.seed == b.seed and _alike(a, b)]
-    return paired_difference(*({each[i].seed: measure(each[i]).get(who) for each in pairs} for i in (0, 1)))
-
-
-def _alike(ours: Results, theirs: Results) -> bool:
-    """Whether two runs have ended and have learned the same classes of the same data set, in whatever steps."""
-    same = not (ours.data and theirs.data) or ours.data["sha256"] == theirs.data["sha256"]
-    return ours.complete and theirs.complete and same and sorted(ours.class_names) == sorted(theirs.class_names)
-
-
-def _is_best(row: Row, rows: Sequence[Row]) -> bool:
-    def standing(each: Row) -> tuple[float, float] | None:
-        spread, total = each.measures["average"], each.costs["total"]
-        return (spread.mean, -total) if spread and total is not None else None
-
-    ours = standing(row)
-    others = [standing(each) for each in rows if _alike(each.runs[0].results, row.runs[0].results)]
-    return bool(ours and row.runs[0].results.complete) and not any(
-        theirs and ours and theirs != ours and theirs[0] >= ours[0] and theirs[1] >= ours[1] for theirs in others
+    pairs = [(a, b) for a in ours for b in theirs if a.results.seed == b.results.seed and _alike(a, b)]
+    return paired_difference(
+        *({each[i].results.seed: measure(each[i].results).get(who) for each in pairs} for i in (0, 1))
     )
 
 
-def _validates(run: RecordedRun) -> bool:
-    """Whether images that are held out take the test set's place; of results alone that is not known."""
-    return float(run.settings.get("evaluation.validation", "0")) > 0
+def _alike(one: RecordedRun, other: RecordedRun) -> bool:
+    """Whether two runs have ended, have learned the same classes of the same data set, in whatever steps, and were
+    measured on the same images of it."""
+    ours, theirs = one.results, other.results
+    same = not (ours.data and theirs.data) or ours.data["sha256"] == theirs.data["sha256"]
+    measured = same and _held_out(one) == _held_out(other)
+    return ours.complete and theirs.complete and measured and sorted(ours.class_names) == sorted(theirs.class_names)
+
+
+def _held_out(run: RecordedRun) -> float:
+    """The share of training images that takes the test set's place; of results alone, which do not say, none."""
+    return float(run.settings.get("evaluation.validation", "0"))
+
+
+def _is_best(row: Row, rows: Sequence[Row]) -> bool:
+    ours, run = _standing(row), row.runs[0]
+    rivals = [_standing(each) for each in rows if _alike(each.runs[0], run)]
+    if ours is None or not run.results.complete:
+        return False
+    return not any(each and each != ours and each[0] >= ours[0] and each[1] <= ours[1] for each in rivals)
+
+
+def _standing(row: Row) -> tuple[float, float] | None:
+    """Average accuracy and total bytes."""
+    spread, total = row.measures["average"], row.costs["total"]
+    return (spread.mean, total) if spread and total is not None else None
 
 
 def _baseline(groups: Mapping[str, Sequence[RecordedRun]], wanted: str) -> str:
     if not wanted:
         return next(iter(groups))
-    named = [name for name, runs in groups.items() if wanted == name or wanted in [str(run.path) for run in runs]]
+    paths = {run.path: name for name, runs in groups.items() for run in runs}
+    named = [wanted] if wanted in groups else [paths[Path(wanted)]] if Path(wanted) in paths else []
     named = named or [name for name, runs in groups.items() if wanted == runs[0].results.recipe]
     if len(named) == 1:
         return named[0]
@@ -175,8 +184,6 @@ _COSTS: dict[str, _Cost] = {
 
 def plain_comparison(comparison: Comparison) -> dict[str, Any]:
     """A comparison as JSON has it, of full precision; docs/results.md says what the keys mean."""
-    from dataclasses import asdict
-
     rows = []
     for row in comparison.rows:
         first = row.runs[0].results

@@ -109,8 +109,10 @@ def cells_of(grid: Grid) -> list[Cell]:
         try:
             resolved = _resolved(grid, recipe, settings, seed)
         except UserError as error:
-            wrong = "-".join([*parts, *([f"s{seed}"] if seed is not None else [])])
-            raise UserError(f"{recipe}{f' with {wrong}' if wrong else ''}: {error}") from error
+            bad = "-".join([*parts, *([f"s{seed}"] if seed is not None else [])])
+            if not bad:
+                raise  # the only cell
+            raise UserError(f"{recipe} with {bad}: {error}") from error
         parts = [resolved.recipe.name] * (len(grid.recipes) > 1) + parts
         cells.append(Cell("-".join([*parts, f"s{resolved.recipe.seed}"]), resolved))
     _check_differ(cells)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lwmfw.errors import UserError, one_line
+from lwmfw.errors import UserError
 
 if TYPE_CHECKING:
     from lwmfw.sweep.jobs import Start
@@ -61,9 +62,13 @@ def start_on_cluster(folder: Path, threads: int, cluster: str = "slurm") -> Star
         import submitit
     except ImportError as error:
         raise UserError('--slurm: needs submitit; pip install "lwmfw[slurm]"') from error
-    try:
-        executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
-        executor.update_parameters(name="lwmfw", **({"cpus_per_task": threads} if threads else {}))
-    except (RuntimeError, OSError) as error:
-        raise UserError(f"--slurm: {one_line(error)}; leave --slurm out to run here") from error
-    return lambda command, log: ClusterJob(executor.submit(call, command, str(log.absolute())))
+    if cluster == "slurm" and submitit.SlurmExecutor.affinity() < 0:
+        raise UserError("--slurm: there is no Slurm here, srun is not found; leave --slurm out to run here")
+
+    @cache
+    def executor() -> Any:  # which makes its folder
+        made = submitit.AutoExecutor(folder=folder, cluster=cluster)
+        made.update_parameters(name="lwmfw", **({"cpus_per_task": threads} if threads else {}))
+        return made
+
+    return lambda command, log: ClusterJob(executor().submit(call, command, str(log.absolute())))

@@ -132,7 +132,7 @@ def test_differences_are_of_pairs_of_one_seed_and_to_the_first_variant():
     }
 
 
-@pytest.mark.parametrize("baseline", ["b", "run3"])
+@pytest.mark.parametrize("baseline", ["b", "run3", "./run3/"])
 def test_a_baseline_goes_by_its_name_or_a_run(baseline):
     assert differences(accuracies(a=[0.3, 0.6], b=[0.4]), baseline) == {"a": "-0.100, n=1", "b": "baseline"}
 
@@ -163,6 +163,8 @@ def test_no_difference_is_told_between_runs_that_learned_or_measured_something_e
     ours, theirs = (results_of(THREE, recipe=name) for name in ("a", "b"))
     ours.data = theirs.data = {"sha256": "a"}
     assert compare(named(ours, theirs)).rows[1].differences["last"].n == 1
+    held_out = named(ours, theirs, settings=[{}, {"evaluation.validation": "0.1"}])
+    assert compare(held_out).rows[1].differences["last"] is None, "other images were measured on"
     change(theirs)
     assert compare(named(ours, theirs)).rows[1].differences["last"] is None
 

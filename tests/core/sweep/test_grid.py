@@ -106,3 +106,8 @@ def test_a_wrong_cell_is_named_before_any_starts(wrong, tmp_path, monkeypatch):
     assert done.stderr.count("\n") == 1
     assert f"tiny.toml with {key.split('.')[1]}={bad}-s1: " in done.stderr
     assert not (tmp_path / "made").exists()
+
+
+def test_the_only_cell_of_a_recipe_is_told_as_run_tells_it(tmp_path):
+    done = lwmfw("sweep", "nothing")
+    assert (done.returncode, done.stderr) == (2, lwmfw("run", "nothing").stderr)

@@ -243,6 +243,14 @@ def test_a_device_and_threads_are_passed_on(recipe, tmp_path, monkeypatch):
     assert "threads = 1\n" in Path("made/s1.toml").read_text()
 
 
+def test_a_cell_that_has_begun_keeps_its_threads(recipe, processes):
+    processes.codes = {"s1": 143}
+    assert lwmfw("sweep", recipe, "--threads", "2").returncode == 1
+    processes.codes = {}
+    assert lwmfw("sweep", recipe, "--threads", "3").returncode == 0
+    assert "threads = 2\n" in Path("sweeps/tiny/s1.toml").read_text()
+
+
 def test_on_a_terminal_each_cell_has_a_line_that_is_cut_where_the_terminal_ends(recipe, tmp_path):
     folder = SweepFolder(tmp_path / "made")
     one, two, three = planned(folder, recipe, 3)

@@ -7,12 +7,16 @@ from typing import Annotated
 
 import typer
 
+from lwmfw.cli import complete
 from lwmfw.cli.options import TableFormat
 from lwmfw.cli.table import print_table
 
 
 def compare(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories, or results.json files.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN...", help="Run directories, or results.json files.", autocompletion=complete.run),
+    ],
     format_: Annotated[TableFormat, typer.Option("--format", help="table, or tidy csv.")] = TableFormat.TABLE,
 ) -> None:
     """Put the results of runs side by side; seeds of one variant are averaged."""

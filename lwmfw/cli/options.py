@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lwmfw.cli import complete
+
 if TYPE_CHECKING:
     from lwmfw.recipe.load import Resolved
 
@@ -35,8 +37,11 @@ class TableFormat(StrEnum):
     CSV = "csv"
 
 
-RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="TOML file, or the name of a shipped one.")]
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]
+RecipeArgument = Annotated[
+    Path,
+    typer.Argument(metavar="RECIPE", help="TOML file, or the name of a shipped one.", autocompletion=complete.recipe),
+]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.", autocompletion=complete.run)]
 SetOption = Annotated[
     list[str],
     typer.Option("--set", metavar="K=V", help="Override a key, as in training.epochs=5. Repeatable."),

@@ -49,6 +49,6 @@ def _run() -> None:
     from lwmfw.cli.verbs import app  # a signal that comes meanwhile is told like any other
 
     try:
-        app()
+        app(prog_name="lwmfw")  # however it was started: what a shell completes goes by that name
     finally:
         sys.stdout.flush()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lwmfw.cli import leave
+from lwmfw.cli import complete, leave
 from lwmfw.cli.letters import tell
 from lwmfw.cli.log import check_heard, logged, tell_end
 from lwmfw.cli.options import (
@@ -43,7 +43,12 @@ def run(
     resume: Annotated[ResumeMode, typer.Option(help="An unfinished run in --out.")] = ResumeMode.AUTO,
     from_: Annotated[
         Path | None,
-        typer.Option("--from", metavar="RUN", help="Take the first step of a run that has trained it likewise."),
+        typer.Option(
+            "--from",
+            metavar="RUN",
+            help="Take the first step of a run that has trained it likewise.",
+            autocompletion=complete.run,
+        ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and stop; writes nothing.")] = False,
     threads: ThreadsOption = None,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from lwmfw.cli import complete
 from lwmfw.cli.letters import tell
 from lwmfw.cli.options import PluginsOption, RecipeArgument, SeedOption, SetOption, load
 from lwmfw.cli.table import print_table
@@ -41,7 +42,9 @@ def show(
 
 
 def recipes(
-    name: Annotated[str | None, typer.Argument(help="Print this recipe.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="Print this recipe.", autocompletion=complete.shipped_recipe)
+    ] = None,
     copy: Annotated[Path | None, typer.Option(metavar="DIR", help="Copy it, with what it extends.")] = None,
 ) -> None:
     """List the shipped recipes, print one, or copy them."""
@@ -57,7 +60,9 @@ def recipes(
 
 
 def plugins(
-    name: Annotated[str | None, typer.Argument(help="Print the options of this component.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="Print the options of this component.", autocompletion=complete.component)
+    ] = None,
     files: PluginsOption = [],
     doctor: Annotated[bool, typer.Option("--doctor", help="Say what is wrong with plug-ins and environment.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON, with --doctor.")] = False,
@@ -95,7 +100,9 @@ def _tell_health(name: str | None, files: list[Path], *, as_json: bool) -> None:
     tell_health(files, as_json=as_json)
 
 
-def hooks(name: Annotated[str | None, typer.Argument(help="Print this hook's manual.")] = None) -> None:
+def hooks(
+    name: Annotated[str | None, typer.Argument(help="Print this hook's manual.", autocompletion=complete.hook)] = None,
+) -> None:
     """List the moments at which a component can act, or one moment's manual."""
     from lwmfw.cli import manual
 

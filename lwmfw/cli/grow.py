@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lwmfw.cli import leave
+from lwmfw.cli import complete, leave
 from lwmfw.cli.letters import tell
 from lwmfw.cli.options import Device, DeviceOption, LogOption, ResumeMode, RunArgument, SetOption
 from lwmfw.cli.table import print_table
@@ -65,7 +65,9 @@ def adopt(
         typer.Option(metavar="FILE", help="Names of the classes, a line each, in the order of the outputs."),
     ] = None,
     data: Annotated[Path | None, typer.Option(metavar="FOLDER", help="A folder of some images for each class.")] = None,
-    recipe: Annotated[str, typer.Option(metavar="RECIPE", help="What the run is to have besides.")] = "adopted",
+    recipe: Annotated[
+        str, typer.Option(metavar="RECIPE", help="What the run is to have besides.", autocompletion=complete.recipe)
+    ] = "adopted",
     out: NewRun = None,
     set_: SetOption = [],
     device: DeviceOption = Device.AUTO,
@@ -117,8 +119,12 @@ def verify(
 
 def merge(
     one: RunArgument,
-    two: Annotated[Path, typer.Argument(metavar="RUN", help="Another, of the same backbone.")],
-    base: Annotated[Path | None, typer.Option(metavar="RUN", help="The run that both go on from.")] = None,
+    two: Annotated[
+        Path, typer.Argument(metavar="RUN", help="Another, of the same backbone.", autocompletion=complete.run)
+    ],
+    base: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="The run that both go on from.", autocompletion=complete.run)
+    ] = None,
     out: NewRun = None,
     json: JsonOption = False,
 ) -> None:

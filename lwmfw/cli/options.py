@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lwmfw.cli import complete
+
 if TYPE_CHECKING:
     from lwmfw.recipe.load import Resolved
 
@@ -38,9 +40,15 @@ class TableFormat(StrEnum):
     MARKDOWN = "markdown"
 
 
-RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="TOML file, or the name of a shipped one.")]
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]
-RunsArgument = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories, or results.json files.")]
+RecipeArgument = Annotated[
+    Path,
+    typer.Argument(metavar="RECIPE", help="TOML file, or the name of a shipped one.", autocompletion=complete.recipe),
+]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.", autocompletion=complete.run)]
+RunsArgument = Annotated[
+    list[Path],
+    typer.Argument(metavar="RUN...", help="Run directories, or results.json files.", autocompletion=complete.run),
+]
 SetOption = Annotated[
     list[str],
     typer.Option("--set", metavar="K=V", help="Override a key, as in training.epochs=5. Repeatable."),

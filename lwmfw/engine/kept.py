@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from math import isfinite
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -82,15 +83,36 @@ class Descent:
         return of_parameters | {"groups": groups} | {key: getattr(self._schedule, key) for key in _SCHEDULE}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Put them there."""
+        """Put them there.
+
+        Raises:
+            ValueError: they are not of this optimiser and schedule.
+        """
+        fresh = self.state()
+        if wrong := [key for key in ("groups", *_SCHEDULE) if not _alike(state[key], fresh[key])]:
+            raise ValueError(f"{wrong[0]} is of another form")
         here = self._optimizer.state_dict()["param_groups"]
         of_parameters: dict[int, dict[str, Tensor]] = {}
         for name, value in state.items():
             if name[0].isdigit():
                 number, key = name.split(" ", 1)
                 of_parameters.setdefault(int(number), {})[key] = value
-        groups = [then | {"params": now["params"]} for now, then in zip(here, state["groups"], strict=True)]
+        groups = [now | then | {"params": now["params"]} for now, then in zip(here, state["groups"], strict=True)]
         self._optimizer.load_state_dict({"state": of_parameters, "param_groups": groups})
-        for parameter, own in self._optimizer.state.items():  # fused updates want all of a parameter to lie alike
+        for parameter, own in self._optimizer.state.items():
+            if other := [key for key, v in own.items() if v.ndim and v.shape != parameter.shape]:
+                raise ValueError(f"{other[0]} is not of the shape of its parameter")
+            # fused updates want all of a parameter to lie alike
             own |= {k: torch.empty_like(parameter).copy_(v) for k, v in own.items() if v.shape == parameter.shape}
         self._schedule.load_state_dict({key: state[key] for key in _SCHEDULE})
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Whether a plain value as JSON has it is of the form of another; other versions have more keys, or fewer."""
+    if isinstance(other, Mapping):
+        return isinstance(one, Mapping) and all(_alike(one[key], other[key]) for key in one.keys() & other.keys())
+    if isinstance(other, list | tuple):
+        return isinstance(one, list | tuple) and len(one) == len(other) and all(map(_alike, one, other))
+    if type(other) in (int, float):
+        return type(one) in (int, float) and isfinite(one)
+    return None in (one, other) or type(one) is type(other)

@@ -118,8 +118,14 @@ class TermMeans:
         return plain | {"counts": [count[0] for _, _, count in self._sums.values()]} | sums | bad
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state`."""
-        self._batches = state["batches"]
+        """The inverse of `state`.
+
+        Raises:
+            ValueError: it is none.
+        """
+        self._batches = int(state["batches"])
         for n, (names, count) in enumerate(zip(state["names"], state["counts"], strict=True)):
             sums, bad = (state[f"{n} {part}"].to(self._device) for part in ("sums", "bad"))
-            self._sums[tuple(names)] = (sums, bad, [count])
+            if not sums.shape == bad.shape == (len(names),):
+                raise ValueError(f"{len(names)} names of {sums.numel()} sums")
+            self._sums[tuple(names)] = (sums, bad, [int(count)])

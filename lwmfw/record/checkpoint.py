@@ -261,7 +261,7 @@ def restore(checkpoint: Checkpoint, model: Model, components: Mapping[str, Any])
     """
     try:
         missing, unexpected = model.take_state(checkpoint.model)
-    except RuntimeError as error:  # parts of another shape
+    except (RuntimeError, TypeError, ValueError, AttributeError) as error:  # parts of another shape, or no tensors
         raise CheckpointRefused(f"{checkpoint.path}: does not fit the recipe: {one_line(error)}") from error
     if missing or unexpected:
         which = f"lacks {missing[0]}" if missing else f"holds {min(unexpected)}, which nothing made"

@@ -66,6 +66,7 @@ ThreadsOption = Annotated[
 LogOption = Annotated[
     Path | None, typer.Option("--log", metavar="FILE", help="Append progress to a file, in plain lines with times.")
 ]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DeviceOption = Annotated[Device, typer.Option(help="auto takes a GPU if there is one.")]
 
 

@@ -14,6 +14,7 @@ from lwmfw.cli.options import (
     Device,
     DeviceOption,
     DriftOption,
+    JsonOption,
     KeepOption,
     LogOption,
     PluginsOption,
@@ -26,11 +27,11 @@ from lwmfw.cli.options import (
     ThreadsOption,
     load,
 )
-from lwmfw.cli.table import print_table
+from lwmfw.cli.table import print_json, print_table
 
 if TYPE_CHECKING:
     from lwmfw.assembly.parts import Assembly
-    from lwmfw.record.results import Results
+    from lwmfw.engine.run import Run
 
 
 def run(
@@ -56,6 +57,7 @@ def run(
     allow_drift: DriftOption = [],
     keep_steps: KeepOption = False,
     log: LogOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Train and evaluate a recipe, step by step."""
     from lwmfw.api import execute
@@ -66,7 +68,7 @@ def run(
     settings = [*set_, *_threads(threads)]
     every, allowed = parse_save_every(save_every), parse_drift(allow_drift)
     if dry_run:
-        _print_plan(assemble(load(recipe, settings, seed, plugins)), device, from_, out)
+        _print_plan(assemble(load(recipe, settings, seed, plugins)), device, from_, out, json)
         return
     with logged(log):
         resolved = load(recipe, settings, seed, plugins)
@@ -74,7 +76,7 @@ def run(
         done = execute(assemble(resolved), out, device.value, resume.value, from_, every, allowed, keep_steps)
         tell_end(done)
     leave.report(done)
-    _print_results(done.results)
+    _print_results(done, json)
 
 
 def search(
@@ -97,9 +99,10 @@ def search(
     seed: SeedOption = None,
     device: DeviceOption = Device.AUTO,
     plugins: PluginsOption = [],
+    json: JsonOption = False,
 ) -> None:
     """Find learning rate and penalty weights step by step, without the test set."""
-    from lwmfw.search.decide import Search, found_rows, parse_rates, trade_offs_of
+    from lwmfw.search.decide import Search, found_json, found_rows, parse_rates, trade_offs_of
 
     resolved = load(recipe, set_, seed, plugins)
     share = resolved.recipe.evaluation.validation or 0.1 if validation is None else validation
@@ -108,6 +111,9 @@ def search(
     from lwmfw.search.trials import search_recipe
 
     found = search_recipe(resolved, wanted, out, device.value, tell)
+    if json:
+        print_json(found_json(found))
+        return
     header, rows = found_rows(found)
     print_table(header, rows, kept=len(header))
 
@@ -128,6 +134,7 @@ def resume(
     allow_drift: DriftOption = [],
     keep_steps: KeepOption = False,
     log: LogOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Go on with an interrupted run where it was."""
     from lwmfw.api import execute_again
@@ -145,7 +152,7 @@ def resume(
         done = execute_again(run, settings, device.value, files, threads or 0, every, allowed, keep_steps)
         tell_end(done)
     leave.report(done)
-    _print_results(done.results)
+    _print_results(done, json)
 
 
 def _threads(count: int | None) -> list[str]:
@@ -153,14 +160,21 @@ def _threads(count: int | None) -> list[str]:
     return [f"training.threads={count}"] if count else []
 
 
-def _print_results(results: Results) -> None:
+def _print_results(done: Run, json: bool) -> None:
     from lwmfw.record.tables import result_rows
 
-    print_table(*result_rows(results), kept=4)
+    if json:
+        print_json({"run": str(done.directory.path) if done.directory else "", **done.results.to_json()})
+    else:
+        print_table(*result_rows(done.results), kept=4)
 
 
-def _print_plan(assembly: Assembly, device: Device, from_run: Path | None, out: Path | None) -> None:
+def _print_plan(assembly: Assembly, device: Device, from_run: Path | None, out: Path | None, json: bool) -> None:
     from lwmfw.api import planned_run
-    from lwmfw.cli.plan import plan_rows
+    from lwmfw.cli.plan import plan, plan_rows
 
-    print_table(*plan_rows(planned_run(assembly, device.value, from_run, out)))
+    planned = plan(planned_run(assembly, device.value, from_run, out))
+    if json:
+        print_json(planned)
+    else:
+        print_table(*plan_rows(planned))

@@ -9,8 +9,8 @@ import typer
 
 from lwmfw.cli import complete
 from lwmfw.cli.letters import tell
-from lwmfw.cli.options import PluginsOption, RecipeArgument, SeedOption, SetOption, load
-from lwmfw.cli.table import print_table
+from lwmfw.cli.options import JsonOption, PluginsOption, RecipeArgument, SeedOption, SetOption, load
+from lwmfw.cli.table import print_json, print_table
 from lwmfw.errors import UserError, harmless
 
 
@@ -19,6 +19,7 @@ def check(
     set_: SetOption = [],
     seed: SeedOption = None,
     plugins: PluginsOption = [],
+    json: JsonOption = False,
 ) -> None:
     """Say whether a recipe would run, without its data."""
     from lwmfw.assembly.assemble import assemble
@@ -26,9 +27,14 @@ def check(
 
     resolved = load(recipe, set_, seed, plugins)
     assemble(resolved)
-    for keys, what in resolved.source.replaced.items():
-        print(harmless(f"{resolved.source.place(keys)}: {dotted(keys)}: {what}"))
-    print(harmless(f"{resolved.source.path}: ok"))
+    source = resolved.source
+    replaced = [{"place": source.place(k), "key": dotted(k), "what": what} for k, what in source.replaced.items()]
+    if json:
+        print_json({"recipe": str(source.path), "ok": True, "replaced": replaced})
+        return
+    for each in replaced:
+        print(harmless(": ".join(each.values())))
+    print(harmless(f"{source.path}: ok"))
 
 
 def show(
@@ -36,9 +42,14 @@ def show(
     set_: SetOption = [],
     seed: SeedOption = None,
     plugins: PluginsOption = [],
+    json: JsonOption = False,
 ) -> None:
     """Print a recipe with its bases merged in and every default written out."""
-    print(harmless(load(recipe, set_, seed, plugins).toml()), end="")
+    resolved = load(recipe, set_, seed, plugins)
+    if json:
+        print_json(resolved.tables())
+    else:
+        print(harmless(resolved.toml()), end="")
 
 
 def recipes(
@@ -46,13 +57,20 @@ def recipes(
         str | None, typer.Argument(help="Print this recipe.", autocompletion=complete.shipped_recipe)
     ] = None,
     copy: Annotated[Path | None, typer.Option(metavar="DIR", help="Copy it, with what it extends.")] = None,
+    json: JsonOption = False,
 ) -> None:
     """List the shipped recipes, print one, or copy them."""
     from lwmfw.recipe import shipped
 
     if copy is not None:
-        for path in shipped.copy(name, copy):
-            print(harmless(str(path)))
+        copied = [str(path) for path in shipped.copy(name, copy)]
+        if json:
+            print_json(copied)
+        else:
+            print(harmless("\n".join(copied)))
+    elif json:
+        found = {name: shipped.find(name)} if name else shipped.recipes()
+        print_json([{"name": n, "purpose": shipped.purpose(path), "file": str(path)} for n, path in found.items()])
     elif name:
         print(shipped.find(name).read_text(encoding="utf-8"), end="")
     else:
@@ -65,19 +83,21 @@ def plugins(
     ] = None,
     files: PluginsOption = [],
     doctor: Annotated[bool, typer.Option("--doctor", help="Say what is wrong with plug-ins and environment.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON, with --doctor.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """List the components that recipes can name, or one component's options."""
     if doctor:
         _tell_health(name, files, as_json=json)
         return
-    if json:
-        raise UserError("--json goes with --doctor; add it")
     from lwmfw.cli import manual
     from lwmfw.recipe.catalogue import discover
 
     catalogue = discover(files)
-    if name:
+    if json and name:
+        print_json([manual.manual_json(component) for component in manual.named(catalogue, name)])
+    elif json:
+        print_json([manual.component_json(component) for component in manual.sorted_components(catalogue)])
+    elif name:
         for component in manual.named(catalogue, name):
             print(harmless(f"{component.kind} {component.name}, from {component.provider}: {component.summary}\n"))
             head = manual.about(component)
@@ -102,11 +122,15 @@ def _tell_health(name: str | None, files: list[Path], *, as_json: bool) -> None:
 
 def hooks(
     name: Annotated[str | None, typer.Argument(help="Print this hook's manual.", autocompletion=complete.hook)] = None,
+    json: JsonOption = False,
 ) -> None:
     """List the moments at which a component can act, or one moment's manual."""
     from lwmfw.cli import manual
+    from lwmfw.hookspecs import SPECS
 
-    if name:
+    if json:
+        print_json([manual.hook_json(each) for each in ([name] if name else SPECS)])
+    elif name:
         print(manual.hook_page(name))
     else:
         print_table(["hook", "arguments", "when"], manual.hook_rows())

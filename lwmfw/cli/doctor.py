@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from lwmfw.authoring.doctor import Examined, Plugin, Report, Shared, examine
-from lwmfw.cli.table import print_table
+from lwmfw.cli.table import print_json, print_table
 from lwmfw.errors import UserError
 
 
@@ -20,7 +19,7 @@ def tell_health(files: Sequence[Path], *, as_json: bool) -> None:
     """
     report = examine(files)
     if as_json:
-        print(json.dumps(asdict(report), indent=1))
+        print_json(asdict(report))
     else:
         _print(report)
     if report.faults:

@@ -10,12 +10,11 @@ import typer
 
 from lwmfw.cli import complete, leave
 from lwmfw.cli.letters import tell
-from lwmfw.cli.options import Device, DeviceOption, LogOption, ResumeMode, RunArgument, SetOption
-from lwmfw.cli.table import print_table
+from lwmfw.cli.options import Device, DeviceOption, JsonOption, LogOption, ResumeMode, RunArgument, SetOption
+from lwmfw.cli.table import print_json, print_table
 from lwmfw.errors import RunFailed, harmless
 
 NewRun = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Directory of the run that is made.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def extend(
@@ -103,7 +102,7 @@ def verify(
     shorts = [[v.readout, "equal" if v.equal else "differs", v.kept[:16], v.found[:16]] for v in verdicts]
     rows = [[*row, f"{v.difference:.1e}"] for row, v in zip(shorts, verdicts, strict=True)]
     if json:
-        _print_json([vars(v) | {"equal": v.equal, "images_at_once": images} for v in verdicts])
+        print_json([vars(v) | {"equal": v.equal, "images_at_once": images} for v in verdicts])
     else:
         header = ["read-out", "statistics", "of the run", f"of {images} images at once", "difference"]
         print_table(header, rows, kept=len(header))
@@ -177,12 +176,6 @@ def _print_certificates(said: dict[str, Any], json: bool) -> None:
     from lwmfw.using.outcome import certificates
 
     if json:
-        _print_json(said)
+        print_json(said)
     else:
         print(harmless("\n".join(certificates(said))))
-
-
-def _print_json(value: object) -> None:
-    import json
-
-    print(json.dumps(value, indent=1))

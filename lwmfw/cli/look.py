@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +10,7 @@ import typer
 
 from lwmfw.cli.letters import printable, tell
 from lwmfw.cli.options import Device, DeviceOption, ReadoutOption, RunsArgument, TableFormat
-from lwmfw.cli.table import print_table
+from lwmfw.cli.table import print_json, print_table
 from lwmfw.errors import UserError, harmless, shown
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ def compare(
             raise UserError("--format csv: has every run by itself; leave --baseline and --bytes out, or take json")
         print(accuracy_csv({str(run.path): run.results for run in read}), end="")
     elif format_ is TableFormat.JSON:
-        print(dumps(plain_comparison(compare(read, baseline, by_bytes=by_bytes)), indent=1, allow_nan=False))
+        print_json(plain_comparison(compare(read, baseline, by_bytes=by_bytes)))
     else:
         print_comparison(read, baseline, by_bytes=by_bytes, format_=format_)
 
@@ -129,7 +128,7 @@ def explain(
     for line in what_is_missing(found):
         tell(line)
     if json:
-        print(dumps(explanations_json(found), indent=1, allow_nan=False))
+        print_json(explanations_json(found))
     else:
         header, rows = explanation_rows(found)
         print_table(header, [[shown(cell, 1000) for cell in row] for row in rows], kept=6)

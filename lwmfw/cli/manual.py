@@ -95,6 +95,26 @@ def _told(value: Any) -> str:
     return _toml(value)
 
 
+def component_json(component: Component) -> dict[str, Any]:
+    """What `lwmfw plugins` lists of a component."""
+    provider = str(component.provider)
+    return {"kind": component.kind, "name": component.name, "from": provider, "summary": component.summary}
+
+
+def manual_json(component: Component) -> dict[str, Any]:
+    """All that is known of a component, its options as a JSON schema."""
+    traits = {name: stated for name, _, stated, _ in trait_rows(component)}
+    said = {"about": about(component), "options": component.options.model_json_schema(), "traits": traits}
+    return component_json(component) | said
+
+
+def hook_json(name: str) -> dict[str, Any]:
+    """A hook, what it offers and its manual."""
+    manual = hook_page(name)  # refuses a name that is no hook's
+    besides = own(name) if name in RUN_HOOKS else []
+    return {"hook": name, "arguments": _arguments(name), "besides": besides, "manual": manual}
+
+
 def hook_rows() -> list[list[str]]:
     """Name, arguments and first sentence of each hook."""
     return [[name, ", ".join(_arguments(name)), _doc(name).splitlines()[0]] for name in SPECS]

@@ -80,6 +80,7 @@ LogOption = Annotated[
 ReadoutOption = Annotated[
     str, typer.Option(metavar="NAME", help="Which read-out decides; default: the recipe's first.")
 ]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DeviceOption = Annotated[Device, typer.Option(help="auto takes a GPU if there is one.")]
 
 

@@ -5,18 +5,27 @@ Exemplars are counted at their mean size as the codec is set up, new images befo
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from lwmfw.engine.run import Run
 
 
-def plan_rows(run: Run) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the plan: per step and phase its classes, images and updates; at the end, what that makes."""
-    rows, totals = [], [0, 0]
+def plan_rows(planned: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the plan; at the end, what that makes."""
+    rows = [[*map(str, list(each.values())[:-1]), ", ".join(each["new_classes"])] for each in planned]
+    totals = [str(sum(each[key] for each in planned)) for key in ("epochs", "updates")]
+    header = ["step", "phase", "images", "epochs", "updates", "new classes"]
+    return header, [*rows, ["all", "", "", *totals, ""]]
+
+
+def plan(run: Run) -> list[dict[str, Any]]:
+    """Of each phase of each step its images, updates and new classes."""
+    planned = []
     for step in run.steps:
-        names = ", ".join(run.results.class_names[c] for c in step.new_classes)
+        names = [run.results.class_names[c] for c in step.new_classes]
         for phase in run.phases(step):
             shape = run.planned_shape(step, phase)
-            work = phase.epochs, phase.epochs * shape.batches
-            totals = [total + more for total, more in zip(totals, work, strict=True)]
-            rows.append([str(step.index), phase.name, *map(str, (shape.count, *work)), names])
-    rows.append(["all", "", "", *map(str, totals), ""])
-    return ["step", "phase", "images", "epochs", "updates", "new classes"], rows
+            work = {"images": shape.count, "epochs": phase.epochs, "updates": phase.epochs * shape.batches}
+            planned.append({"step": step.index, "phase": phase.name, **work, "new_classes": names})
+    return planned

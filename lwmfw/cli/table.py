@@ -1,4 +1,4 @@
-"""Tables on stdout."""
+"""Tables and JSON on stdout."""
 
 from __future__ import annotations
 
@@ -15,6 +15,13 @@ _NARROWEST = 12
 """Letters of a folded first column that are still a name."""
 _BETWEEN = 2
 """Spaces between columns."""
+
+
+def print_json(value: object) -> None:
+    """What a verb came to, for programs."""
+    import json
+
+    print(json.dumps(value, indent=1, allow_nan=False, default=str))
 
 
 def print_table(header: list[str], rows: list[list[str]], kept: int = 0) -> None:

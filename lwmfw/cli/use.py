@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lwmfw.cli.letters import tell
-from lwmfw.cli.options import Device, DeviceOption, ReadoutOption, RunArgument
-from lwmfw.cli.table import print_table
+from lwmfw.cli.options import Device, DeviceOption, JsonOption, ReadoutOption, RunArgument
+from lwmfw.cli.table import print_json, print_table
 from lwmfw.errors import harmless, shown
 
 if TYPE_CHECKING:
@@ -32,20 +32,23 @@ def predict(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE_OR_FOLDER...", help="Folders with all below them.")],
     readout: ReadoutOption = "",
     top: Annotated[int, typer.Option(metavar="K", min=1, help="Classes of each image.")] = 1,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: JsonOption = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     device: DeviceOption = Device.AUTO,
 ) -> None:
     """Say which class images are of."""
     from lwmfw.engine.opened import OpenedRun
-    from lwmfw.using.predict import Predictor, images_of
+    from lwmfw.using.predict import Predictor, decisions_json, images_of
 
     paths = images_of(images)
     predictor = Predictor(OpenedRun(run), readout, device.value)
     with _progress(len(paths)) as seen:
         decisions = predictor.decisions(paths, top, tell, seen)
-    show = _print_json if json else _print_csv if csv else _print_table
-    show(decisions, predictor)
+    if json:
+        print_json(decisions_json(decisions, predictor))
+    else:
+        show = _print_csv if csv else _print_table
+        show(decisions, predictor)
 
 
 def export(
@@ -53,12 +56,16 @@ def export(
     format_: Annotated[ExportFormat, typer.Option("--format", help="onnx, or pt2 for torch.export.load.")],
     readout: ReadoutOption = "",
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="A new file; default: RUN/export.FORMAT.")] = None,
+    json: JsonOption = False,
 ) -> None:
     """Write what a run has learned as one file for other programs: pixels in, scores out."""
     from lwmfw.engine.opened import OpenedRun
     from lwmfw.using.export import export
 
     done = export(OpenedRun(run), format_.value, readout, out)
+    if json:
+        print_json({"file": str(done.path), "bytes": done.bytes, "difference": done.difference})
+        return
     differ = f"scores differ from the run's by {done.difference:.1e} of the largest at most"
     print(f"{harmless(str(done.path))}: {done.bytes} bytes, {differ}")
 
@@ -86,14 +93,6 @@ def _print_csv(decisions: Sequence[Decision], predictor: Predictor) -> None:
     csv.writer(sys.stdout, lineterminator="\n").writerows([header, *named])
     if predictor.probability:
         print(f"probability: {predictor.probability}", file=sys.stderr)
-
-
-def _print_json(decisions: Sequence[Decision], predictor: Predictor) -> None:
-    import json
-
-    from lwmfw.using.predict import decisions_json
-
-    print(json.dumps(decisions_json(decisions, predictor), indent=1, allow_nan=False))
 
 
 @contextmanager

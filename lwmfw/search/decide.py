@@ -268,5 +268,10 @@ def found_rows(found: Sequence[Found]) -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
+def found_json(found: Sequence[Found]) -> list[dict[str, Any]]:
+    """The same for programs: of each step its accepted trial, and by what it was measured."""
+    return [{**step.accepted.row(), "best": step.best, "kept": step.kept, "trials": step.trials} for step in found]
+
+
 def _short(key: str) -> str:
     return key.removeprefix("penalties.")

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from lwmfw import UserError
 from lwmfw.assembly.assemble import assemble
-from lwmfw.cli.plan import plan_rows
+from lwmfw.cli.plan import plan, plan_rows
 from lwmfw.engine.prepare import prepare
 from lwmfw.recipe.load import load_recipe
 from lwmfw.recipe.scenario import steps_of
@@ -98,4 +98,4 @@ def test_a_run_has_steps_of_these_sizes(increment, tmp_path):
 
 def test_the_plan_shows_the_sizes(tmp_path):
     run = prepare(assemble(load_recipe(tiny_recipe({"scenario": {"first": 1, "increment": 2}}, tmp_path))), "cpu")
-    assert [row[2] for row in plan_rows(run)[1]] == ["16", "32", "16", ""]  # 16 images a class
+    assert [row[2] for row in plan_rows(plan(run))[1]] == ["16", "32", "16", ""]  # 16 images a class

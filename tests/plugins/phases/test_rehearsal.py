@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from lwmfw import Codec, Data, LwmfwError, Penalty, UserError, hookimpl
 from lwmfw.assembly.assemble import assemble
-from lwmfw.cli.plan import plan_rows
+from lwmfw.cli.plan import plan, plan_rows
 from lwmfw.components import Provider
 from lwmfw.model.features import class_means
 from lwmfw.recipe.load import load_recipe
@@ -94,7 +94,7 @@ def test_the_epochs_of_all_phases_are_told_before_and_after(tmp_path):
     training = {"epochs": 2, "first": {"epochs": 1}}
     made = tiny_run(SEEN | {"training": training, "phases": [{"use": "balanced", "epochs": 3}]}, tmp_path)
     assert [step.epochs for step in made.results.steps] == [1, 2 + 3, 2 + 3]
-    header, rows = plan_rows(made.run)
+    header, rows = plan_rows(plan(made.run))
     column = [row[header.index("epochs")] for row in rows]
     assert column == ["1", "2", "3", "2", "3", "11"]
 

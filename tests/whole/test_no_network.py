@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 from helpers.pictures import make_folder
@@ -17,6 +18,7 @@ VERBS = [
     ["schema"],
     ["run", "tiny.toml", "--out", "run"],
     ["resume", "left"],
+    ["run", "tracked.toml", "--out", "tracked"],
     ["run", "lwm", "--out", "demo", "--set", "training.epochs=1", "--set", "backbone.width=2"],
     ["predict", "run", "pictures"],
     ["extend", "run", "--data", "pictures", "--out", "more"],
@@ -27,6 +29,8 @@ SENT = re.compile(r"(?:connect|sendto)\(\d+, .*sa_family=(AF_INET6?)")
 
 def prepare(folder):
     tiny_recipe({"readouts": [{"use": "ridge"}], "penalties": [{"use": "L_D"}]}, folder)
+    trackers = [name for name in ("tensorboard", "trackio", "wandb", "mlflow") if find_spec(name)]
+    tiny_recipe({"name": "tracked", "observers": [{"use": name} for name in trackers]}, folder)
     make_folder(folder / "pictures", ["ant", "bee"], count=3)
 
 

@@ -21,7 +21,9 @@ def shipped_recipe(incomplete: str) -> list[str]:
 
 def run(incomplete: str) -> list[str]:
     """Run directories."""
-    return list(_paths(incomplete, lambda path: (path / "resolved.toml").is_file()))
+    from lwmfw.record.reading import RecordedRun
+
+    return list(_paths(incomplete, lambda path: RecordedRun(path).exists))
 
 
 def component(incomplete: str) -> list[str]:

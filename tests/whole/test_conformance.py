@@ -26,12 +26,16 @@ RULES = [
 OPTIONS = {"mnemonics": RULES}
 """Component -> options of its examinations."""
 
+TRACKERS = ("tensorboard", "trackio", "wandb", "mlflow")
+"""Components that take seconds to load, of extras that .ci/run installs before the slow set."""
+
 EXAMINATIONS = [
     pytest.param(
         record,
         given | {"recipe": BESIDE.get(record.name, {})},
         options,
         id=f"{record.kind} {record.name} {number}".removesuffix(" 0"),
+        marks=[pytest.mark.slow] if record.name in TRACKERS else [],
     )
     for record in SHIPPED
     for number, (given, options) in enumerate(
@@ -48,7 +52,7 @@ def test_every_kind_ships_something():
 
 @pytest.mark.parametrize(("record", "given", "options"), EXAMINATIONS)
 def test_every_component_keeps_its_contract(record, given, options, tmp_path):
-    if record.name in ("timm", "tensorboard", "trackio", "wandb", "mlflow"):
+    if record.name in ("timm", *TRACKERS):
         pytest.importorskip(record.name)
     if record.name == "fashion-mnist":
         from lwmfw_plugins.data.fashion_mnist import DEBIAN

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 from helpers.pictures import make_folder
@@ -20,6 +21,7 @@ VERBS = [
     ["show", "tiny.toml"],
     ["run", "tiny.toml", "--out", "run"],
     ["resume", "left"],
+    ["run", "tracked.toml", "--out", "tracked"],
     ["run", "lwm", "--out", "demo", "--set", "training.epochs=1", "--set", "backbone.width=2"],
     ["predict", "run", "pictures"],
     ["extend", "run", "--data", "pictures", "--out", "more"],
@@ -32,6 +34,8 @@ SENT = re.compile(r"(?:connect|sendto)\(\d+, .*sa_family=(AF_INET6?)")
 
 def prepare(folder):
     tiny_recipe({"readouts": [{"use": "ridge"}], "penalties": [{"use": "freeze"}]}, folder)
+    trackers = [name for name in ("tensorboard", "trackio", "wandb", "mlflow") if find_spec(name)]
+    tiny_recipe({"name": "tracked", "observers": [{"use": name} for name in trackers]}, folder)
     make_folder(folder / "pictures", ["ant", "bee"], count=3)
 
 

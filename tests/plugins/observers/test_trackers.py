@@ -194,7 +194,6 @@ HALTING = [Observer("halting", Halting)]
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_run_that_is_interrupted_anywhere_leaves_the_points_of_one_that_was_not(tracker, tmp_path, monkeypatch):
     places = [("behind", 1, 1, "kept"), ("halting", 2, 1, "kept"), ("behind", 2, 2, "lost"), ("behind", 3, "lost")]
     monkeypatch.setattr(Halting, "places", places)
@@ -218,7 +217,6 @@ def trackers():
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_numbers_are_the_same_with_and_without(trackers, tmp_path):
     (tmp_path / "with").mkdir()
     (tmp_path / "without").mkdir()
@@ -231,7 +229,6 @@ def test_numbers_are_the_same_with_and_without(trackers, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_global_generators_are_left_alone(tracker, tmp_path):
     record = next(c for c in discover().components if c.name == tracker)
     made = record.made_by(record.options())

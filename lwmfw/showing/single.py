@@ -95,13 +95,13 @@ def _by_class(run: RecordedRun) -> Section:
     if pairs:
         rows = [[true, taken, str(count), f"{share:.3f}"] for true, taken, count, share in pairs]
         tables.append(TableOf(f"Most frequent mistakes of {who}", ["class", "taken for", "images", "share"], rows))
-    if any(results.steps[-1].confusion.values()):
+    if charts.counts_of(results, who):
         tables.append(TableOf("Accuracy of each class after the last step", *_classes(results), folded=True))
     return Section("classes", "Which classes are confused", charts=present([run], charts.confusion), tables=tables)
 
 
 def _classes(results: Results) -> Table:
-    confusion = {who: rows for who, rows in results.steps[-1].confusion.items() if rows}
+    confusion = {who: counts for who in results.last_accuracy if (counts := charts.counts_of(results, who))}
     step_of = [step.step for step in results.steps for _ in step.new_classes]
     rows = [
         [name, str(step), *(told(accuracy(found, range(place, place + 1))) for found in confusion.values())]

@@ -84,6 +84,15 @@ def test_rows_of_the_confusion_are_shares_and_the_worst_mistakes_come_first():
     assert [share for *_, share in mistakes] == [0.5, 0.25, 0.25]
 
 
+@pytest.mark.parametrize(
+    "matrix", [[], [[1]], [[1, 2, 3, 4]] * 3, [[1, 0, 0, 0], [], [0] * 4, [0] * 4], [[-1, 1, 1, 1]] * 4]
+)
+def test_a_confusion_of_another_shape_is_none(matrix):
+    runs = confused(matrix)
+    assert charts.confusion(runs) is None
+    assert charts.confused(runs[0].results, "cnn") == []
+
+
 def test_a_large_confusion_is_summed_over_blocks_and_says_so(monkeypatch):
     assert blocks_of([[1, 2, 3], [4, 5, 6], [7, 8, 9]], 2) == [[12, 9], [15, 9]]
     monkeypatch.setattr(charts, "MOST_CELLS", 2)

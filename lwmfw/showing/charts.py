@@ -221,7 +221,8 @@ def forgetting(runs: Sequence[RecordedRun], who: str = "") -> Lines | None:
 
 
 def _by(runs: Sequence[RecordedRun], who: str) -> str:
-    return f", by {who or best_readout(runs)}" if who or len(runs) > 1 else ""
+    several_lines_of_one_run = len(runs) == 1 and not who and len(readouts_of(runs)) > 1
+    return "" if several_lines_of_one_run else f", by {who or best_readout(runs)}"
 
 
 def exemplars(runs: Sequence[RecordedRun], who: str = "") -> Lines | None:
@@ -324,7 +325,8 @@ def loss(runs: Sequence[RecordedRun], who: str = "") -> Lines | None:
     run = _single("loss", runs)
     terms = list(dict.fromkeys(term for row in run.epochs for term in row.terms))
     values = {term: [row.terms.get(term) for row in run.epochs] for term in terms}
-    return _over_epochs("loss", "Terms of the loss in each epoch", "mean over the epoch", run, values)
+    only = f"{shown(terms[0], 30)}, " if len(terms) == 1 else ""  # the others are named by the legend
+    return _over_epochs("loss", "Terms of the loss in each epoch", f"{only}mean over the epoch", run, values)
 
 
 def rate(runs: Sequence[RecordedRun], who: str = "") -> Lines | None:

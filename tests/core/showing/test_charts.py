@@ -116,6 +116,12 @@ def test_terms_are_counted_over_all_steps_and_may_be_missing(tmp_path):
     assert "L_D: 0.25 at 2" in chart.words
 
 
+def test_what_is_alone_is_named_where_no_legend_names_it(tmp_path):
+    assert charts.loss([logged(tmp_path, [epoch(1, {"bce": 1.0})])]).y_label == "bce, mean over the epoch"
+    assert charts.accuracy(named(results_of(THREE))).title == "Accuracy after each step, by cnn"
+    assert charts.accuracy(named(results_of(THREE, who=("cnn", "nme")))).title == "Accuracy after each step"
+
+
 def test_many_epochs_are_means_of_blocks_which_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(charts, "MOST_POINTS", 2)
     chart = charts.rate([logged(tmp_path, [epoch(1, {}, lr) for lr in (0.4, 0.2, 0.1)])])

@@ -151,7 +151,6 @@ def report(
 
 def plot(
     runs: RunsArgument,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="A .svg or .png file.")],
     what: Annotated[
         str,
         typer.Option(
@@ -163,8 +162,9 @@ def plot(
     readout: Annotated[
         str, typer.Option(metavar="NAME", help="Of which read-out; default: all of one run, else the best at the end.")
     ] = "",
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="A .svg or .png file; default: NAME.svg.")] = None,
 ) -> None:
     """Draw a picture of runs: accuracy after each step, forgetting, confusion, terms of the loss and more."""
     from lwmfw.showing.picture import plot
 
-    print(harmless(str(plot(runs, out, what, readout))))
+    print(harmless(str(plot(runs, out or Path(f"{what}.svg"), what, readout))))

@@ -41,8 +41,8 @@ _MEASURES = (
 MATRIX_CLASSES = 100
 """Results hold the confusion matrices of steps that have seen at most so many classes, and of the last step. Those of
 other steps lie in confusion/step-N.json: results are written anew after each step, and matrices grow by the square."""
-_KNOWN = {"extra": "forbid"}
-"""How pydantic reads results: keys of another format are refused."""
+_KNOWN = {"extra": "forbid", "allow_inf_nan": False}
+"""How pydantic reads results: keys of another format are refused, and numbers that are none."""
 
 
 @dataclass

@@ -221,18 +221,19 @@ def forgetting(runs: Sequence[RecordedRun], who: str = "") -> Lines | None:
 
 
 def _by(runs: Sequence[RecordedRun], who: str) -> str:
-    return f", by {who or best_readout(runs)}" if who or len(runs) > 1 else ""
+    several_lines_of_one_run = len(runs) == 1 and not who and len(readouts_of(runs)) > 1
+    return "" if several_lines_of_one_run else f", by {who or best_readout(runs)}"
 
 
 def exemplars(runs: Sequence[RecordedRun], who: str = "") -> Lines | None:
     """Exemplars of a class, where any are kept."""
-    series = _of_memory(runs, lambda step, then: step.exemplars / step.seen)
+    series = _of_memory(runs, lambda step, then: step.exemplars / max(1, step.seen))
     return _over_steps("exemplars", "Exemplars of a class, mean", "exemplars", runs, series)
 
 
 def memory(runs: Sequence[RecordedRun], who: str = "") -> Lines | None:
     """Bytes of the exemplars of a class, where any are kept."""
-    series = _of_memory(runs, lambda step, then: step.memory_bytes / step.seen / 1000)
+    series = _of_memory(runs, lambda step, then: step.memory_bytes / max(1, step.seen) / 1000)
     return _over_steps("memory", "Bytes of the exemplars of a class, mean", "kB", runs, series)
 
 
@@ -270,7 +271,7 @@ def matrix(runs: Sequence[RecordedRun], who: str = "") -> Heat | None:
 def confusion(runs: Sequence[RecordedRun], who: str = "") -> Heat | None:
     """Which class images of each class are taken for, after the last step."""
     results, who = _single("confusion", runs).results, who or best_readout(runs)
-    counts = results.steps[-1].confusion.get(who) if who else None
+    counts = counts_of(results, who)
     if not counts:
         return None
     block = -(-len(counts) // MOST_CELLS)
@@ -292,9 +293,18 @@ def blocks_of(counts: Sequence[Sequence[int]], block: int) -> list[list[int]]:
     return [[sum(column) for column in zip(*across[first : first + block], strict=True)] for first in starts]
 
 
+def counts_of(results: Results, who: str) -> list[list[int]]:
+    """The confusion after the last step, a row and a column for each class seen; empty: there is none of this shape."""
+    if not results.steps:
+        return []
+    counts, seen = results.steps[-1].confusion.get(who, []), results.steps[-1].seen
+    return counts if len(counts) == seen and all(len(row) == seen and min(row) >= 0 for row in counts) else []
+
+
 def confused(results: Results, who: str) -> list[tuple[str, str, int, float]]:
     """Pairs of a class and another that its images are taken for, with how many and their share; the largest first."""
-    counts, names = results.steps[-1].confusion.get(who, []), class_names(results)
+    counts = counts_of(results, who)
+    names = class_names(results) if counts else []
     pairs = [
         (names[true], names[taken], count, count / sum(row))
         for true, row in enumerate(counts)
@@ -315,7 +325,8 @@ def loss(runs: Sequence[RecordedRun], who: str = "") -> Lines | None:
     run = _single("loss", runs)
     terms = list(dict.fromkeys(term for row in run.epochs for term in row.terms))
     values = {term: [row.terms.get(term) for row in run.epochs] for term in terms}
-    return _over_epochs("loss", "Terms of the loss in each epoch", "mean over the epoch", run, values)
+    only = f"{shown(terms[0], 30)}, " if len(terms) == 1 else ""  # the others are named by the legend
+    return _over_epochs("loss", "Terms of the loss in each epoch", f"{only}mean over the epoch", run, values)
 
 
 def rate(runs: Sequence[RecordedRun], who: str = "") -> Lines | None:
@@ -328,7 +339,7 @@ def _over_epochs(
     name: str, title: str, y_label: str, run: RecordedRun, values: Mapping[str, Sequence[float | None]]
 ) -> Lines | None:
     steps = [row.step for row in run.epochs]
-    if not steps:
+    if not (steps and values):
         return None
     block = -(-len(steps) // MOST_POINTS)
     starts = range(0, len(steps), block)

@@ -20,9 +20,10 @@ def plot(runs: Sequence[Path], out: Path, what: str, readout: str) -> Path:
         UserError: no run, no such chart or read-out, or a place that cannot be written.
         CheckpointRefused: a file of a run is damaged.
     """
-    drawings = {".svg": lambda chart: svg(chart).encode(), ".png": png}
+    chart = chart_of(what, [RecordedRun(run) for run in runs], readout)
+    drawings = {".svg": lambda: svg(chart).encode(), ".png": lambda: png(chart)}
     if out.suffix not in drawings:
         raise UserError(f"--out {shown(str(out), 1000)}: should end in .svg or .png, which says what is drawn")
     check_place(out)
-    write_bytes(out, drawings[out.suffix](chart_of(what, [RecordedRun(run) for run in runs], readout)))
+    write_bytes(out, drawings[out.suffix]())
     return out

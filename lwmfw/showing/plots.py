@@ -23,6 +23,7 @@ from lwmfw.showing.charts import Chart, Heat, Line, Lines
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 WIDTH, _LEFT, _RIGHT, _BOTTOM, _TOP, _LETTER, _ROW = 400, 56, 14, 36, 8, 6.4, 16
 """Points: of a picture, its margins, a letter and a line of the legend."""
@@ -47,6 +48,8 @@ class Palette:
 LIGHT = Palette("#1f2328", "#c9ced6", ("#0072b2", "#b84a00", "#007a59", "#a03d86", "#806000", "#4a5560", "#0f7fa8"))
 """At least 4.5:1 on white, apart from the rules; told apart by colour-blind eyes (after Okabe and Ito)."""
 _STAND_INS = Palette("#010203", "#010204", tuple(f"#01030{n}" for n in range(len(LIGHT.series))))
+_VARIABLES = {_STAND_INS.ink: "ink", _STAND_INS.rule: "rule"}
+_VARIABLES |= {stand_in: f"series-{number}" for number, stand_in in enumerate(_STAND_INS.series)}
 _MARKERS = "osD^vPX*h"
 _DASHES = ("solid", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
 _INKED = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
@@ -73,12 +76,13 @@ def page_svg(chart: Chart, name: str) -> str:
         name: what its ids begin with, which nothing else on the page has.
     """
     text = _svg(chart, _STAND_INS)
-    for stand_in, variable in ((_STAND_INS.ink, "ink"), (_STAND_INS.rule, "rule")):
-        text = text.replace(stand_in, f"var(--{variable})")
-    for number, stand_in in enumerate(_STAND_INS.series):
-        text = text.replace(stand_in, f"var(--series-{number})")
-    # what has an id on a page has it alone
-    return re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{name}-", text[text.index("<svg") :])
+    return re.sub("<[^<>]*>", lambda tag: _for_page(tag[0], name), text[text.index("<svg") :])
+
+
+def _for_page(tag: str, name: str) -> str:
+    for stand_in, variable in _VARIABLES.items():
+        tag = tag.replace(stand_in, f"var(--{variable})")
+    return re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{name}-", tag)
 
 
 def svg(chart: Chart) -> str:
@@ -141,32 +145,32 @@ def _draw_lines(figure: Figure, chart: Lines, palette: Palette) -> None:
     axes = _axes(figure, WIDTH - _LEFT - _RIGHT, _PLOT, _LEFT, _BOTTOM, _TOP + rows * _ROW, _RIGHT)
     for border in chart.borders:
         axes.axvline(border, color=palette.rule, linewidth=0.8, linestyle=(0, (2, 3)))
-    for number, (line, label) in enumerate(zip(chart.lines, labels, strict=True)):
-        _draw_line(axes, line, label, number, palette, banded=_banded(chart))
+    drawn = [_draw_line(axes, line, n, palette, banded=_banded(chart)) for n, line in enumerate(chart.lines)]
     axes.grid(axis="y", linewidth=0.7)
     axes.set_xlabel(chart.x_label)
     axes.set_ylabel(chart.y_label)
     _scale(axes, chart)
     if named:
         axes.legend(
-            *(axes.get_legend_handles_labels()),
+            drawn,
+            [f" {label}" for label in labels],  # one that begins with an underscore is shown too
             loc="lower left",
             bbox_to_anchor=(-0.02, 1.0),
             ncols=columns,
             borderaxespad=0.2,
             handlelength=2.6,
+            handletextpad=0.5,
             labelspacing=0.35,
         )
 
 
-def _draw_line(axes: Axes, line: Line, label: str, number: int, palette: Palette, *, banded: bool) -> None:
-    """A line and its band, if it has one; what has no value leaves a gap."""
+def _draw_line(axes: Axes, line: Line, number: int, palette: Palette, *, banded: bool) -> Line2D:
+    """A line, which is returned, and its band, if it has one; what has no value leaves a gap."""
     y = [math.nan if value is None else value for value in line.y]
     colour = palette.series[number % len(palette.series)]
-    axes.plot(
+    (drawn,) = axes.plot(
         list(line.x),
         y,
-        label=label,
         color=colour,
         marker=_MARKERS[number % len(_MARKERS)],
         markevery=max(1, len(line.x) // _MOST_MARKERS),
@@ -176,6 +180,7 @@ def _draw_line(axes: Axes, line: Line, label: str, number: int, palette: Palette
         band = list(zip(y, line.deviation, strict=True))
         low, high = [v - d for v, d in band], [v + d for v, d in band]
         axes.fill_between(line.x, low, high, color=colour, alpha=0.12, linewidth=0)
+    return drawn
 
 
 def _banded(chart: Lines) -> bool:

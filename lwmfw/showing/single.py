@@ -20,7 +20,7 @@ _MISTAKES = 15
 _MOST_PICTURES, _MOST_BYTES = 6, 700_000
 """Of components' own pictures that a page holds, and their bytes together."""
 _MEASURES = [
-    "Accuracy is the share of the test images of all classes seen that are assigned their own class. Average: the mean "
+    "Accuracy is the share of the images of all classes seen that are assigned their own class. Average: the mean "
     "over the steps. Forgetting: by how much the accuracy on the classes of earlier steps ends below its best. BWT: by "
     "how much it ends above where it began. Task-aware: with the choice among the classes of the image's own step."
 ]
@@ -39,7 +39,7 @@ def headline(run: RecordedRun) -> list[str]:
     ends = [(name, value) for name, value in results.last_accuracy.items() if name != who and value is not None]
     said = [
         f"After {counted(steps, 'step')} and {counted(last.seen, 'class', 'classes')}, {who} names the right class for "
-        f"{results.last_accuracy[who]:.1%} of the test images of all classes seen"
+        f"{results.last_accuracy[who]:.1%} of the {_tested_on(run)} of all classes seen"
         f"{''.join(f', {name} for {value:.1%}' for name, value in ends)}."
     ]
     average, forgotten = results.average_incremental_accuracy[who], results.forgetting[who]
@@ -50,6 +50,11 @@ def headline(run: RecordedRun) -> list[str]:
     time = lasting(sum(step.train_seconds for step in results.steps)) + f" in {counted(epochs, 'epoch')}" * bool(epochs)
     kept = f"{counted(last.exemplars, 'exemplar')} in {sized(last.memory_bytes)}" if last.exemplars else "no exemplars"
     return [*said, f"The run was trained for {time} and keeps {kept}."]
+
+
+def _tested_on(run: RecordedRun) -> str:
+    held_out = run.tables.get("evaluation", {}).get("validation", 0)
+    return "images held out from training" if held_out else "test images"
 
 
 def sections(run: RecordedRun) -> list[Section]:
@@ -95,13 +100,13 @@ def _by_class(run: RecordedRun) -> Section:
     if pairs:
         rows = [[true, taken, str(count), f"{share:.3f}"] for true, taken, count, share in pairs]
         tables.append(TableOf(f"Most frequent mistakes of {who}", ["class", "taken for", "images", "share"], rows))
-    if any(results.steps[-1].confusion.values()):
+    if charts.counts_of(results, who):
         tables.append(TableOf("Accuracy of each class after the last step", *_classes(results), folded=True))
     return Section("classes", "Which classes are confused", charts=present([run], charts.confusion), tables=tables)
 
 
 def _classes(results: Results) -> Table:
-    confusion = {who: rows for who, rows in results.steps[-1].confusion.items() if rows}
+    confusion = {who: counts for who in results.last_accuracy if (counts := charts.counts_of(results, who))}
     step_of = [step.step for step in results.steps for _ in step.new_classes]
     rows = [
         [name, str(step), *(told(accuracy(found, range(place, place + 1))) for found in confusion.values())]

@@ -148,6 +148,8 @@ def edited(index, **values):
         edited(1, accuracy_by_step={}),
         edited(1, step=3),
         edited(1, seen="x"),
+        edited(1, train_seconds=float("inf")),
+        edited(1, accuracy={"cnn": float("nan")}),
         edited(1, more=1),
         results_of(THREE).to_json() | {"recipe": [5]},
         results_of(THREE).to_json() | {"class_names": 3},

@@ -84,6 +84,15 @@ def test_rows_of_the_confusion_are_shares_and_the_worst_mistakes_come_first():
     assert [share for *_, share in mistakes] == [0.5, 0.25, 0.25]
 
 
+@pytest.mark.parametrize(
+    "matrix", [[], [[1]], [[1, 2, 3, 4]] * 3, [[1, 0, 0, 0], [], [0] * 4, [0] * 4], [[-1, 1, 1, 1]] * 4]
+)
+def test_a_confusion_of_another_shape_is_none(matrix):
+    runs = confused(matrix)
+    assert charts.confusion(runs) is None
+    assert charts.confused(runs[0].results, "cnn") == []
+
+
 def test_a_large_confusion_is_summed_over_blocks_and_says_so(monkeypatch):
     assert blocks_of([[1, 2, 3], [4, 5, 6], [7, 8, 9]], 2) == [[12, 9], [15, 9]]
     monkeypatch.setattr(charts, "MOST_CELLS", 2)
@@ -105,6 +114,12 @@ def test_terms_are_counted_over_all_steps_and_may_be_missing(tmp_path):
     assert list(chart.borders) == [1.5]
     assert chart.table == (["epoch, counted over all steps", "bce", "L_D"], [["1", "1", ""], ["2", "0.5", "0.25"]])
     assert "L_D: 0.25 at 2" in chart.words
+
+
+def test_what_is_alone_is_named_where_no_legend_names_it(tmp_path):
+    assert charts.loss([logged(tmp_path, [epoch(1, {"bce": 1.0})])]).y_label == "bce, mean over the epoch"
+    assert charts.accuracy(named(results_of(THREE))).title == "Accuracy after each step, by cnn"
+    assert charts.accuracy(named(results_of(THREE, who=("cnn", "nme")))).title == "Accuracy after each step"
 
 
 def test_many_epochs_are_means_of_blocks_which_is_said(tmp_path, monkeypatch):

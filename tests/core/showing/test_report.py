@@ -15,7 +15,9 @@ from helpers.results import THREE, results_of
 from helpers.runs import THREE_STEPS, halted
 
 from lwmfw import UserError, report
+from lwmfw.record.reading import RecordedRun
 from lwmfw.showing.exemplars import evenly_spread, nearest_of
+from lwmfw.showing.single import headline
 from lwmfw.testing import tiny_recipe
 
 MEASURED = ROOT / "docs" / "measured"
@@ -153,6 +155,13 @@ def test_a_run_that_has_not_ended_has_a_report(tmp_path):
     assert "memory" in sections(page)
 
 
+def test_images_held_out_are_not_called_test_images(trained, tmp_path):
+    run = RecordedRun(trained[0])
+    assert "of the test images of all" in headline(run)[0]
+    run.tables = run.tables | {"evaluation": {"validation": 0.1}}
+    assert "of the images held out from training of all" in headline(run)[0]
+
+
 def test_a_run_without_a_finished_step_is_refused(tmp_path):
     run = halted(tmp_path, {}, after=0)
     done = lwmfw("report", run)
@@ -247,7 +256,7 @@ def test_what_exemplars_were_is_the_nearest_image_of_their_class():
 
 def test_plot_draws_one_picture(trained, tmp_path):
     run = trained[0]
-    done = lwmfw("plot", run, "--out", "accuracy.svg")
+    done = lwmfw("plot", run)
     assert (done.returncode, done.stdout, done.stderr) == (0, "accuracy.svg\n", "")
     assert lwmfw("plot", run, "--what", "matrix", "--readout", "ncm", "--out", "x.png").returncode == 0
     assert Path("x.png").read_bytes().startswith(b"\x89PNG")

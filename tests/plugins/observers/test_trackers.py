@@ -152,6 +152,32 @@ READERS = {
 }  # fmt: skip
 
 
+def seed_in(tracker, run):
+    """The recipe's seed, as it is stored beside the points."""
+    if tracker == "tensorboard":
+        from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+        from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+        (file,) = (run / "tensorboard").glob("events.*")
+        stored = [value for event in EventFileLoader(str(file)).Load() for value in event.summary.value]
+        (begun,) = [value for value in stored if value.tag == "_hparams_/session_start_info"]
+        data = HParamsPluginData.FromString(begun.metadata.plugin_data.content)
+        return data.session_start_info.hparams["seed"].number_value
+    if tracker == "trackio":
+        with sqlite3.connect(run / "trackio" / "lwmfw.db") as database:
+            ((config,),) = database.execute("select config from configs")
+        return json.loads(config)["seed"]
+    if tracker == "mlflow":
+        with sqlite3.connect(run / "mlflow" / "mlflow.db") as database:
+            query = (
+                "select value from params join runs using (run_uuid) where key = 'seed' and lifecycle_stage = 'active'"
+            )
+            ((value,),) = database.execute(query)
+        return int(value)
+    configs = [record.run.config.update for record in wandb_records(run) if record.WhichOneof("record_type") == "run"]
+    return next(json.loads(item.value_json) for item in configs[0] if item.key == "seed")
+
+
 def told(run):
     """The same as the run's own record has it."""
     rows = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
@@ -206,6 +232,7 @@ def test_a_run_that_is_interrupted_anywhere_leaves_the_points_of_one_that_was_no
         shutil.rmtree(tmp_path / "run" / tracker)
     run = tiny_run(observed(tracker), tmp_path, components=HALTING)
     assert read(tracker, run.path) == told(run)
+    assert seed_in(tracker, run.path) == 1
     assert len({at for tag, at in told(run) if tag == "terms/bce"}) == 6
 
 

@@ -16,8 +16,8 @@ from helpers.runs import THREE_STEPS, halted
 
 from lwmfw import UserError, report
 from lwmfw.record.reading import RecordedRun
+from lwmfw.showing import single
 from lwmfw.showing.exemplars import evenly_spread, nearest_of
-from lwmfw.showing.single import headline
 from lwmfw.testing import tiny_recipe
 
 MEASURED = ROOT / "docs" / "measured"
@@ -157,9 +157,9 @@ def test_a_run_that_has_not_ended_has_a_report(tmp_path):
 
 def test_images_held_out_are_not_called_test_images(trained, tmp_path):
     run = RecordedRun(trained[0])
-    assert "of the test images of all" in headline(run)[0]
+    assert "of the test images of all" in single.headline(run)[0]
     run.tables = run.tables | {"evaluation": {"validation": 0.1}}
-    assert "of the images held out from training of all" in headline(run)[0]
+    assert "of the images held out from training of all" in single.headline(run)[0]
 
 
 def test_a_run_without_a_finished_step_is_refused(tmp_path):
@@ -228,22 +228,19 @@ def test_pictures_of_components_are_part_of_the_page_unless_they_lie_elsewhere(t
         (run / name).parent.mkdir(exist_ok=True)
         (run / name).write_bytes(png)
     (run / "cnn.png").write_bytes(b"no picture")
-    report(run, out="with.html")
-    alt = "A picture that the run has left as "
-    pictures = [attrs for attrs in checked(tmp_path / "with.html").all("img") if attrs["alt"].startswith(alt)]
-    assert [(attrs["alt"].removeprefix(alt), attrs["width"]) for attrs in pictures] == [
-        ("nme/step-10.png", "3"),
-        ("ncm.png", "3"),
-    ]
+    (found,) = [section for section in single.sections(RecordedRun(run)) if section.id == "pictures"]
+    pictures = [(each.title, picture.size) for each in found.pictures for picture in each.pictures]
+    assert pictures == [("nme/step-10.png", (3, 2)), ("ncm.png", (3, 2))]
 
 
 def test_exemplars_that_cannot_be_read_are_said_to_be(trained, tmp_path):
     run = shutil.copytree(trained[0], tmp_path / "run")
     shutil.rmtree(run / "checkpoints")
-    report(run)
-    page = checked(run / "report.html")
-    assert not page.all("img")
-    assert any("The exemplars cannot be read" in words for words in page.words)
+    (found,) = [section for section in single.sections(RecordedRun(run)) if section.id == "memory"]
+    assert not found.thumbs
+    assert found.words == [
+        f"The exemplars cannot be read: {run}: holds no checkpoint; name a run directory that still has its checkpoints"
+    ]
 
 
 def test_what_exemplars_were_is_the_nearest_image_of_their_class():

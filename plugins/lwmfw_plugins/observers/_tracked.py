@@ -96,7 +96,7 @@ class Tracker(ABC):
 
     @abstractmethod
     def put(self, point: Point) -> None:
-        """Tell a point, to stay even if the process is killed thereafter."""
+        """Tell a point."""
 
     @abstractmethod
     def end(self, complete: bool) -> None:

@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 from collections import defaultdict
 from importlib.util import find_spec
 from unittest.mock import patch
@@ -131,7 +132,17 @@ def read_wandb(run):
 
 
 def wandb_records(run):
-    """What a .wandb file holds: a log of blocks as LevelDB has it, behind a head of 7 bytes."""
+    """What a .wandb file holds, which is closed by another process a moment after the run has ended."""
+    for _ in range(100):
+        records = list(wandb_log(run))
+        if any(record.WhichOneof("record_type") == "exit" for record in records):
+            break
+        time.sleep(0.1)
+    return records
+
+
+def wandb_log(run):
+    """The file's records so far: it is a log of blocks as LevelDB has it, behind a head of 7 bytes."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     (file,) = (run / "wandb" / "wandb").glob("offline-run-*/run-*.wandb")

@@ -86,7 +86,7 @@ def learn(run: Run, step: Step, old: Model | None) -> Model | None:
     if progress.enters(MEMORY):
         keep_exemplars(run, step, candidates)
     progress.enters(EVALUATION)
-    result = evaluate(run, step, progress.seconds, progress.epochs)
+    result = evaluate(run, step, progress.seconds, progress.epochs, progress.parts)
     run.results.steps.append(result)
     old = old_model(run)
     hook.after_step(run=run, step=step, model=run.model, data=images, result=result, rng=run.rng)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lwmfw.cli import complete
 from lwmfw.cli.letters import printable, tell
-from lwmfw.cli.options import Device, DeviceOption, ReadoutOption, RunsArgument, TableFormat
+from lwmfw.cli.options import Device, DeviceOption, JsonOption, ReadoutOption, RunsArgument, TableFormat
 from lwmfw.cli.table import print_json, print_table
 from lwmfw.errors import UserError, harmless, shown
 
@@ -90,7 +91,11 @@ def _shortened(rows: list[list[str]]) -> tuple[list[list[str]], list[str]]:
 def explain(
     places: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN_OR_IMAGE", help="Run directories, and images: files, or folders of them."),
+        typer.Argument(
+            metavar="RUN_OR_IMAGE",
+            help="Run directories, and images: files, or folders of them.",
+            autocompletion=complete.run,
+        ),
     ],
     test: Annotated[
         str,
@@ -104,7 +109,7 @@ def explain(
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A .png or .svg; default: explain.png, with --json none.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print all numbers, and the maps, as JSON.")] = False,
+    json: JsonOption = False,
     device: DeviceOption = Device.AUTO,
 ) -> None:
     """Draw where runs look in an image for a class, after every step, by Grad-CAM.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lwmfw.cli import complete
 from lwmfw.cli.letters import printable, tell
 from lwmfw.cli.look import print_comparison
 from lwmfw.cli.options import Device, DeviceOption, PluginsOption
@@ -26,7 +27,12 @@ if TYPE_CHECKING:
 
 
 def sweep(
-    recipes: Annotated[list[Path], typer.Argument(metavar="RECIPE...", help="TOML files, or names of shipped ones.")],
+    recipes: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RECIPE...", help="TOML files, or names of shipped ones.", autocompletion=complete.recipe
+        ),
+    ],
     seeds: Annotated[str, typer.Option(metavar="N,N,...", help="Default: the recipe's own.")] = "",
     set_: Annotated[
         list[str],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,8 +19,11 @@ from lwmfw.recipe.scenario import Step
 from lwmfw.record.results import StepResult, accuracy
 
 
-def evaluate(run: Run, step: Step, train_seconds: float, epochs: int) -> StepResult:
+def evaluate(
+    run: Run, step: Step, train_seconds: float, epochs: int, part_seconds: Mapping[str, float] = {}
+) -> StepResult:
     """The result of a step: accuracies and confusion by read-out, and cost."""
+    began = time.monotonic()
     seen, model, readouts = step.seen_classes, run.model, run.assembly.of_kind("readout")
     images = run.data.test.of_classes(seen)
     confusion, top5, aware = _counts(run, step, readouts, images)
@@ -44,7 +48,12 @@ def evaluate(run: Run, step: Step, train_seconds: float, epochs: int) -> StepRes
         epochs=epochs,
         readout_bytes={name: _bytes(state) for name, state in states.items()},
         readouts=_certificates(run, readouts, states),
+        part_seconds=_rounded({**part_seconds, "evaluation": time.monotonic() - began}) if part_seconds else {},
     )
+
+
+def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:
+    return {part: round(value, 3) for part, value in seconds.items()}
 
 
 def _counts(

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 READOUTS, MEMORY, EVALUATION = 10_001, 10_002, 10_003
 """The stages behind a step's phases, which are counted from 0."""
+_BEFORE = "before training"
+_PARTS = {READOUTS: "after training", MEMORY: "memory", EVALUATION: "evaluation"}
+"""What the time of stages that are no phases stands under."""
 
 LOOK = 10.0
 """Seconds after which terms and weights are looked at: one that is not finite ends the run no later."""
@@ -84,7 +87,7 @@ class Place(BaseModel, strict=True, extra="forbid", allow_inf_nan=False):
     Attributes:
         stage: at which; `updates` of it were made.
         epochs: that the step had been trained.
-        seconds: that it had taken; `taken`, where another run has trained it.
+        seconds: that it had taken; `taken`, where another run has trained it; `parts`, by part.
         logged: bytes of metrics.jsonl.
         serial: how many places had been kept.
         epoch, batch, rate: of the epoch that was under way, as in a cursor.
@@ -95,6 +98,7 @@ class Place(BaseModel, strict=True, extra="forbid", allow_inf_nan=False):
     epochs: _Count
     taken: float | None = Field(ge=0)
     seconds: float = Field(ge=0)
+    parts: dict[str, Annotated[float, Field(ge=0)]] = {}
     logged: _Count
     serial: _Count
     epoch: int = Field(1, ge=1, le=10**12)
@@ -152,6 +156,8 @@ class Progress:
         self._phase: tuple[Descent, Cursor] | None = None
         self._kept = self._looked = self._began = time.monotonic()
         self._taken: float | None = None
+        self._times: dict[str, float] = {}
+        self._part, self._part_began = _BEFORE, self._began
         self.epochs = 0
 
     def go_on_from(self, kept: Checkpoint) -> None:
@@ -161,11 +167,11 @@ class Progress:
 
     def begin_step(self) -> None:
         """A step begins, or is played again."""
-        self._began = self._kept = time.monotonic()
-        self._taken, self.epochs = None, 0
+        self._began = self._kept = self._part_began = time.monotonic()
+        self._taken, self.epochs, self._part, self._times = None, 0, _BEFORE, {}
         if self._resumed:
             at = self._resumed[1]
-            self._taken, self.epochs = at.taken, at.epochs
+            self._taken, self.epochs, self._times = at.taken, at.epochs, dict(at.parts)
             self._began -= at.seconds
 
     def take_over(self, seconds: float, epochs: int) -> None:
@@ -177,12 +183,20 @@ class Progress:
         """What the step has taken, or its training another run, without the time in which nothing ran."""
         return time.monotonic() - self._began if self._taken is None else self._taken
 
+    @property
+    def parts(self) -> dict[str, float]:
+        """What the step has taken here, by part; the time in which a step is played again counts to what is played."""
+        passed = time.monotonic() - self._part_began
+        return self._times | {self._part: self._times.get(self._part, 0.0) + passed}
+
     def enters(self, stage: int) -> bool:
         """Whether a stage has to be gone through: not where a run goes on from behind it.
 
         Raises:
             CheckpointRefused: the stage that it goes on from is none of the step's.
         """
+        self._times, self._part_began = self.parts, time.monotonic()
+        self._part = _PARTS.get(stage) or self._run.position.phase
         self._stage, self._updates, self._phase = stage, 0, None
         if self._resumed is None:
             # the first phase begins as it is played again; of the others, and of them alone, something is needed
@@ -279,7 +293,8 @@ class Progress:
             components = _as_components(self._beginning) if self._beginning else {}
         now = self._now(more)
         self._serial += 1
-        at = self._position() | {"seconds": self.seconds, "logged": directory.logged(), "serial": self._serial}
+        times = {"seconds": self.seconds, "parts": self.parts}
+        at = self._position() | times | {"logged": directory.logged(), "serial": self._serial}
         now = replace(now, components=now.components | components, facts=now.facts | {"progress": at})
         checkpoint.save_inside(directory.checkpoints, now, self._run.position.step, self._serial)
         self._kept = time.monotonic()

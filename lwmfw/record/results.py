@@ -50,7 +50,8 @@ class StepResult:
     """What was measured after a step. Dictionaries are by read-out; confusion rows are true classes, both in
     class order; empty where it lies in a file of its own (MATRIX_CLASSES). `readouts` has of each with a state whether
     it is exact, and digests of its statistics and of the backbone. `extra` is for observers: component name -> plain
-    values of its own. `epochs` are those of all phases; 0: not known, or none."""
+    values of its own. `epochs` are those of all phases; 0: not known, or none. `part_seconds` is what each part of the
+    step took: before the first phase, each phase by name, what follows the phases, and evaluation."""
 
     __pydantic_config__ = _KNOWN
 
@@ -71,6 +72,7 @@ class StepResult:
     readouts: dict[str, dict[str, Any]] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
     epochs: int = 0
+    part_seconds: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass

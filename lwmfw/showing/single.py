@@ -177,7 +177,16 @@ def _cost(run: RecordedRun) -> Section:
         "their bytes": lambda step: sized(step.memory_bytes),
     }
     rows = [[str(step.step), *(tell(step) for tell in columns.values())] for step in run.results.steps]
-    return Section("cost", "Time and size", tables=[TableOf("What each step took and left", ["step", *columns], rows)])
+    tables = [TableOf("What each step took and left", ["step", *columns], rows)]
+    parts = list(dict.fromkeys(part for step in run.results.steps for part in step.part_seconds))
+    if parts:
+        seconds = [
+            [f"{step.part_seconds[p]:.1f}" if p in step.part_seconds else "" for p in parts]
+            for step in run.results.steps
+        ]
+        each = [[str(step.step), *row] for step, row in zip(run.results.steps, seconds, strict=True)]
+        tables.append(TableOf("Seconds of each part of a step", ["step", *parts], each))
+    return Section("cost", "Time and size", tables=tables)
 
 
 def _pictures(run: RecordedRun) -> Section:

@@ -149,7 +149,7 @@ class _Examined:
 
     def _outcome(self) -> list[Any]:
         assert self.done, "the run has ended"
-        steps = [vars(replace(step, train_seconds=0.0)) for step in self.done.results.steps]
+        steps = [vars(replace(step, train_seconds=0.0, part_seconds={})) for step in self.done.results.steps]
         state = self.made[-1].state() if hasattr(self.made[-1], "state") else {}
         return [steps, self.done.terms, _print(self.done.run.model), _print(state)]
 

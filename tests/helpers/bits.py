@@ -7,7 +7,7 @@ import json
 def bits_of(path):
     """Results, log and last checkpoint of a finished run, without the times in them."""
     results = json.loads((path / "results.json").read_text())
-    results["steps"] = [step | {"train_seconds": 0.0} for step in results["steps"]]
+    results["steps"] = [step | {"train_seconds": 0.0, "part_seconds": {}} for step in results["steps"]]
     log = path / "metrics.jsonl"
     rows = [json.loads(line) | {"images_per_s": 0.0} for line in log.read_text().splitlines()] if log.exists() else []
     newest = max((path / "checkpoints").glob("step-*"))

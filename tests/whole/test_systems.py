@@ -41,7 +41,7 @@ def bits(run):
     """Everything of a run that has to be the same again."""
     steps = run.results.to_json()["steps"]
     for step in steps:
-        step["train_seconds"] = 0.0
+        step["train_seconds"], step["part_seconds"] = 0.0, {}
     kept = checkpoint.load(run.path / "checkpoints")
     states = {f"{name}/{key}": value for name, state in kept.components.items() for key, value in state.items()}
     tensors = {name: value for name, value in {**states, **kept.model}.items() if isinstance(value, torch.Tensor)}

@@ -42,7 +42,7 @@ def taken_from(path, overrides, folder):
 def results(path):
     found = json.loads((path / "results.json").read_text())
     for step in found["steps"]:
-        del step["train_seconds"]
+        del step["train_seconds"], step["part_seconds"]
     return found
 
 

@@ -15,11 +15,11 @@ from lwmfw.record.checkpoint import Checkpoint
 
 RECIPE = {"penalties": [{"use": "ewc"}], "memory": {"budget": "4 exemplars", "select": {"use": "random"}}}
 PLACE = {
-    "stage": 0, "updates": 1, "epochs": 0, "taken": None, "seconds": 1.5, "logged": 10, "serial": 3, "epoch": 1,
-    "batch": 1, "rate": 0.1,
+    "stage": 0, "updates": 1, "epochs": 0, "taken": None, "seconds": 1.5, "parts": {"main": 1.5}, "logged": 10,
+    "serial": 3, "epoch": 1, "batch": 1, "rate": 0.1,
 }  # fmt: skip
 HOSTILE = (None, "1", True, [], {}, -1, 1.5, 10**30, 1e400, float("nan"))
-MAY_BE = {"taken": (None, 1.5, 10**30), "seconds": (1.5, 10**30), "rate": (-1, 1.5, 10**30)}
+MAY_BE = {"parts": ({},), "taken": (None, 1.5, 10**30), "seconds": (1.5, 10**30), "rate": (-1, 1.5, 10**30)}
 
 
 def kept(progress):
@@ -28,7 +28,7 @@ def kept(progress):
 
 def test_a_place_is_read():
     assert place_of(kept(PLACE)).model_dump() == PLACE
-    assert place_of(kept({key: PLACE[key] for key in list(PLACE)[:7]})).epoch == 1, "where no phase is under way"
+    assert place_of(kept({key: PLACE[key] for key in list(PLACE)[:8]})).epoch == 1, "where no phase is under way"
 
 
 @pytest.mark.parametrize("key", PLACE)

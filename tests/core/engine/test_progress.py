@@ -112,3 +112,17 @@ def test_what_says_no_time_is_refused(text):
 )
 def test_how_often_a_step_is_kept_is_a_time_or_updates(text, every):
     assert parse_save_every(text) == every
+
+
+def test_the_time_of_a_step_is_told_by_its_parts(tmp_path, monkeypatch):
+    parts = ["before training", "main", "after training", "memory", "evaluation"]
+    for folder in ("whole", "left"):
+        (tmp_path / folder).mkdir()
+    whole = tiny_run({}, tmp_path / "whole").results.steps
+    assert [list(step.part_seconds) for step in whole] == [parts, parts]
+    left = left_inside({}, tmp_path / "left", monkeypatch, after=8)
+    for step in [*whole, *lwmfw.resume(left, device="cpu").steps]:
+        assert list(step.part_seconds) == parts
+        assert all(seconds >= 0 for seconds in step.part_seconds.values())
+        before_evaluation = sum(step.part_seconds[part] for part in parts[:-1])
+        assert before_evaluation == pytest.approx(step.train_seconds, abs=0.02)

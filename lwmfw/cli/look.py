@@ -22,10 +22,6 @@ if TYPE_CHECKING:
 _TEXTS = ("recipe", "classifier", "published")
 _LONGEST = 40
 """Letters of a variant's name in the table of a terminal."""
-_DIFFERENCE = (
-    "difference: to the baseline, over the seeds that both have, with a 95 % interval of Student's t for pairs; "
-    '"may be 0": these seeds do not tell the two apart'
-)
 
 
 def compare(
@@ -65,7 +61,7 @@ def print_comparison(
 ) -> None:
     """Print a comparison on stdout, and on stderr what its differences mean."""
     from lwmfw.cli.formats import latex_table, markdown_table
-    from lwmfw.record.tables import comparison_rows
+    from lwmfw.record.tables import DIFFERENCE, comparison_rows
 
     header, rows = comparison_rows(runs, baseline, by_bytes=by_bytes, brief=format_ is not TableFormat.TABLE)
     if format_ is TableFormat.LATEX:
@@ -78,7 +74,7 @@ def print_comparison(
         for line in names:
             print(printable(line))
     if any(title.endswith("difference") for title in header):
-        tell(_DIFFERENCE)
+        tell(DIFFERENCE)
 
 
 def _shortened(rows: list[list[str]]) -> tuple[list[list[str]], list[str]]:

@@ -11,6 +11,11 @@ from lwmfw.record.results import Results, told
 FIRST = ("average", "last", "forgetting")
 """The measures that one looks for; the others stand behind the steps."""
 FURTHER = tuple(name for name in MEASURES if name not in FIRST)
+DIFFERENCE = (
+    "difference: to the baseline, over the seeds that both have, with a 95 % interval of Student's t for pairs; "
+    '"may be 0": these seeds do not tell the two apart'
+)
+"""What a table with columns of differences has to say."""
 Table = tuple[list[str], list[list[str]]]
 
 

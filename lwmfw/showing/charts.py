@@ -6,7 +6,7 @@ A value at a step is the mean over the runs of a variant, with their standard de
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import mean, stdev
 
 from lwmfw.errors import UserError, did_you_mean, shown
@@ -33,12 +33,14 @@ Table = tuple[list[str], list[list[str]]]
 
 @dataclass(frozen=True)
 class Line:
-    """Values at places; None: not measured. `deviation` has one for each, or none at all."""
+    """Values at places; None: not measured. `deviation` has one for each, or none at all. Lines of one `series` look
+    alike in all charts; None: as its place in the chart has it."""
 
     label: str
     x: Sequence[float]
     y: Sequence[float | None]
     deviation: Sequence[float] = ()
+    series: int | None = None
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,8 @@ def _over_steps(
 ) -> Lines | None:
     """A chart over the classes seen, or over steps where one has brought no class; None: nothing was measured."""
     grows = all(step.new_classes for run in runs for step in run.results.steps)
-    lines = [line_over_steps(*each, lambda step: step.seen if grows else step.step) for each in series]
+    found = [line_over_steps(*each, lambda step: step.seen if grows else step.step) for each in series]
+    lines = [replace(line, series=number) for number, line in enumerate(found)]
     kept = [line for line in lines if line.y]
     ticks = sorted({x for line in kept for x in line.x})
     x_label = "classes seen" if grows else "step"
@@ -238,8 +241,9 @@ def memory(runs: Sequence[RecordedRun], who: str = "") -> Lines | None:
 
 
 def _of_memory(runs: Sequence[RecordedRun], value: _Value) -> list[_Series]:
-    groups = _groups(runs).items()
-    return [(label, group, value) for label, group in groups if any(step.exemplars for r in group for step in r.steps)]
+    groups = _groups(runs)
+    keeping = [label for label, group in groups.items() if any(step.exemplars for r in group for step in r.steps)]
+    return [(name, group, value if name in keeping else lambda *_: None) for name, group in groups.items()]
 
 
 def time(runs: Sequence[RecordedRun], who: str = "") -> Lines | None:

@@ -145,7 +145,10 @@ def _draw_lines(figure: Figure, chart: Lines, palette: Palette) -> None:
     axes = _axes(figure, WIDTH - _LEFT - _RIGHT, _PLOT, _LEFT, _BOTTOM, _TOP + rows * _ROW, _RIGHT)
     for border in chart.borders:
         axes.axvline(border, color=palette.rule, linewidth=0.8, linestyle=(0, (2, 3)))
-    drawn = [_draw_line(axes, line, n, palette, banded=_banded(chart)) for n, line in enumerate(chart.lines)]
+    drawn = [
+        _draw_line(axes, line, n if line.series is None else line.series, palette, banded=_banded(chart))
+        for n, line in enumerate(chart.lines)
+    ]
     axes.grid(axis="y", linewidth=0.7)
     axes.set_xlabel(chart.x_label)
     axes.set_ylabel(chart.y_label)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lwmfw.record.reading import RecordedRun
-from lwmfw.record.tables import comparison_rows
+from lwmfw.record.tables import DIFFERENCE, comparison_rows
 from lwmfw.record.variants import variants
 from lwmfw.showing import charts
 from lwmfw.showing.parts import Section, TableOf, present
@@ -32,11 +32,10 @@ def sections(runs: Sequence[RecordedRun]) -> list[Section]:
 
 
 def _comparison(runs: Sequence[RecordedRun]) -> Section:
-    header, rows = comparison_rows(runs)
-    kept = [n for n, _ in enumerate(header) if any(row[n] for row in rows)]
-    cells = [[row[n] for n in kept] for row in rows]
-    table = TableOf("Mean and deviation over seeds", [header[n] for n in kept], cells)
-    return Section("comparison", "Side by side", tables=[table])
+    header, rows = comparison_rows(runs, brief=True)
+    differ = any(title.endswith("difference") for title in header)
+    words = [f"{DIFFERENCE[0].upper()}{DIFFERENCE[1:]}."] if differ else []
+    return Section("comparison", "Side by side", words, tables=[TableOf("Mean and deviation over seeds", header, rows)])
 
 
 def _curves(runs: Sequence[RecordedRun]) -> Section:

@@ -58,6 +58,13 @@ def test_forgetting_begins_with_the_second_step():
     assert line.y == pytest.approx([0.3, (0.2 + 0.3) / 2])
 
 
+def test_a_variant_looks_alike_in_charts_that_leave_others_out():
+    runs = named(replace(results_of([[0.8]]), recipe="joint"), results_of(THREE))
+    for chart in (charts.accuracy(runs), charts.forgetting(runs), charts.time(runs)):
+        assert {line.label: line.series for line in chart.lines}["lwm"] == 1
+    assert [line.label for line in charts.forgetting(runs).lines] == ["lwm"]
+
+
 def test_the_matrix_has_the_classes_of_each_step_after_each_step():
     heat = charts.matrix(named(results_of(THREE)))
     assert heat.values == [[0.9, None, None], [0.6, 0.8, None], [0.7, 0.5, 0.9]]

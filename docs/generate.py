@@ -353,6 +353,7 @@ API = {
     "recipe": "Steps, phases, budgets",
     "engine": "The run",
     "record": "Results",
+    "showing": "Pages and pictures",
     "errors": "Errors and messages",
 }
 """Room of the code -> the heading under which its public names stand."""

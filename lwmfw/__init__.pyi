@@ -57,6 +57,7 @@ from lwmfw.recipe.phase import Phase as Phase
 from lwmfw.recipe.scenario import Step as Step
 from lwmfw.record.results import Results as Results
 from lwmfw.record.results import StepResult as StepResult
+from lwmfw.showing.explain import explain as explain
 from lwmfw.showing.report import report as report
 
 __version__: str

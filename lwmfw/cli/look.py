@@ -38,10 +38,9 @@ def compare(
 ) -> None:
     """Put the results of runs side by side; seeds of one variant are averaged."""
     from lwmfw.record.compare import compare, plain_comparison
-    from lwmfw.record.reading import RecordedRun
     from lwmfw.record.results import accuracy_csv
 
-    read = [RecordedRun(path) for path in runs]
+    read = _begun(runs)
     if format_ is TableFormat.CSV:
         if baseline or by_bytes:
             raise UserError("--format csv: has every run by itself; leave --baseline and --bytes out, or take json")
@@ -50,6 +49,18 @@ def compare(
         print_json(plain_comparison(compare(read, baseline, by_bytes=by_bytes)))
     else:
         print_comparison(read, baseline, by_bytes=by_bytes, format_=format_)
+
+
+def _begun(paths: Sequence[Path]) -> list[RecordedRun]:
+    """Those that have finished a step; the others are told, or refused when they are read if there is none."""
+    from lwmfw.record.reading import RecordedRun
+
+    runs = [RecordedRun(path) for path in paths]
+    begun = [run for run in runs if run.begun]
+    for run in runs if begun else ():
+        if not run.begun:
+            tell(f"{run.path}: left out: the run has not finished a step")
+    return begun or runs
 
 
 def print_comparison(
@@ -75,6 +86,8 @@ def print_comparison(
             print(printable(line))
     if any(title.endswith("difference") for title in header):
         tell(DIFFERENCE)
+    if by_bytes:
+        tell("best: no other row of the same data has at least its average with at most its bytes")
 
 
 def _shortened(rows: list[list[str]]) -> tuple[list[list[str]], list[str]]:
@@ -141,13 +154,16 @@ def report(
     runs: RunsArgument,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Default: report.html in the directory of the run; of several runs, here."),
+        typer.Option(
+            metavar="FILE",
+            help="Default: report.html in the directory of the run; of several runs, or of a results.json, here.",
+        ),
     ] = None,
 ) -> None:
     """Write what runs have come to as one page: figures, pictures, recipe, environment; several side by side."""
     from lwmfw.showing.report import report
 
-    print(harmless(str(report(*runs, out=out))))
+    print(harmless(str(report(*[run.path for run in _begun(runs)], out=out))))
 
 
 def plot(
@@ -161,11 +177,18 @@ def plot(
         ),
     ] = "accuracy",
     readout: Annotated[
-        str, typer.Option(metavar="NAME", help="Of which read-out; default: all of one run, else the best at the end.")
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Of which read-out; default: all of one run, else the best at the end that the most runs have.",
+        ),
     ] = "",
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="A .svg or .png file; default: NAME.svg.")] = None,
 ) -> None:
     """Draw a picture of runs: accuracy after each step, forgetting, confusion, terms of the loss and more."""
     from lwmfw.showing.picture import plot
 
-    print(harmless(str(plot(runs, out or Path(f"{what}.svg"), what, readout))))
+    place = out or Path(f"{what}.svg")
+    for label in plot([run.path for run in _begun(runs)], place, what, readout):
+        tell(f"{label}: has nothing of the kind; --readout names another read-out")
+    print(harmless(str(place)))

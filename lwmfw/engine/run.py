@@ -68,8 +68,8 @@ class Run:
         device: where it is trained.
         results: of the finished steps.
         memory: its exemplars; None: the recipe has no [memory].
-        directory: where it is recorded; `write(name, content)` leaves a file there, `folder(name)` is a place for a
-            library that writes by itself, `tables` and `epochs()` are what is recorded so far; None: nowhere.
+        directory: where it is recorded, or None: `write(name, content)` leaves a file there, `folder(name)` is a place
+            for a library that writes by itself, `tables` and `epochs()` are what is recorded so far.
         assembly: its components and hooks.
         objective: the classification loss.
         rng: gives every component its generator.

@@ -102,6 +102,11 @@ class RecordedRun:
             raise CheckpointRefused(f"{file}: is gone, and there are checkpoints; put it back or start anew")
 
     @property
+    def begun(self) -> bool:
+        """Whether it has finished a step, or should have; of a path that is no run nothing is known, and it has."""
+        return self.finished or not self.exists or os.path.isfile(self.path / "results.json")
+
+    @property
     def finished(self) -> bool:
         """Whether it has ended."""
         return self.exists and os.path.isfile(self.path / "DONE")

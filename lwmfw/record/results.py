@@ -270,7 +270,7 @@ def accuracy_csv(runs: Mapping[str, Results]) -> str:
         for step in run.steps:
             then, forgotten_then = run.after(step.step), {who: after[step.step - 1] for who, after in forgotten.items()}
             learned = then.average_incremental_accuracy, forgotten_then, then.backward_transfer
-            so_far = (*learned, then.task_aware_accuracy)
+            so_far = (*learned, then.task_aware_accuracy, then.new_class_accuracy)
             for who, value in step.accuracy.items():
                 row = [*[cell(name)] * named, cell(run.recipe), run.seed, step.step, step.seen, cell(who)]
                 writer.writerow([*row, "all", told(value, 6), *(told(measure[who], 6) for measure in so_far)])
@@ -279,5 +279,5 @@ def accuracy_csv(runs: Mapping[str, Results]) -> str:
     return stream.getvalue()
 
 
-_SO_FAR = ("average", "forgetting", "backward_transfer", "task_aware")
+_SO_FAR = ("average", "forgetting", "backward_transfer", "task_aware", "new_classes")
 """Columns of `accuracy_csv` that hold a measure over all steps so far."""

@@ -151,13 +151,14 @@ def readouts_of(runs: Sequence[RecordedRun]) -> list[str]:
 
 
 def best_readout(runs: Sequence[RecordedRun]) -> str:
-    """The read-out that ends with the highest accuracy, its mean over the runs that have it."""
+    """Of the read-outs that the most runs have, that which ends with the highest accuracy, its mean over them."""
 
-    def last(who: str) -> float:
+    def standing(who: str) -> tuple[int, float]:
         found = [run.results.last_accuracy.get(who) for run in runs if run.results.steps]
-        return mean([value for value in found if value is not None] or [-1.0])
+        ends = [value for value in found if value is not None]
+        return len(ends), mean(ends or [-1.0])
 
-    return max(readouts_of(runs), key=last, default="")
+    return max(readouts_of(runs), key=standing, default="")
 
 
 def line_over_steps(label: str, group: Sequence[Results], value: _Value, place: Callable[[StepResult], int]) -> Line:

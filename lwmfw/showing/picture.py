@@ -8,22 +8,26 @@ from pathlib import Path
 from lwmfw.errors import UserError, shown
 from lwmfw.record.files import write_bytes
 from lwmfw.record.reading import RecordedRun
-from lwmfw.showing.charts import chart_of
+from lwmfw.record.variants import variants
+from lwmfw.showing.charts import Lines, chart_of
 from lwmfw.showing.files import check_place
 from lwmfw.showing.plots import png, svg
 
 
-def plot(runs: Sequence[Path], out: Path, what: str, readout: str) -> Path:
-    """Draw a chart of runs; returns its file, whose name says whether it is SVG or PNG.
+def plot(paths: Sequence[Path], out: Path, what: str, readout: str) -> list[str]:
+    """Draw a chart of runs in a file, whose name says whether it is SVG or PNG; returns the variants without a line.
 
     Raises:
         UserError: no run, no such chart or read-out, or a place that cannot be written.
         CheckpointRefused: a file of a run is damaged.
     """
-    chart = chart_of(what, [RecordedRun(run) for run in runs], readout)
+    runs = [RecordedRun(path) for path in paths]
+    chart = chart_of(what, runs, readout)
     drawings = {".svg": lambda: svg(chart).encode(), ".png": lambda: png(chart)}
     if out.suffix not in drawings:
         raise UserError(f"--out {shown(str(out), 1000)}: should end in .svg or .png, which says what is drawn")
     check_place(out)
     write_bytes(out, drawings[out.suffix]())
-    return out
+    if len(runs) == 1 or not isinstance(chart, Lines):
+        return []
+    return [label for label in variants(runs) if label not in {line.label for line in chart.lines}]

@@ -68,6 +68,11 @@ _STYLE: dict[Any, Any] = {
 }
 
 
+def notes_of(chart: Chart) -> list[str]:
+    """What a reader has to know of a chart besides its title."""
+    return [note for note in (chart.note, "In per cent." * (isinstance(chart, Heat) and chart.valued)) if note]
+
+
 def page_svg(chart: Chart, name: str) -> str:
     """A chart as an element of a page, its colours variables: --ink, --rule, --series-0 and so on.
 
@@ -94,6 +99,7 @@ def png(chart: Chart) -> bytes:
     """The same in pixels."""
     stream = io.BytesIO()
     with _drawn(chart, LIGHT, "white") as figure:
+        _entitle(figure, chart)
         figure.savefig(stream, format="png", dpi=_DPI, metadata={"Software": "lwmfw", "Title": harmless(chart.title)})
     return stream.getvalue()
 
@@ -101,6 +107,8 @@ def png(chart: Chart) -> bytes:
 def _svg(chart: Chart, palette: Palette, paper: str = "none") -> str:
     stream = io.StringIO()
     with _drawn(chart, palette, paper) as figure:
+        if palette is not _STAND_INS:
+            _entitle(figure, chart)
         figure.savefig(stream, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     told = f"<title>{escape(harmless(chart.title))}</title>\n <desc>lwmfw: {escape(harmless(chart.words))}</desc>"
     head, _, rest = stream.getvalue().partition("<svg ")
@@ -133,6 +141,19 @@ def _axes(figure: Figure, width: float, height: float, left: float, bottom: floa
     axes = figure.add_axes((left / whole[0], bottom / whole[1], width / whole[0], height / whole[1]))
     axes.set_facecolor("none")
     return axes
+
+
+def _entitle(figure: Figure, chart: Chart) -> None:
+    """Say above a chart in a file of its own what it shows, which a page has as its caption."""
+    width, height = figure.get_size_inches()
+    letters = int(width * 72 / _LETTER)
+    lines = [line for text in (chart.title, *notes_of(chart)) for line in wrap(shown(text, 3 * letters), letters)]
+    taller = height + (len(lines) * _ROW + _TOP) / 72
+    figure.set_size_inches(width, taller)
+    for axes in figure.axes:
+        x, y, w, h = axes.get_position().bounds
+        axes.set_position((x, y * height / taller, w, h * height / taller))
+    figure.text(_TOP / 72 / width, 1 - _TOP / 72 / taller, "\n".join(lines), va="top", linespacing=1.3)
 
 
 def _draw_lines(figure: Figure, chart: Lines, palette: Palette) -> None:

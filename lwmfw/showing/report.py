@@ -16,10 +16,10 @@ from lwmfw.record.files import write_text
 from lwmfw.record.links import refuse_ways_out
 from lwmfw.record.reading import RecordedRun
 from lwmfw.showing import single, together
-from lwmfw.showing.charts import Chart, Heat
+from lwmfw.showing.charts import Chart
 from lwmfw.showing.files import check_place
 from lwmfw.showing.parts import Section, TableOf, counted
-from lwmfw.showing.plots import LIGHT, page_svg
+from lwmfw.showing.plots import LIGHT, notes_of, page_svg
 
 NAME = "report.html"
 _COLOURS = {  # on light paper, on dark
@@ -111,8 +111,7 @@ def _drawn(section: Section) -> dict[str, Any]:
 
 def _chart(chart: Chart, name: str) -> dict[str, Any]:
     table = TableOf(chart.title, *chart.table) if chart.table else None
-    notes = [note for note in (chart.note, "In per cent." * (isinstance(chart, Heat) and chart.valued)) if note]
-    return {"title": chart.title, "notes": notes, "svg": page_svg(chart, name), "table": table}
+    return {"title": chart.title, "notes": notes_of(chart), "svg": page_svg(chart, name), "table": table}
 
 
 def _variables(column: int) -> str:

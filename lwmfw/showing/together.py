@@ -40,7 +40,12 @@ def _comparison(runs: Sequence[RecordedRun]) -> Section:
 
 def _curves(runs: Sequence[RecordedRun]) -> Section:
     makers = [charts.accuracy, charts.forgetting]
-    found = [chart for who in charts.readouts_of(runs) for maker in makers if (chart := maker(runs, who))]
+    found = [
+        chart
+        for who in charts.readouts_of(runs)
+        for maker in makers
+        if (chart := maker(runs, who)) and any(len(line.x) > 1 for line in chart.lines)
+    ]
     words = [
         "Lines are means over the seeds of a variant. Bands, where there are few lines, reach one standard deviation "
         "from the mean; the tables have it of all."

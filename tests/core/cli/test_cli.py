@@ -119,8 +119,8 @@ def test_compare_puts_runs_side_by_side_and_averages_seeds(tmp_path):
     assert "±" in table[1]
     csv = lwmfw("compare", "run1", "run2", "--format", "csv").stdout.splitlines()
     assert (
-        csv[0]
-        == "run,recipe,seed,step,seen,classifier,classes_of,accuracy,average,forgetting,backward_transfer,task_aware"
+        csv[0] == "run,recipe,seed,step,seen,classifier,classes_of,accuracy,"
+        "average,forgetting,backward_transfer,task_aware,new_classes"
     )
     assert csv[1].startswith("run1,tiny,1,1,2,cnn,all,")
     assert len(csv) == 1 + 2 * (2 + 3)

@@ -10,7 +10,10 @@ from lwmfw import Run
 from lwmfw.engine.run import FOR_PLUGINS
 
 SHIPPED = sorted((ROOT / "plugins").rglob("*.py"))
-INNER = {"directory": {"path", "write"}, "memory": {"budget", "cost", "as_stored", "images", "exemplars"}}
+INNER = {
+    "directory": {"path", "write", "folder", "tables", "epochs"},
+    "memory": {"budget", "cost", "as_stored", "images", "exemplars"},
+}
 """What they may ask of what a run has, where the core has more to do with it than they."""
 
 

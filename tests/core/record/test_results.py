@@ -166,16 +166,16 @@ def test_results_that_were_edited_are_refused(plain, form, tmp_path):
     assert re.search(r"results\.json: not the results of a run \(\w+\); name another\n$", done.stderr)
 
 
-SO_FAR = ["average", "forgetting", "backward_transfer", "task_aware"]
+SO_FAR = ["average", "forgetting", "backward_transfer", "task_aware", "new_classes"]
 
 
 def test_accuracy_csv_has_the_measures_so_far_beside_the_accuracy_on_all_classes():
     rows = list(csv.DictReader(io.StringIO(accuracy_csv({"": results_of(THREE)}))))
     told = {row["step"]: [row[key] for key in SO_FAR] for row in rows if row["classes_of"] == "all"}
     assert told == {
-        "1": ["0.900000", "", "", ""],
-        "2": ["0.800000", "0.300000", "-0.300000", ""],
-        "3": ["0.766667", "0.250000", "-0.250000", ""],
+        "1": ["0.900000", "", "", "", "0.900000"],
+        "2": ["0.800000", "0.300000", "-0.300000", "", "0.850000"],
+        "3": ["0.766667", "0.250000", "-0.250000", "", "0.866667"],
     }
     assert all(row[key] == "" for row in rows for key in SO_FAR if row["classes_of"] != "all")
 

@@ -58,6 +58,13 @@ def test_forgetting_begins_with_the_second_step():
     assert line.y == pytest.approx([0.3, (0.2 + 0.3) / 2])
 
 
+def test_several_runs_are_drawn_by_the_best_read_out_that_most_of_them_have():
+    own = replace(results_of([[0.9]], who=("cnn", "ridge")), recipe="frozen")
+    own.steps[0].accuracy["cnn"] = 0.5
+    assert charts.best_readout(named(own)) == "ridge"
+    assert charts.best_readout(named(own, results_of([[0.3]]))) == "cnn"
+
+
 def test_a_variant_looks_alike_in_charts_that_leave_others_out():
     runs = named(replace(results_of([[0.8]]), recipe="joint"), results_of(THREE))
     for chart in (charts.accuracy(runs), charts.forgetting(runs), charts.time(runs)):

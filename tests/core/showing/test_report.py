@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -262,3 +263,20 @@ def test_plot_draws_one_picture(trained, tmp_path):
     refused = lwmfw("plot", run, "--out", "accuracy.pdf")
     assert refused.returncode == 2
     assert refused.stderr == "--out accuracy.pdf: should end in .svg or .png, which says what is drawn\n"
+
+
+def test_of_several_runs_one_without_a_finished_step_is_left_out_which_is_told(trained, tmp_path):
+    run = halted(tmp_path, {}, after=0)
+    for verb in (["compare"], ["report", "--out", tmp_path / "both.html"]):
+        done = lwmfw(*verb, trained[0], run)
+        assert done.returncode == 0, done.stderr
+        assert f"{run}: left out: the run has not finished a step" in done.stderr.splitlines()
+
+
+def test_a_picture_says_what_it_is_of_and_which_runs_have_no_line_in_it(trained, tmp_path):
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(replace(results_of([[0.9], [0.8, 0.9]], who=("cnn",)), recipe="other").to_json()))
+    done = lwmfw("plot", trained[0], other, "--readout", "ncm", "--out", tmp_path / "ncm.svg")
+    assert done.returncode == 0
+    assert done.stderr == "other: has nothing of the kind; --readout names another read-out\n"
+    assert (tmp_path / "ncm.svg").read_text().count("Accuracy after each step, by ncm<") == 2, "for eyes and for ears"

@@ -14,7 +14,7 @@ from lwmfw_plugins.backbones.timm import POOLED, Timm, TimmOptions
 
 def test_without_timm_a_recipe_that_names_it_is_told_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)  # as if it were not there
-    with pytest.raises(UserError, match=r"timm is not installed; pip install lwmfw\[timm\]$"):
+    with pytest.raises(UserError, match=r'timm is not installed; pip install "lwmfw\[timm\]"$'):
         tiny_run({"backbone": {"use": "timm"}}, tmp_path)
 
 

@@ -98,7 +98,7 @@ def trains_or_is_refused(recipe, folder):
         assert all(step.memory_bytes <= 1000 * int(budget.split()[0]) for step in run.results.steps)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", [pytest.param(n, marks=[pytest.mark.slow] * (n > 1)) for n in range(5)])
 def test_a_random_combination(seed, tmp_path):
     trains_or_is_refused(combination(seed), tmp_path)
 

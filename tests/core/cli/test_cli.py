@@ -204,7 +204,7 @@ def test_a_loss_that_is_not_finite_exits_1(tmp_path):
 
 def test_missing_data_exits_2_and_says_what_gets_it(tmp_path):
     recipe = tiny_recipe({"data": {"use": "fashion-mnist", "root": str(tmp_path / "nowhere")}}, tmp_path)
-    done = lwmfw_process("run", recipe, "--out", "run")
+    done = lwmfw("run", recipe, "--out", tmp_path / "run")
     assert done.returncode == 2
     assert str(tmp_path / "nowhere" / "FashionMNIST" / "raw") in done.stderr
     assert "dataset-fashion-mnist" in done.stderr

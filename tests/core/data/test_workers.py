@@ -109,7 +109,7 @@ def ten(count=10):
     [
         ("fork", "raw"),
         ("fork", "jpeg"),
-        ("spawn", "jpeg"),
+        pytest.param("spawn", "jpeg", marks=pytest.mark.slow),
         pytest.param("spawn", "raw", marks=pytest.mark.slow),
         pytest.param("forkserver", "raw", marks=pytest.mark.slow),
         pytest.param("forkserver", "jpeg", marks=pytest.mark.slow),

@@ -47,7 +47,14 @@ def adopt(*arguments):
     return done
 
 
-@pytest.mark.parametrize("file", ["plain.pth", "wrapped.pth", "compiled.pt", "plain.safetensors"])
+@pytest.mark.parametrize(
+    "file",
+    [
+        "plain.pth",
+        *(pytest.param(f, marks=pytest.mark.slow) for f in ("wrapped.pth", "compiled.pt")),
+        "plain.safetensors",
+    ],
+)
 def test_the_adopted_model_answers_as_the_network_did(place, file, tmp_path):
     place, network = place
     adopt("--weights", place / file, "--classes", place / "names.txt", *SMALL, "--out", tmp_path / "run")

@@ -11,6 +11,7 @@ from lwmfw.testing import tiny_recipe, tiny_run
 from lwmfw_plugins.penalties._importance import flat, spring_energy
 
 THREE_STEPS = {"data": {"use": "synthetic", "classes": 6, "train_per_class": 16, "test_per_class": 8, "size": 8}}
+SLOW = pytest.mark.slow
 METHODS = ["ewc", "si", "mas"]
 
 
@@ -49,9 +50,11 @@ def watched_run(folder, penalty, *, interrupts=False):
     "penalty",
     [
         {"use": "ewc", "weight": 1000.0},
-        {"use": "ewc", "weight": 1000.0, "form": "empirical", "fusion": "online", "gamma": 0.9},
-        {"use": "si", "weight": 100.0},
-        {"use": "mas", "weight": 30.0},
+        pytest.param(
+            {"use": "ewc", "weight": 1000.0, "form": "empirical", "fusion": "online", "gamma": 0.9}, marks=SLOW
+        ),
+        pytest.param({"use": "si", "weight": 100.0}, marks=SLOW),
+        pytest.param({"use": "mas", "weight": 30.0}, marks=SLOW),
     ],
     ids=["ewc", "ewc-online", "si", "mas"],
 )
@@ -64,6 +67,7 @@ def test_a_penalty_has_its_term_from_the_second_step_on_and_keeps_important_para
     assert distances[1] < 0.8 * distances[0]
 
 
+@SLOW
 def test_what_the_fusions_make_of_three_steps(tmp_path):
     """The weight is 0, so that both runs train alike and only their fusion differs."""
     weightless = {"weight": 0.0, "images": 0, "form": "empirical"}
@@ -78,6 +82,7 @@ def test_what_the_fusions_make_of_three_steps(tmp_path):
     assert not torch.equal(separate[3][0].anchors, separate[3][1])
 
 
+@SLOW
 def test_mas_takes_the_mean_of_what_was_held_and_of_the_newest_step(tmp_path):
     held = {}
     for alpha in (0.0, 0.25, 1.0):
@@ -89,7 +94,7 @@ def test_mas_takes_the_mean_of_what_was_held_and_of_the_newest_step(tmp_path):
     assert_close(held[0.25], [newest[0], second, 0.25 * second + 0.75 * newest[2]])
 
 
-@pytest.mark.parametrize("use", METHODS)
+@pytest.mark.parametrize("use", [pytest.param(use, marks=[SLOW] * (use != "ewc")) for use in METHODS])
 def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(use, tmp_path):
     penalty = {"use": use, "heads": True}
     whole, seen = watched_run(tmp_path / "whole", penalty)

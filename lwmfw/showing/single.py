@@ -22,7 +22,8 @@ _MOST_PICTURES, _MOST_BYTES = 6, 700_000
 _MEASURES = [
     "Accuracy is the share of the images of all classes seen that are assigned their own class. Average: the mean "
     "over the steps. Forgetting: by how much the accuracy on the classes of earlier steps ends below its best. BWT: by "
-    "how much it ends above where it began. Task-aware: with the choice among the classes of the image's own step."
+    "how much it ends above where it began. Task-aware: with the choice among the classes of the image's own step. New "
+    "classes: the mean over the steps of the accuracy on the classes that are new."
 ]
 _WORTH = [
     "Exact: what the read-out knows is what all images at once would have given, to the bit. Carried over: the "
@@ -81,6 +82,7 @@ def _accuracy(run: RecordedRun) -> Section:
         "forgetting": results.forgetting,
         "BWT": results.backward_transfer,
         "task-aware": results.task_aware_accuracy,
+        "new classes": results.new_class_accuracy,
         "top 5": results.steps[-1].accuracy_top5,
     }
     measures = {name: each for name, each in measures.items() if any(value is not None for value in each.values())}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from lwmfw.record.reading import RecordedRun
 
-_TEXTS = ("recipe", "classifier", "published")
+_TEXTS = ("recipe", "read-out", "published")
 _LONGEST = 40
 """Letters of a variant's name in the table of a terminal."""
 

@@ -33,7 +33,7 @@ def result_rows(results: Results) -> Table:
 def comparison_rows(
     runs: Sequence[RecordedRun], baseline: str = "", *, by_bytes: bool = False, brief: bool = False
 ) -> Table:
-    """Header and rows of a comparison: a row per recipe, variant and classifier, mean and deviation over seeds.
+    """Header and rows of a comparison: a row per recipe, variant and read-out, mean and deviation over seeds.
 
     Runs of one recipe with different settings are variants; their rows name the settings in which they differ, or a
     digest of them where only results are there. The measures that one looks for stand first, then the differences to
@@ -55,7 +55,7 @@ def comparison_rows(
     rows = compared.rows
     columns = {
         "recipe": [row.variant for row in rows],
-        "classifier": [row.readout for row in rows],
+        "read-out": [row.readout for row in rows],
         "seeds": [str(len(row.runs)) for row in rows],
     }
     total = [_kilobytes(row.costs["total"]) for row in rows]

@@ -33,7 +33,7 @@ def test_latex_is_a_tabular_whose_numbers_are_mathematics(two):
     assert done.stdout.splitlines() == [
         r"\begin{tabular}{llrrrrrr}",
         r"  \toprule",
-        r"  recipe & classifier & seeds & average & last & average: difference & last: difference & new classes \\",
+        r"  recipe & read-out & seeds & average & last & average: difference & last: difference & new classes \\",
         r"  \midrule",
         r"  a & cnn & $2$ & $0.500 \pm 0.354$ & $0.500 \pm 0.354$ & baseline & baseline & $0.500 \pm 0.354$ \\",
         r"  b & cnn & $2$ & $0.750 \pm 0.354$ & $0.750 \pm 0.354$ & $+0.250$ {[}$+0.250$, $+0.250${]} n=$2$ & "
@@ -46,7 +46,7 @@ def test_latex_is_a_tabular_whose_numbers_are_mathematics(two):
 def test_markdown_has_a_row_a_line(two):
     done = lwmfw("compare", "--format", "markdown", "--baseline", "b", *two)
     assert done.stdout.splitlines()[:3] == [
-        "| recipe | classifier | seeds | average | last | average: difference | last: difference | new classes |",
+        "| recipe | read-out | seeds | average | last | average: difference | last: difference | new classes |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
         r"| a | cnn | 2 | 0.500 ± 0.354 | 0.500 ± 0.354 | -0.250 \[-0.250, -0.250\] n=2 "
         r"| -0.250 \[-0.250, -0.250\] n=2 | 0.500 ± 0.354 |",

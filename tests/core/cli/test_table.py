@@ -81,7 +81,7 @@ def test_on_a_very_narrow_terminal_a_row_is_a_block_of_lines(terminal):
     print_table(*comparison_rows(many_steps(2)), kept=6)
     assert screen.lines == [
         "recipe      " + "l" * 28,
-        "classifier  cnn",
+        "read-out    cnn",
         "seeds       2",
         "average     0.515 ± 0.007",
         "last        0.515 ± 0.007",

@@ -184,7 +184,7 @@ def test_rows_by_bytes_say_which_are_best_for_theirs():
         (step,) = run.results.steps
         step.model_bytes, step.memory_bytes, step.readout_bytes = size - 30, 20, {"cnn": 10}
     header, rows = comparison_rows(runs, by_bytes=True)
-    assert header[:6] == ["recipe", "classifier", "seeds", "total", "best", "average"]
+    assert header[:6] == ["recipe", "read-out", "seeds", "total", "best", "average"]
     assert [(row[0], row[3], row[4]) for row in rows] == [
         ("small", "0.1 kB", "best"), ("good", "0.4 kB", "best"), ("worse", "0.5 kB", ""), ("large", "0.9 kB", "best"),
     ]  # fmt: skip

@@ -211,7 +211,7 @@ def test_one_run_twice_is_no_second_seed():
         comparison_rows(named(results_of([[0.5]]), results_of([[0.5]])))
 
 
-MEASURED = ["recipe", "classifier", "seeds", "average", "last", "forgetting"]
+MEASURED = ["recipe", "read-out", "seeds", "average", "last", "forgetting"]
 FURTHER = ["BWT", "task-aware", "new classes"]
 DIFFERENCES = ["average: difference", "last: difference"]
 COSTS = ["memory", "parameters", "total", "seconds", "epochs"]

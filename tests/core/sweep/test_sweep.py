@@ -53,7 +53,8 @@ def processes(monkeypatch):
             self.codes = {}
 
     def start(command, log):
-        recipe, out, code = command[4], command[6], started.codes.get(Path(command[6]).name, 0)
+        recipe, out = command[command.index("run") + 1], command[command.index("--out") + 1]
+        code = started.codes.get(Path(out).name, 0)
         started.append(Path(out).name)
         log.write_text("a line\nno more disk\n\n")
         if code in (0, 143):
@@ -237,7 +238,7 @@ def test_a_device_and_threads_are_passed_on(recipe, tmp_path, monkeypatch):
     monkeypatch.setattr(jobs, "start_here", lambda command, log: commands.append(command) or Ended(1))
     monkeypatch.setattr("lwmfw.cli.sweep._cores", lambda: 7)
     lwmfw("sweep", recipe, "--jobs", "3", "--device", "cpu", "--out", "made")
-    assert commands[0][1:] == ["-m", "lwmfw", "run", "made/s1.toml", "--out", "made/s1", "--device", "cpu"]
+    assert commands[0][1:] == ["-P", "-m", "lwmfw", "run", "made/s1.toml", "--out", "made/s1", "--device", "cpu"]
     assert "threads = 2\n" in Path("made/s1.toml").read_text()
     lwmfw("sweep", recipe, "--jobs", "30", "--out", "made", "--retry")
     assert "threads = 1\n" in Path("made/s1.toml").read_text()

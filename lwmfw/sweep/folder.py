@@ -1,10 +1,12 @@
 """The folder of a sweep: for each cell its recipe, its run directory, what it said and, where it failed, how.
 
-Nothing else is kept of a sweep: what is done and what is left to do is seen from there.
+Recipes name copies of their plug-in files, `.plugins/DIGEST/NAME.py`, so that no cell changes with a file. Nothing else
+is kept of a sweep: what is done and what is left to do is seen from there.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from lwmfw.errors import RunBusy, UserError, harmless, shown
-from lwmfw.record.files import write_text
+from lwmfw.record.files import told_of_disk, write_bytes, write_text
 from lwmfw.record.identity import first_difference, identity_of
 from lwmfw.record.reading import RecordedRun
 from lwmfw.sweep.grid import Cell
@@ -21,6 +23,7 @@ DONE, FAILED, BEGUN, NEW = "done", "failed", "unfinished", "new"
 """What a cell is before a sweep looks after it."""
 _OURS = ".sweep"
 """The file that makes a folder a sweep's, and that its owner has locked."""
+_PLUGINS = ".plugins"
 
 
 class SweepFolder:
@@ -91,9 +94,38 @@ class SweepFolder:
             key = first_difference(identity_of(run.tables), identity_of(cell.resolved.tables()))
             if key:
                 raise UserError(f"{run.path}: holds a run of another recipe ({key} differs); choose another --out")
+        for file, digest in {each for cell in cells for each in _plugin_files(cell)}:
+            self._keep(file, digest)
         for cell in cells:
             if cell not in begun or not self.recipe(cell).is_file():
-                write_text(self.recipe(cell), cell.resolved.toml())
+                write_text(self.recipe(cell), _frozen(cell))
+
+    def _keep(self, file: Path, digest: str) -> None:
+        place = self.path / _kept(file, digest)
+        with told_of_disk(file):
+            content = file.read_bytes()
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise UserError(f"{file}: was changed while the sweep began; run the same command again")
+        with told_of_disk(place):
+            place.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(place, content)
+
+
+def _plugin_files(cell: Cell) -> list[tuple[Path, str]]:
+    return [(file, provider.sha256) for file, provider in cell.resolved.catalogue.files.items()]
+
+
+def _kept(file: Path, digest: str) -> str:
+    """Where a copy lies: cells of one folder may have been begun with different files of one name."""
+    return f"{_PLUGINS}/{digest[:16]}/{file.name}"
+
+
+def _frozen(cell: Cell) -> str:
+    """A cell's recipe, every default written out, that names the copies of its plug-in files."""
+    import tomli_w
+
+    files = [f"{_kept(file, digest)}#sha256:{digest}" for file, digest in _plugin_files(cell)]
+    return tomli_w.dumps(cell.resolved.tables() | {"plugins": files})
 
 
 @contextmanager

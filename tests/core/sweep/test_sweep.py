@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 from helpers.command import lwmfw
+from helpers.plugin_files import ANGLES
 from helpers.results import THREE, results_of
 from rich.console import Console
 
 from lwmfw.cli import sweep
-from lwmfw.errors import RunBusy
+from lwmfw.errors import RunBusy, UserError
 from lwmfw.recipe.load import load_recipe
 from lwmfw.record.directory import open_directory
 from lwmfw.sweep import jobs
@@ -124,6 +125,44 @@ def test_an_unfinished_cell_goes_on_in_its_directory(recipe, processes):
     whole = lwmfw("sweep", recipe, "--seeds", "1,2", "--jobs", "2")
     assert (whole.returncode, processes) == (0, ["s1", "s2", "s1"])
     assert whole.stdout == lwmfw("compare", "sweeps/tiny/s1", "sweeps/tiny/s2").stdout
+
+
+@pytest.fixture
+def plugin(tmp_path):
+    """A plug-in file, which the recipe beside it names."""
+    file = tmp_path / "angles.py"
+    file.write_text(ANGLES)
+    return file
+
+
+@pytest.fixture
+def of_plugin(plugin, tmp_path):
+    return tiny_recipe({"plugins": [plugin.name], "penalties": [{"use": "angles"}]}, tmp_path)
+
+
+def test_what_becomes_of_a_plugin_file_changes_no_cell(of_plugin, plugin, processes, monkeypatch):
+    start = jobs.start_here
+
+    def start_changed(command, log):
+        plugin.write_text("raise ValueError('half written')")
+        return start(command, log)
+
+    monkeypatch.setattr(jobs, "start_here", start_changed)
+    done = lwmfw("sweep", of_plugin, "--seeds", "1,2", "--out", "made")
+    assert (done.returncode, processes) == (0, ["s1", "s2"]), done.stderr
+    (copy,) = Path("made/.plugins").glob("*/angles.py")
+    assert copy.read_text() == ANGLES
+    assert f'"{copy.relative_to("made")}#sha256:' in Path("made/s2.toml").read_text()
+    assert (Path("made/s2/plugins") / plugin.name).read_text() == ANGLES
+
+
+def test_a_plugin_file_that_changes_before_it_is_copied_is_told(of_plugin, plugin, tmp_path):
+    folder = SweepFolder(tmp_path / "made")
+    cells = planned(folder, of_plugin, 2)
+    plugin.write_text(ANGLES + "\n")
+    with pytest.raises(UserError, match=r"angles\.py: was changed while the sweep began; run the same command again"):
+        folder.freeze(cells)
+    assert not list(folder.path.iterdir())
 
 
 @pytest.mark.parametrize(("code", "end", "exits"), [(5, "1 busy: other", 5), (143, "1 interrupted; run the same", 1)])

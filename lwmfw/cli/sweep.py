@@ -64,7 +64,7 @@ def sweep(
         return
     start = start_on_cluster(place / ".slurm", threads or 0) if slurm else start_here
     with owned(place) as folder:
-        folder.freeze(cells)
+        folder.freeze(cells, retry)
         left = [cell for cell in cells if not folder.run(cell).finished and (retry or folder.state(cell) != FAILED)]
         with _board(folder, cells) as board:
             run_cells(folder, left, jobs, device.value, start, board.tell)

@@ -1,6 +1,7 @@
 """Sweeps: what runs, what is skipped, what is told. Processes leave what runs leave, without training."""
 
 import io
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from helpers.results import THREE, results_of
 from rich.console import Console
 
 from lwmfw.cli import sweep
+from lwmfw.engine.threads import use_threads
 from lwmfw.errors import RunBusy, UserError
 from lwmfw.recipe.load import load_recipe
 from lwmfw.record.directory import open_directory
@@ -33,11 +35,17 @@ class Ended:
 
 
 def run(recipe, out, code):
-    """What a process leaves of a run that ends with a code: 0, or 143 behind its second step."""
+    """What a process leaves of a run that ends with a code: 0, 143 behind its second step, or 7 before it has one."""
     resolved = load_recipe(recipe)
+    use_threads(resolved.recipe.training.threads)
     directory, begun = open_directory(resolved, Path(out), "auto")
     if not begun:
         directory.start(resolved)
+    if code == 7:
+        directory.close()
+        return
+    (directory.checkpoints / "step-0002").mkdir(parents=True, exist_ok=True)
+    (directory.checkpoints / "step-0002" / "manifest.json").write_text("{}")
     results = results_of(THREE[: 3 if code == 0 else 2], recipe="tiny", seed=resolved.recipe.seed, complete=code == 0)
     directory.write_results(results)
     if code == 0:
@@ -58,7 +66,7 @@ def processes(monkeypatch):
         code = started.codes.get(Path(out).name, 0)
         started.append(Path(out).name)
         log.write_text("a line\nno more disk\n\n")
-        if code in (0, 143):
+        if code in (0, 7, 143):
             run(recipe, out, code)
         return Ended(code)
 
@@ -163,6 +171,58 @@ def test_a_plugin_file_that_changes_before_it_is_copied_is_told(of_plugin, plugi
     with pytest.raises(UserError, match=r"angles\.py: was changed while the sweep began; run the same command again"):
         folder.freeze(cells)
     assert not list(folder.path.iterdir())
+
+
+def test_what_failed_before_it_had_a_step_begins_anew_with_a_mended_plugin_file(of_plugin, plugin, processes):
+    processes.codes = {"s1": 7, "s2": 7}
+    command = ["sweep", of_plugin, "--seeds", "1,2", "--out", "made"]
+    assert lwmfw(*command).returncode == 1
+    plugin.write_text(f"{ANGLES}\n")
+    told = lwmfw(*command)
+    said = "holds a run of another recipe (plugins differs); begin it anew with --retry, or choose another --out\n"
+    assert (told.returncode, told.stderr) == (2, f"made/s1: {said}")
+    with running(Path("made/s1")):
+        busy = lwmfw(*command, "--retry")
+    assert (busy.returncode, processes[2:]) == (5, []), busy.stderr
+    assert lwmfw(*command, "--retry").returncode == 1
+    plugin.write_text(f"{ANGLES}\n\n")
+    processes.codes = {}
+    done = lwmfw(*command, "--retry")
+    assert (done.returncode, processes[4:]) == (0, ["s1", "s2"]), done.stderr
+    assert Path("made/s1/plugins/angles.py").read_text() == f"{ANGLES}\n\n"
+    kept = {path.name: (path / "plugins/angles.py").read_text() for path in Path("made/.aside").iterdir()}
+    assert kept == {"s1": ANGLES, "s2": ANGLES, "s1-2": f"{ANGLES}\n", "s2-2": f"{ANGLES}\n"}
+
+
+@contextmanager
+def running(path):
+    """Another process has a run."""
+    directory, _ = open_directory(load_recipe(path / "resolved.toml"), path, "must")
+    yield
+    directory.close()
+
+
+def test_where_steps_are_finished_it_is_told_how_to_go_on_with_a_mended_plugin_file(of_plugin, plugin, processes):
+    processes.codes = {"s1": 143}
+    command = ["sweep", of_plugin, "--seeds", "1,2", "--out", "made"]
+    assert lwmfw(*command).returncode == 1
+    Path("made/s1.failed").write_text("exit 1: a bug")
+    mended = f"{ANGLES}\n"
+    plugin.write_text(mended)
+    told = lwmfw(*command, "--retry")
+    said = "made/s1: holds a run of another recipe (plugins differs); "
+    way = "go on with the mended file with `lwmfw resume made/s1 --plugins FILE`, or choose another --out\n"
+    assert (told.returncode, told.stderr) == (2, said + way)
+    assert not Path("made/.aside").exists()
+    directory, _ = open_directory(load_recipe(of_plugin, seed=1), Path("made/s1"), "must", renewed=True)
+    directory.restate(load_recipe(of_plugin, seed=1))  # as `lwmfw resume` does, which was interrupted again
+    directory.close()
+    processes.codes = {}
+    assert lwmfw("sweep", of_plugin, "--seeds", "1", "--out", "made", "--retry").returncode == 0
+    assert Path("made/s1/plugins/angles.py").read_text() == mended
+    told = lwmfw(*command)
+    said = "made/s2: holds a run of another recipe (plugins differs); leave this cell out, or choose another --out\n"
+    assert (told.returncode, told.stderr) == (2, said)
 
 
 @pytest.mark.parametrize(("code", "end", "exits"), [(5, "1 busy: other", 5), (143, "1 interrupted; run the same", 1)])

@@ -90,7 +90,7 @@ class SweepFolder:
             retry: whether a cell that has failed may be another one now; its run is set aside if it has no step.
 
         Raises:
-            UserError: a cell has begun, or is done, with another recipe.
+            UserError: a cell has begun, or is done, with another recipe; or a copy of a plug-in file was changed.
             RunBusy: another process is at work on a run that is to be set aside.
         """
         mended = []
@@ -139,12 +139,13 @@ class SweepFolder:
 
     def _keep(self, file: Path, digest: str) -> None:
         place = self.path / _kept(file, digest)
-        with told_of_disk(file):
-            content = file.read_bytes()
-        if hashlib.sha256(content).hexdigest() != digest:
-            raise UserError(f"{file}: was changed while the sweep began; run the same command again")
         with told_of_disk(place):
             place.parent.mkdir(parents=True, exist_ok=True)
+            content = file.read_bytes()
+            if place.is_file() and hashlib.sha256(place.read_bytes()).hexdigest() != digest:
+                raise UserError(f"{place}: was changed, and is a copy of {file}; change that, and remove the copy")
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise UserError(f"{file}: was changed while the sweep began; run the same command again")
         write_bytes(place, content)
 
 

@@ -170,7 +170,17 @@ def test_a_plugin_file_that_changes_before_it_is_copied_is_told(of_plugin, plugi
     plugin.write_text(ANGLES + "\n")
     with pytest.raises(UserError, match=r"angles\.py: was changed while the sweep began; run the same command again"):
         folder.freeze(cells)
-    assert not list(folder.path.iterdir())
+    assert not list(folder.path.glob("*.toml"))
+
+
+def test_a_copy_that_somebody_has_changed_is_not_written_over(of_plugin, plugin, processes):
+    processes.codes = {"s1": 1}
+    assert lwmfw("sweep", of_plugin, "--out", "made").returncode == 1
+    (copy,) = Path("made/.plugins").glob("*/angles.py")
+    copy.write_text("mended = True")
+    told = lwmfw("sweep", of_plugin, "--out", "made", "--retry")
+    said = f"{copy}: was changed, and is a copy of {plugin}; change that, and remove the copy\n"
+    assert (told.returncode, told.stderr, copy.read_text()) == (2, said, "mended = True")
 
 
 def test_what_failed_before_it_had_a_step_begins_anew_with_a_mended_plugin_file(of_plugin, plugin, processes):

@@ -108,6 +108,9 @@ def test_what_has_failed_is_told_with_its_last_line_and_run_again_where_that_is_
     end = "made: 2 failed, 1 done; mend what failed and run the same command with --retry\n"
     assert failed.returncode == 1
     assert failed.stderr.endswith("\n".join([*told, end]))
+    assert [line for line in failed.stderr.splitlines() if line.startswith("lr=0.1-s1: ")] == [
+        "lr=0.1-s1: running", "lr=0.1-s1: failed", told[0],
+    ]  # fmt: skip
     assert "Traceback" not in failed.stderr
     assert "training.lr=0.01" not in failed.stdout.splitlines()[1], "one variant has nothing to be told from"
     processes.codes = {}

@@ -46,8 +46,10 @@ def unfit_objective(assembly: Assembly) -> list[str]:
         return []
     if assembly.resolved.recipe.memory and getattr(objective.chosen.options, "over", "") == "new":
         return [
-            f'{source.place((*objective.chosen.keys, "over"))}: objective.over: "new" has no place for the exemplars '
-            'of [memory]; set over = "seen"'
+            source.behind_place(
+                (*objective.chosen.keys, "over"),
+                'objective.over: "new" has no place for the exemplars of [memory]; set over = "seen"',
+            )
         ]
     return []
 
@@ -62,13 +64,19 @@ def unfit_memory(assembly: Assembly) -> list[str]:
     classes = count and (recipe.scenario.classes or count)
     if budget.kind == "exemplars" and classes and budget.amount < classes:
         return [
-            f"{source.place(('memory', 'budget'))}: memory.budget: '{recipe.memory.budget}' is less than an exemplar "
-            f"for each of {classes} classes; raise it"
+            source.behind_place(
+                ("memory", "budget"),
+                f"memory.budget: '{recipe.memory.budget}' is less than an exemplar for each of {classes} classes; "
+                "raise it",
+            )
         ]
     if budget.kind == "bytes" and rate.trait("grows"):
         return [
-            f"{source.place(('memory', 'rate'))}: memory.rate: {rate.name} keeps more than the budget says, and a "
-            "budget in bytes is never exceeded; state it in exemplars"
+            source.behind_place(
+                ("memory", "rate"),
+                f"memory.rate: {rate.name} keeps more than the budget says, and a budget in bytes is never exceeded; "
+                "state it in exemplars",
+            )
         ]
     return []
 
@@ -78,7 +86,7 @@ def unfit_origin(assembly: Assembly) -> list[str]:
     recipe, source = assembly.resolved.recipe, assembly.resolved.source
     if recipe.origin is None or not recipe.origin.more:
         return []
-    where = f"{source.place(('origin', 'more'))}: origin.more: images of known classes"
+    where = source.behind_place(("origin", "more"), "origin.more: images of known classes")
     if recipe.memory is not None:
         return [f"{where} have no place beside the exemplars of [memory]; leave one of them out"]
     if recipe.training.settings(2).epochs:

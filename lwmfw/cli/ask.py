@@ -32,8 +32,8 @@ def check(
     if json:
         print_json({"recipe": str(source.path), "ok": True, "replaced": replaced})
         return
-    for each in replaced:
-        print(harmless(": ".join(each.values())))
+    for keys, what in source.replaced.items():
+        print(harmless(source.behind_place(keys, f"{dotted(keys)}: {what}")))
     print(harmless(f"{source.path}: ok"))
 
 

@@ -64,7 +64,7 @@ def sweep(
         return
     start = start_on_cluster(place / ".slurm", threads or 0) if slurm else start_here
     with owned(place) as folder:
-        folder.freeze(cells)
+        folder.freeze(cells, retry)
         left = [cell for cell in cells if not folder.run(cell).finished and (retry or folder.state(cell) != FAILED)]
         with _board(folder, cells) as board:
             run_cells(folder, left, jobs, device.value, start, board.tell)
@@ -112,7 +112,10 @@ def _tell_end(folder: SweepFolder, cells: Sequence[Cell], states: dict[str, str]
 
 
 class _Board:
-    """What has become of each cell: a line each, live on a terminal, else whenever it changes."""
+    """What has become of each cell: a line each, live on a terminal, else whenever it changes.
+
+    How one has failed is told here on a terminal, where it is cut, and at the end in full.
+    """
 
     def __init__(self, folder: SweepFolder, cells: Sequence[Cell], live: bool) -> None:
         self._folder, self._cells, self._live = folder, cells, live
@@ -122,7 +125,7 @@ class _Board:
         """Show that a cell is in another state."""
         self.states[cell.name] = state
         if not self._live:
-            tell(f"{cell.name}: {self._words(cell)}")
+            tell(f"{cell.name}: {state}")
 
     def _words(self, cell: Cell) -> str:
         from lwmfw.sweep.folder import FAILED
@@ -131,7 +134,7 @@ class _Board:
         state = self.states[cell.name]
         if state == FAILED:
             return f"{state}: {self._folder.failure(cell)}"
-        return f"{state}  {self._folder.last_line(cell)}" if self._live and state == RUNNING else state
+        return f"{state}  {self._folder.last_line(cell)}" if state == RUNNING else state
 
     def __rich__(self) -> Group:
         """A line for each cell, cut where the terminal ends."""

@@ -219,7 +219,7 @@ def _choose(
     try:
         component = catalogue.find(kind, choice.use)
     except UserError as error:
-        raise UserError(f"{source.place((*keys, 'use'))}: {dotted(keys)}.use: {error}") from error
+        raise UserError(source.behind_place((*keys, "use"), f"{dotted(keys)}.use: {error}")) from error
     try:
         options = read_options(component, choice.rest())
     except ValidationError as error:

@@ -32,7 +32,7 @@ def render(source: Source, prefix: Keys, who: str, error: ValidationError, model
         of_union = len(keys) < len(prefix) + len(detail["loc"])
         if not of_union or keys not in entered:
             lines.setdefault(keys, []).append(_message(detail, keys, model))
-    return [f"{source.place(keys)}: {dotted(keys)}{who}: {_either(messages)}" for keys, messages in lines.items()]
+    return [source.behind_place(keys, f"{dotted(keys)}{who}: {_either(messages)}") for keys, messages in lines.items()]
 
 
 def existing(table: Any, location: Keys, kept: int) -> Keys:

@@ -50,6 +50,13 @@ class Source:
                 return self.places[keys[:length]]
         return str(self.path)
 
+    def behind_place(self, keys: Keys, said: str) -> str:
+        """What is said of a key, with which it begins, behind where `keys` were written; `--set KEY` has named it."""
+        place = self.place(keys)
+        key = place.removeprefix("--set ")
+        named = key != place and said.startswith((f"{key}: ", f"{key} "))
+        return f"--set {said}" if named else f"{place}: {said}"
+
     def replace(self, array: Keys, components: object) -> None:
         """Note that the components of an array, as they stand here, are replaced."""
         names = [name for name in map(name_of, components) if name] if isinstance(components, list) else []
@@ -67,7 +74,7 @@ def name_of(item: object) -> str:
 
 def placed(error: UserError, source: Source) -> str:
     """What an error says, behind the place where the key that it carries was written."""
-    return f"{source.place(error.keys)}: {error}" if error.keys else str(error)
+    return source.behind_place(error.keys, str(error)) if error.keys else str(error)
 
 
 def read_source(path: Path) -> Source:

@@ -275,6 +275,22 @@ def open_directory(
     return directory, known
 
 
+def set_aside(path: Path, folder: Path) -> None:
+    """Move the directory of a run into a folder, under a name that is free there.
+
+    Raises:
+        RunBusy: another process owns it.
+    """
+    names = [path.name, *(f"{path.name}-{n}" for n in range(2, 1000))]
+    with told_of_disk(folder):
+        folder.mkdir(exist_ok=True)
+        lock = _own(path)
+        try:
+            path.replace(next(folder / name for name in names if not (folder / name).exists()))
+        finally:
+            lock.release()
+
+
 def _is_known(path: Path) -> bool:
     """Whether a folder holds a run; a start that was cut short, or nothing, is none."""
     if path.exists() and not path.is_dir():

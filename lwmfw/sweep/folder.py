@@ -1,10 +1,12 @@
 """The folder of a sweep: for each cell its recipe, its run directory, what it said and, where it failed, how.
 
-Nothing else is kept of a sweep: what is done and what is left to do is seen from there.
+Recipes name copies of their plug-in files, `.plugins/DIGEST/NAME.py`, so that no cell changes with a file. Nothing else
+is kept of a sweep: what is done and what is left to do is seen from there.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from lwmfw.errors import RunBusy, UserError, harmless, shown
-from lwmfw.record.files import write_text
+from lwmfw.record.files import told_of_disk, write_bytes, write_text
 from lwmfw.record.identity import first_difference, identity_of
 from lwmfw.record.reading import RecordedRun
 from lwmfw.sweep.grid import Cell
@@ -21,6 +23,7 @@ DONE, FAILED, BEGUN, NEW = "done", "failed", "unfinished", "new"
 """What a cell is before a sweep looks after it."""
 _OURS = ".sweep"
 """The file that makes a folder a sweep's, and that its owner has locked."""
+_PLUGINS, _ASIDE = ".plugins", ".aside"
 
 
 class SweepFolder:
@@ -79,21 +82,80 @@ class SweepFolder:
             return ""
         return harmless(next((line.strip() for line in reversed(lines) if line.strip()), ""))[:500]
 
-    def freeze(self, cells: Sequence[Cell]) -> None:
-        """Write the recipes of cells that have not begun, once all others are seen to be those that they were.
+    def freeze(self, cells: Sequence[Cell], retry: bool = False) -> None:
+        """Write the recipes of cells, once those that have begun are seen to be those that they were.
+
+        Args:
+            cells: the cells.
+            retry: whether a cell that has failed may be another one now; its run is set aside if it has no step.
 
         Raises:
-            UserError: a cell has begun, or is done, with another recipe.
+            UserError: a cell has begun, or is done, with another recipe; or a copy of a plug-in file was changed.
+            RunBusy: another process is at work on a run that is to be set aside.
         """
-        begun = [cell for cell in cells if self.run(cell).exists]
-        for cell in begun:
-            run = self.run(cell)
-            key = first_difference(identity_of(run.tables), identity_of(cell.resolved.tables()))
-            if key:
-                raise UserError(f"{run.path}: holds a run of another recipe ({key} differs); choose another --out")
+        mended = []
         for cell in cells:
-            if cell not in begun or not self.recipe(cell).is_file():
-                write_text(self.recipe(cell), cell.resolved.toml())
+            run = self.run(cell)
+            key = first_difference(identity_of(run.tables), identity_of(cell.resolved.tables())) if run.exists else ""
+            if key and not (retry and self._anew(cell)):
+                way = self._way_on(cell, key)
+                raise UserError(f"{run.path}: holds a run of another recipe ({key} differs); {way}choose another --out")
+            mended += [cell] * bool(key)
+        for file, digest in {each for cell in cells for each in _plugin_files(cell)}:
+            self._keep(file, digest)
+        for cell in mended:
+            from lwmfw.record.directory import set_aside  # which imports torch
+
+            set_aside(self.run(cell).path, self.path / _ASIDE)
+        for cell in cells:
+            if not self.run(cell).finished or not self.recipe(cell).is_file():
+                write_text(self.recipe(cell), self._frozen(cell))
+
+    def _anew(self, cell: Cell) -> bool:
+        """Whether a cell has failed before it finished a step."""
+        from lwmfw.record import checkpoint  # which imports torch
+
+        return self.state(cell) == FAILED and not checkpoint.steps(self.run(cell).path / "checkpoints")
+
+    def _way_on(self, cell: Cell, key: str) -> str:
+        """What else than another folder there is for a cell that is of another recipe now."""
+        if self._anew(cell):
+            return "begin it anew with --retry, or "
+        if key != "plugins":
+            return ""
+        if self.run(cell).finished:
+            return "leave this cell out, or "
+        return f"go on with the mended file with `lwmfw resume {self.run(cell).path} --plugins FILE`, or "
+
+    def _frozen(self, cell: Cell) -> str:
+        """A cell's recipe, every default written out, that names the copies of its plug-in files."""
+        import tomli_w
+
+        tables = cell.resolved.tables()
+        if self.run(cell).exists and tables["training"]["threads"]:  # other threads would change its last bits
+            tables["training"]["threads"] = self.run(cell).tables["training"]["threads"]
+        tables["plugins"] = [f"{_kept(file, digest)}#sha256:{digest}" for file, digest in _plugin_files(cell)]
+        return tomli_w.dumps(tables)
+
+    def _keep(self, file: Path, digest: str) -> None:
+        place = self.path / _kept(file, digest)
+        with told_of_disk(place):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            content = file.read_bytes()
+            if place.is_file() and hashlib.sha256(place.read_bytes()).hexdigest() != digest:
+                raise UserError(f"{place}: was changed, and is a copy of {file}; change that, and remove the copy")
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise UserError(f"{file}: was changed while the sweep began; run the same command again")
+        write_bytes(place, content)
+
+
+def _plugin_files(cell: Cell) -> list[tuple[Path, str]]:
+    return [(file, provider.sha256) for file, provider in cell.resolved.catalogue.files.items()]
+
+
+def _kept(file: Path, digest: str) -> str:
+    """Where a copy lies: cells of one folder may have been begun with different files of one name."""
+    return f"{_PLUGINS}/{digest[:16]}/{file.name}"
 
 
 @contextmanager

@@ -47,9 +47,9 @@ def start_here(command: list[str], log: Path) -> subprocess.Popen[bytes]:
 
 
 def command_of(folder: SweepFolder, cell: Cell, device: str) -> list[str]:
-    """What runs a cell, or goes on with it."""
+    """What runs a cell, or goes on with it; -P: no module is taken from the current folder, as `lwmfw` takes none."""
     files = [str(folder.recipe(cell)), "--out", str(folder.run(cell).path), "--device", device]
-    return [sys.executable, "-m", "lwmfw", "run", *files]
+    return [sys.executable, "-P", "-m", "lwmfw", "run", *files]
 
 
 def run_cells(

@@ -95,7 +95,7 @@ def test_check_tells_which_components_an_array_replaced():
     write('extends = "lwm.toml"\ntraining.milestones = [0.1]\nphases = []\n', "plain.toml")
     assert lwmfw("check", "plain.toml").stdout == "plain.toml: ok\n", "numbers are what one sees oneself set"
     said = lwmfw("check", "above.toml", "--set", "penalties=[]").stdout
-    assert "--set penalties: penalties: replaces KD of mine.toml\n" in said
+    assert "--set penalties: replaces KD of mine.toml\n" in said
 
 
 AMBIGUOUS = "shipped are cifar100/b50/ucir, fashion-mnist-mini/ucir, imagenet/ucir: name one of them"
@@ -194,10 +194,10 @@ SETTINGS = {
     ),
     "below a default": ("seed.x=1", "--set seed.x: seed: input should be a valid integer, got {'x': 1}"),
     "unknown table": ("trainin.epochs=5", "--set trainin.epochs: trainin: no such option; did you mean 'training'?"),
-    "unknown key": ("training.epoch=5", "--set training.epoch: training.epoch: no such option; did you mean 'epochs'?"),
+    "unknown key": ("training.epoch=5", "--set training.epoch: no such option; did you mean 'epochs'?"),
     "wrong type": (
         "training.epochs=five",
-        "--set training.epochs: training.epochs: input should be a valid integer, got 'five'",
+        "--set training.epochs: input should be a valid integer, got 'five'",
     ),
     "inside a value": ("backbone={use='flet'}", "--set backbone: backbone.use: no backbone named 'flet'; "
                        "did you mean 'flat'? (known: flat, wide)"),

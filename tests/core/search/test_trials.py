@@ -82,7 +82,7 @@ def test_the_command_from_end_to_end(tmp_path):
     ("arguments", "message"),
     [
         (["--lr", "0.1", "--trade-off", "penalties.L_E.weight"], "did you mean 'penalties.L_D.weight'?"),
-        (["--lr", "5000"], "--set training.lr: training.lr: input should be less than or equal to 1000"),
+        (["--lr", "5000"], "--set training.lr: input should be less than or equal to 1000"),
         ([], "--lr"),
     ],
 )

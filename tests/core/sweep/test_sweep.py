@@ -1,15 +1,18 @@
 """Sweeps: what runs, what is skipped, what is told. Processes leave what runs leave, without training."""
 
 import io
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from helpers.command import lwmfw
+from helpers.plugin_files import ANGLES
 from helpers.results import THREE, results_of
 from rich.console import Console
 
 from lwmfw.cli import sweep
-from lwmfw.errors import RunBusy
+from lwmfw.engine.threads import use_threads
+from lwmfw.errors import RunBusy, UserError
 from lwmfw.recipe.load import load_recipe
 from lwmfw.record.directory import open_directory
 from lwmfw.sweep import jobs
@@ -32,11 +35,17 @@ class Ended:
 
 
 def run(recipe, out, code):
-    """What a process leaves of a run that ends with a code: 0, or 143 behind its second step."""
+    """What a process leaves of a run that ends with a code: 0, 143 behind its second step, or 7 before it has one."""
     resolved = load_recipe(recipe)
+    use_threads(resolved.recipe.training.threads)
     directory, begun = open_directory(resolved, Path(out), "auto")
     if not begun:
         directory.start(resolved)
+    if code == 7:
+        directory.close()
+        return
+    (directory.checkpoints / "step-0002").mkdir(parents=True, exist_ok=True)
+    (directory.checkpoints / "step-0002" / "manifest.json").write_text("{}")
     results = results_of(THREE[: 3 if code == 0 else 2], recipe="tiny", seed=resolved.recipe.seed, complete=code == 0)
     directory.write_results(results)
     if code == 0:
@@ -53,10 +62,11 @@ def processes(monkeypatch):
             self.codes = {}
 
     def start(command, log):
-        recipe, out, code = command[4], command[6], started.codes.get(Path(command[6]).name, 0)
+        recipe, out = command[command.index("run") + 1], command[command.index("--out") + 1]
+        code = started.codes.get(Path(out).name, 0)
         started.append(Path(out).name)
         log.write_text("a line\nno more disk\n\n")
-        if code in (0, 143):
+        if code in (0, 7, 143):
             run(recipe, out, code)
         return Ended(code)
 
@@ -98,6 +108,9 @@ def test_what_has_failed_is_told_with_its_last_line_and_run_again_where_that_is_
     end = "made: 2 failed, 1 done; mend what failed and run the same command with --retry\n"
     assert failed.returncode == 1
     assert failed.stderr.endswith("\n".join([*told, end]))
+    assert [line for line in failed.stderr.splitlines() if line.startswith("lr=0.1-s1: ")] == [
+        "lr=0.1-s1: running", "lr=0.1-s1: failed", told[0],
+    ]  # fmt: skip
     assert "Traceback" not in failed.stderr
     assert "training.lr=0.01" not in failed.stdout.splitlines()[1], "one variant has nothing to be told from"
     processes.codes = {}
@@ -123,6 +136,106 @@ def test_an_unfinished_cell_goes_on_in_its_directory(recipe, processes):
     whole = lwmfw("sweep", recipe, "--seeds", "1,2", "--jobs", "2")
     assert (whole.returncode, processes) == (0, ["s1", "s2", "s1"])
     assert whole.stdout == lwmfw("compare", "sweeps/tiny/s1", "sweeps/tiny/s2").stdout
+
+
+@pytest.fixture
+def plugin(tmp_path):
+    """A plug-in file, which the recipe beside it names."""
+    file = tmp_path / "angles.py"
+    file.write_text(ANGLES)
+    return file
+
+
+@pytest.fixture
+def of_plugin(plugin, tmp_path):
+    return tiny_recipe({"plugins": [plugin.name], "penalties": [{"use": "angles"}]}, tmp_path)
+
+
+def test_what_becomes_of_a_plugin_file_changes_no_cell(of_plugin, plugin, processes, monkeypatch):
+    start = jobs.start_here
+
+    def start_changed(command, log):
+        plugin.write_text("raise ValueError('half written')")
+        return start(command, log)
+
+    monkeypatch.setattr(jobs, "start_here", start_changed)
+    done = lwmfw("sweep", of_plugin, "--seeds", "1,2", "--out", "made")
+    assert (done.returncode, processes) == (0, ["s1", "s2"]), done.stderr
+    (copy,) = Path("made/.plugins").glob("*/angles.py")
+    assert copy.read_text() == ANGLES
+    assert f'"{copy.relative_to("made")}#sha256:' in Path("made/s2.toml").read_text()
+    assert (Path("made/s2/plugins") / plugin.name).read_text() == ANGLES
+
+
+def test_a_plugin_file_that_changes_before_it_is_copied_is_told(of_plugin, plugin, tmp_path):
+    folder = SweepFolder(tmp_path / "made")
+    cells = planned(folder, of_plugin, 2)
+    plugin.write_text(ANGLES + "\n")
+    with pytest.raises(UserError, match=r"angles\.py: was changed while the sweep began; run the same command again"):
+        folder.freeze(cells)
+    assert not list(folder.path.glob("*.toml"))
+
+
+def test_a_copy_that_somebody_has_changed_is_not_written_over(of_plugin, plugin, processes):
+    processes.codes = {"s1": 1}
+    assert lwmfw("sweep", of_plugin, "--out", "made").returncode == 1
+    (copy,) = Path("made/.plugins").glob("*/angles.py")
+    copy.write_text("mended = True")
+    told = lwmfw("sweep", of_plugin, "--out", "made", "--retry")
+    said = f"{copy}: was changed, and is a copy of {plugin}; change that, and remove the copy\n"
+    assert (told.returncode, told.stderr, copy.read_text()) == (2, said, "mended = True")
+
+
+def test_what_failed_before_it_had_a_step_begins_anew_with_a_mended_plugin_file(of_plugin, plugin, processes):
+    processes.codes = {"s1": 7, "s2": 7}
+    command = ["sweep", of_plugin, "--seeds", "1,2", "--out", "made"]
+    assert lwmfw(*command).returncode == 1
+    plugin.write_text(f"{ANGLES}\n")
+    told = lwmfw(*command)
+    said = "holds a run of another recipe (plugins differs); begin it anew with --retry, or choose another --out\n"
+    assert (told.returncode, told.stderr) == (2, f"made/s1: {said}")
+    with running(Path("made/s1")):
+        busy = lwmfw(*command, "--retry")
+    assert (busy.returncode, processes[2:]) == (5, []), busy.stderr
+    assert lwmfw(*command, "--retry").returncode == 1
+    plugin.write_text(f"{ANGLES}\n\n")
+    processes.codes = {}
+    done = lwmfw(*command, "--retry")
+    assert (done.returncode, processes[4:]) == (0, ["s1", "s2"]), done.stderr
+    assert Path("made/s1/plugins/angles.py").read_text() == f"{ANGLES}\n\n"
+    kept = {path.name: (path / "plugins/angles.py").read_text() for path in Path("made/.aside").iterdir()}
+    assert kept == {"s1": ANGLES, "s2": ANGLES, "s1-2": f"{ANGLES}\n", "s2-2": f"{ANGLES}\n"}
+
+
+@contextmanager
+def running(path):
+    """Another process has a run."""
+    directory, _ = open_directory(load_recipe(path / "resolved.toml"), path, "must")
+    yield
+    directory.close()
+
+
+def test_where_steps_are_finished_it_is_told_how_to_go_on_with_a_mended_plugin_file(of_plugin, plugin, processes):
+    processes.codes = {"s1": 143}
+    command = ["sweep", of_plugin, "--seeds", "1,2", "--out", "made"]
+    assert lwmfw(*command).returncode == 1
+    Path("made/s1.failed").write_text("exit 1: a bug")
+    mended = f"{ANGLES}\n"
+    plugin.write_text(mended)
+    told = lwmfw(*command, "--retry")
+    said = "made/s1: holds a run of another recipe (plugins differs); "
+    way = "go on with the mended file with `lwmfw resume made/s1 --plugins FILE`, or choose another --out\n"
+    assert (told.returncode, told.stderr) == (2, said + way)
+    assert not Path("made/.aside").exists()
+    directory, _ = open_directory(load_recipe(of_plugin, seed=1), Path("made/s1"), "must", renewed=True)
+    directory.restate(load_recipe(of_plugin, seed=1))  # as `lwmfw resume` does, which was interrupted again
+    directory.close()
+    processes.codes = {}
+    assert lwmfw("sweep", of_plugin, "--seeds", "1", "--out", "made", "--retry").returncode == 0
+    assert Path("made/s1/plugins/angles.py").read_text() == mended
+    told = lwmfw(*command)
+    said = "made/s2: holds a run of another recipe (plugins differs); leave this cell out, or choose another --out\n"
+    assert (told.returncode, told.stderr) == (2, said)
 
 
 @pytest.mark.parametrize(("code", "end", "exits"), [(5, "1 busy: other", 5), (143, "1 interrupted; run the same", 1)])
@@ -237,7 +350,7 @@ def test_a_device_and_threads_are_passed_on(recipe, tmp_path, monkeypatch):
     monkeypatch.setattr(jobs, "start_here", lambda command, log: commands.append(command) or Ended(1))
     monkeypatch.setattr("lwmfw.cli.sweep._cores", lambda: 7)
     lwmfw("sweep", recipe, "--jobs", "3", "--device", "cpu", "--out", "made")
-    assert commands[0][1:] == ["-m", "lwmfw", "run", "made/s1.toml", "--out", "made/s1", "--device", "cpu"]
+    assert commands[0][1:] == ["-P", "-m", "lwmfw", "run", "made/s1.toml", "--out", "made/s1", "--device", "cpu"]
     assert "threads = 2\n" in Path("made/s1.toml").read_text()
     lwmfw("sweep", recipe, "--jobs", "30", "--out", "made", "--retry")
     assert "threads = 1\n" in Path("made/s1.toml").read_text()

@@ -180,6 +180,7 @@ def test_a_start_that_fails_leaves_its_folder_free(tmp_path, monkeypatch, capsys
     steps = {"scenario": {"first": 4, "increment": 2}}
     missing = recipe(rate={"use": "even"}) | steps | {"data": {"use": "folder", "root": str(tmp_path / "none")}}
     out = tmp_path / "found"
+    (tmp_path / "random.py").write_text("raise SystemExit('no module is taken from the current folder')")
     assert command(monkeypatch, tiny_recipe(missing, tmp_path), "--out", out, "--device", "cpu") == 2
     assert "none: cannot be read (No such file or directory); set data.root" in capsys.readouterr().err
     assert list(out.iterdir()) == []

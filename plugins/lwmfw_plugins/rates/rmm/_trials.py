@@ -42,7 +42,7 @@ def resolved_recipe(arguments: Sequence[str]) -> str:
     Raises:
         UserError: what it says of a wrong one.
     """
-    command = [sys.executable, "-m", "lwmfw", "show", *arguments]
+    command = [sys.executable, "-P", "-m", "lwmfw", "show", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - arguments, no shell
     if done.returncode:
         raise UserError(done.stderr.strip() or f"lwmfw show: exits {done.returncode}")

@@ -99,9 +99,17 @@ def test_a_classifier_that_one_step_lacks_leaves_its_place_empty():
 def test_a_run_without_steps_leaves_its_places_empty():
     begun = results_of([], complete=False, recipe="begun")
     _, rows = comparison_rows(named(begun, results_of(THREE)), "lwm")
-    assert rows[0] == ["begun (unfinished)", "", "1", *[""] * (len(rows[0]) - 3)]
+    assert rows[0] == ["begun (unfinished, 0 steps)", "", "1", *[""] * (len(rows[0]) - 3)]
     assert rows[1][:2] == ["lwm", "cnn"]
     assert result_rows(begun)[1] == []
+
+
+def test_runs_that_have_not_come_as_far_are_no_seeds_of_one_variant():
+    runs = [results_of(THREE[:steps], seed=seed, complete=False) for seed, steps in ((1, 1), (2, 2), (3, 2))]
+    for run in runs:
+        run.class_names = [f"class {c}" for c in range(6)]
+    told = [(row[0], row[2]) for row in comparison_rows(named(*runs))[1]]
+    assert told == [("lwm (unfinished, 1 step)", "1"), ("lwm (unfinished, 2 steps)", "2")]
 
 
 def test_many_steps_of_one_size_are_counted():

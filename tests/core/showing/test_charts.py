@@ -44,6 +44,14 @@ def test_a_run_that_has_gone_further_has_a_line_of_its_own():
     assert together.headline(ended)[0].startswith("Accuracy on all classes after the last step, mean over seeds: lwm ")
 
 
+def test_what_one_run_alone_has_measured_has_no_deviation():
+    both, one = (results_of(THREE, seed=seed) for seed in (1, 2))
+    one.steps[1] = replace(one.steps[1], accuracy={"nme": 0.5})
+    chart = charts.accuracy(named(both, one), "cnn")
+    assert chart.lines[0].deviation == [0, None, 0]
+    assert [row[1] for row in chart.table[1]] == ["0.900 ± 0.000", "0.700", "0.700 ± 0.000"]
+
+
 def test_a_step_without_a_new_class_is_a_place_of_its_own():
     results = results_of(THREE)
     results.steps[2] = replace(results.steps[2], new_classes=[], seen=4)

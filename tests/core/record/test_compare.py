@@ -177,6 +177,16 @@ def test_no_difference_is_told_between_runs_that_learned_or_measured_something_e
     assert compare(named(ours, theirs)).rows[1].differences["last"] is None
 
 
+def test_averages_over_other_steps_are_not_compared():
+    ours, theirs = results_of(THREE, recipe="a"), results_of(THREE, recipe="b")
+    theirs.steps = theirs.steps[1:]
+    theirs.steps[0].new_classes = [0, 1, 2, 3]
+    ours.steps[0].model_bytes, ours.steps[0].accuracy = 900, {"cnn": 0.0}
+    rows = compare(named(ours, theirs)).rows
+    assert (rows[1].differences["average"], rows[1].differences["last"].n) == (None, 1)
+    assert [row.best for row in rows] == [True, True], "neither is a rival of the other"
+
+
 def test_a_difference_is_between_the_same_readouts():
     ours, theirs = results_of(THREE, recipe="a"), results_of(THREE, recipe="b", who=("nme", "cnn"))
     rows = compare(named(ours, theirs)).rows

@@ -18,6 +18,7 @@ from lwmfw import UserError, report
 from lwmfw.record.reading import RecordedRun
 from lwmfw.showing import single
 from lwmfw.showing.exemplars import evenly_spread, nearest_of
+from lwmfw.showing.report import page
 from lwmfw.testing import tiny_recipe
 
 MEASURED = ROOT / "docs" / "measured"
@@ -231,6 +232,20 @@ def test_pictures_of_components_are_part_of_the_page_unless_they_lie_elsewhere(t
     (found,) = [section for section in single.sections(RecordedRun(run)) if section.id == "pictures"]
     pictures = [(each.title, picture.size) for each in found.pictures for picture in each.pictures]
     assert pictures == [("nme/step-10.png", (3, 2)), ("ncm.png", (3, 2))]
+
+
+def test_the_page_says_neither_the_command_line_nor_a_password(trained, tmp_path):
+    run = shutil.copytree(trained[0], tmp_path / "copy")
+    facts = json.loads((run / "env.json").read_text())
+    assert facts["argv"]
+    (run / "env.json").write_text(
+        json.dumps(facts | {"argv": ["run", "/home/somebody"], "asked": ["http://me@host/a"]})
+    )
+    recorded = RecordedRun(run)
+    recorded.tables = recorded.tables | {"observers": [{"use": "mlflow", "uri": "https://me:pass@word@host:5000/a@b"}]}
+    text = page([recorded])
+    assert "somebody" not in text
+    assert re.findall(r"https?://\S*@host\S*?(?=&|<)", text) == ["https://***@host:5000/a@b", "http://***@host/a"]
 
 
 def test_exemplars_that_cannot_be_read_are_said_to_be(trained, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import re
 import shutil
 from html.parser import HTMLParser
@@ -15,6 +16,7 @@ from helpers.results import THREE, results_of
 from helpers.runs import THREE_STEPS, halted
 
 from lwmfw import UserError, report
+from lwmfw.memory.store import Memory
 from lwmfw.record.reading import RecordedRun
 from lwmfw.showing import single
 from lwmfw.showing.exemplars import evenly_spread, nearest_of
@@ -246,6 +248,16 @@ def test_the_page_says_neither_the_command_line_nor_a_password(trained, tmp_path
     text = page([recorded])
     assert "somebody" not in text
     assert re.findall(r"https?://\S*@host\S*?(?=&|<)", text) == ["https://***@host:5000/a@b", "http://***@host/a"]
+
+
+def test_who_asks_for_a_report_has_the_random_numbers_that_were_there(trained, tmp_path, monkeypatch):
+    drawn, some = [], Memory.some
+    # what is loaded with a memory for the first time may draw, which no test finds in a process of many
+    monkeypatch.setattr(Memory, "some", lambda *given: drawn.append(random.random()) or some(*given))
+    before = random.getstate()
+    report(trained[0], out=tmp_path / "here.html")
+    assert drawn
+    assert random.getstate() == before
 
 
 def test_exemplars_that_cannot_be_read_are_said_to_be(trained, tmp_path):

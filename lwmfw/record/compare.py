@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from lwmfw.errors import UserError, did_you_mean, shown
-from lwmfw.recipe.published import Published, published_of
-from lwmfw.record.reading import RecordedRun
+from lwmfw.recipe import shipped
+from lwmfw.recipe.published import OTHER, UNKNOWN, Published, published_of
+from lwmfw.record.reading import RecordedRun, settings_of
 from lwmfw.record.results import Results, average
 from lwmfw.record.spread import Difference, Spread, paired_difference, spread_of
 from lwmfw.record.variants import variants
@@ -106,9 +108,42 @@ def _row(variant: str, who: str, runs: list[RecordedRun], others: list[RecordedR
         measures={name: spread_of([of(each).get(who) for each in results]) for name, of in MEASURES.items()},
         steps=[spread_of(accuracies) for accuracies in after],
         costs={name: average([of(each, who) for each in begun]) for name, of in _COSTS.items()},
-        published=[figure for figure in figures if figure.readout in (who, "")],
+        published=[_beside(figure, who, runs) for figure in figures if figure.readout in (who, "")],
         differences={name: _difference(name, who, runs, others) for name in DIFFERING},
     )
+
+
+def _beside(figure: Published, who: str, runs: Sequence[RecordedRun]) -> Published:
+    """A published figure with how the settings of runs of one variant are to those of the recipe that states it."""
+    ours = next((run.settings for run in runs if run.settings), None)
+    theirs = _settings_of_shipped(figure.recipe) if ours else None
+    if not (ours and theirs):
+        return replace(figure, settings=UNKNOWN)
+    ours, theirs = _deciding(ours, who), _deciding(theirs, who)
+    later = {key: value for key, value in theirs.items() if not key.endswith(".use")}  # options may have come since
+    return figure if {**later, **ours} == theirs else replace(figure, settings=OTHER)
+
+
+@cache
+def _settings_of_shipped(recipe: str) -> dict[str, str] | None:
+    """The settings of a shipped recipe; None: it needs what is not installed."""
+    from lwmfw.recipe.load import load_recipe
+
+    try:
+        tables = load_recipe(shipped.find(recipe)).tables()
+    except UserError:
+        return None
+    return settings_of(tables, Results(recipe, 0, [], [], {}, True, []))
+
+
+def _deciding(settings: Mapping[str, str], who: str) -> dict[str, str]:
+    """What has a part in the numbers of a read-out, beyond the steps, which are compared for themselves."""
+    apart = ("scenario.", "data.root", "data.download")
+    return {
+        key: value
+        for key, value in settings.items()
+        if not key.startswith(apart) and (not key.startswith("readouts.") or key.startswith(f"readouts.{who}."))
+    }
 
 
 def _readouts(runs: Sequence[RecordedRun]) -> list[str]:

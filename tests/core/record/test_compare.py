@@ -8,8 +8,10 @@ from helpers.plugin_files import ANGLES
 from helpers.results import THREE, named, results_of
 
 from lwmfw.errors import UserError
+from lwmfw.recipe import shipped
+from lwmfw.recipe.load import load_recipe
 from lwmfw.record.compare import compare, plain_comparison
-from lwmfw.record.reading import RecordedRun, digest_of
+from lwmfw.record.reading import RecordedRun, digest_of, settings_of
 from lwmfw.record.results import Results, accuracy_csv
 from lwmfw.record.tables import comparison_rows, result_rows
 from lwmfw.testing import tiny_run
@@ -223,11 +225,32 @@ def podnet(sizes, **changed):
 def test_published_figures_stand_beside_runs_of_their_protocol_and_data_alone():
     sizes = [50, *[10] * 5]
     header, (row,) = comparison_rows(named(podnet(sizes)))
-    assert row[header.index("published")] == "average 0.648 (Douillard et al. 2020, three orders)"
+    assert row[header.index("published")] == "average 0.648 (Douillard et al. 2020, three orders; settings not known)"
     others = [podnet(sizes[:5]), podnet(sizes, providers={"cifar10": "x"}), podnet(sizes, complete=False)]
     assert not any("published" in comparison_rows(named(other))[0] for other in others)
     held_out = named(podnet(sizes), settings=[{"evaluation.validation": "0.1"}])
     assert "published" not in comparison_rows(held_out)[0], "no test images"
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"scenario.order": '"random"', "data.root": '"/data"', "readouts.ridge.use": '"ridge"'}, ""),
+        ({"training.epochs": "1"}, "; other settings"),
+        ({"readouts.cnn.use": '"ridge"'}, "; other settings"),
+        ({"training.more": "1"}, "; other settings"),
+        ({"training.precision": None}, ""),  # as of a version that did not have it
+        ({"penalties.POD.use": None}, "; other settings"),
+    ],
+)
+def test_published_figures_beside_runs_of_other_settings_say_so(changed, said):
+    tables = load_recipe(shipped.find("cifar100/b50/podnet")).tables()
+    results = podnet([50, *[10] * 5])
+    settings = settings_of(tables, results) | changed
+    runs = named(results, settings=[{key: value for key, value in settings.items() if value is not None}])
+    header, (row,) = comparison_rows(runs)
+    assert row[header.index("published")] == f"average 0.648 (Douillard et al. 2020, three orders{said})"
+    assert ("published" in comparison_rows(runs, brief=True)[0]) == (not said)
 
 
 def test_the_plain_comparison_has_every_number_in_full():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,6 +94,22 @@ def parse_positions(text: str) -> list[int]:
     if text and not re.fullmatch(r"[0-9]+(,[0-9]+)*", text, re.ASCII):
         raise UserError(f"--test: '{shown(text)}' are no positions of test images; write them as in 0,5,17")
     return [int(each[:18]) for each in text.split(",") if each]
+
+
+def refuse_runs_in(places: Iterable[Path]) -> None:
+    """See that folders of images hold no runs, whose pictures of their own would be taken for images.
+
+    Raises:
+        UserError: one does.
+    """
+    for place in places:
+        for folder, inner, files in os.walk(place):
+            inner.sort()
+            if "resolved.toml" in files:
+                raise UserError(
+                    f"{shown(str(place), 1000)}: is no run, and has one in it, {shown(folder, 1000)}; name runs "
+                    "themselves, and folders of images apart from them"
+                )
 
 
 def _several(places: Sequence[Place] | Place) -> Sequence[Place]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from lwmfw.errors import UserError, shown
 from lwmfw.record.files import write_bytes
 from lwmfw.record.reading import RecordedRun
 from lwmfw.showing.charts import chart_of
-from lwmfw.showing.files import check_place
+from lwmfw.showing.files import check_place, form_of
 from lwmfw.showing.plots import png, svg
 
 
@@ -21,9 +20,7 @@ def plot(runs: Sequence[Path], out: Path, what: str, readout: str) -> Path:
         CheckpointRefused: a file of a run is damaged.
     """
     chart = chart_of(what, [RecordedRun(run) for run in runs], readout)
-    drawings = {".svg": lambda: svg(chart).encode(), ".png": lambda: png(chart)}
-    if out.suffix not in drawings:
-        raise UserError(f"--out {shown(str(out), 1000)}: should end in .svg or .png, which says what is drawn")
+    form = form_of(out)
     check_place(out)
-    write_bytes(out, drawings[out.suffix]())
+    write_bytes(out, png(chart) if form == "png" else svg(chart).encode())
     return out

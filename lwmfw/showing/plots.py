@@ -102,8 +102,13 @@ def _svg(chart: Chart, palette: Palette, paper: str = "none") -> str:
     stream = io.StringIO()
     with _drawn(chart, palette, paper) as figure:
         figure.savefig(stream, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-    told = f"<title>{escape(harmless(chart.title))}</title>\n <desc>lwmfw: {escape(harmless(chart.words))}</desc>"
-    head, _, rest = stream.getvalue().partition("<svg ")
+    return with_words(stream.getvalue(), chart.title, chart.words)
+
+
+def with_words(drawing: str, title: str, words: str) -> str:
+    """An SVG that says what it shows, for who does not see it."""
+    told = f"<title>{escape(harmless(title))}</title>\n <desc>lwmfw: {escape(harmless(words))}</desc>"
+    head, _, rest = drawing.partition("<svg ")
     opening, _, content = rest.partition(">")
     return f'{head}<svg role="img" {opening}>\n {told}{content}'
 

@@ -19,6 +19,7 @@ from torch.nn.functional import interpolate
 
 from lwmfw.errors import UserError, shown
 from lwmfw.record.files import write_bytes
+from lwmfw.showing.exemplars import in_colours
 from lwmfw.showing.files import Form, check_place, form_of
 from lwmfw.showing.plots import with_words
 
@@ -210,12 +211,9 @@ def _over_grey(colours: Colormap) -> ListedColormap:
 
 
 def _rgb(pixels: Tensor) -> Tensor:
-    """An image (C, H, W) as (H', W', 3) in 0..1, enlarged by repeating pixels; of two channels the mean, of more than
-    three the first three."""
-    if len(pixels) == 2:
-        pixels = pixels.float().mean(0, keepdim=True)
+    """An image (C, H, W) as (H', W', 3) in 0..1, enlarged by repeating pixels."""
     times = max(1, -(-_DOTS // min(pixels.shape[1:])))
-    large = pixels[:3].float().div(255).expand(3, -1, -1).repeat_interleave(times, 1).repeat_interleave(times, 2)
+    large = in_colours(pixels).float().div(255).repeat_interleave(times, 1).repeat_interleave(times, 2)
     return large.permute(1, 2, 0)
 
 

@@ -18,8 +18,8 @@ from helpers.runs import THREE_STEPS, halted
 from lwmfw import UserError, report
 from lwmfw.memory.store import Memory
 from lwmfw.record.reading import RecordedRun
-from lwmfw.showing import single
-from lwmfw.showing.exemplars import evenly_spread, nearest_of
+from lwmfw.showing import attention_figure, single
+from lwmfw.showing.exemplars import evenly_spread, in_colours, nearest_of
 from lwmfw.showing.report import page
 from lwmfw.testing import tiny_recipe
 
@@ -276,6 +276,14 @@ def test_what_exemplars_were_is_the_nearest_image_of_their_class():
     assert nearest_of(stored, images).equal(images[[0, 2, 1]])
     assert evenly_spread(range(100), 4) == [0, 33, 66, 99]
     assert evenly_spread([3, 5], 4) == [3, 5]
+
+
+@pytest.mark.parametrize(("channels", "shown"), [([7], [7, 7, 7]), ([2, 6], [4, 4, 4]), ([1, 2, 3, 4, 5], [1, 2, 3])])
+def test_images_of_any_channels_have_colours_by_one_rule(channels, shown):
+    pixels = torch.tensor(channels, dtype=torch.uint8)[:, None, None].expand(-1, 2, 2)
+    assert in_colours(pixels)[:, 0, 0].tolist() == shown
+    drawn = torch.tensor(shown) / 255
+    assert attention_figure._rgb(pixels)[0, 0].equal(drawn)
 
 
 def test_plot_draws_one_picture(trained, tmp_path):

@@ -126,16 +126,20 @@ def explain(
     A row for each run, a column for each step whose model is kept: all steps of what was run with --keep-steps.
     """
     from lwmfw.record.reading import RecordedRun
-    from lwmfw.showing.attention_figure import check_place, write_figure
-    from lwmfw.showing.explain import explain, parse_positions
+    from lwmfw.showing.attention_figure import write_figure
+    from lwmfw.showing.explain import explain, parse_positions, refuse_runs_in
     from lwmfw.showing.explained import explanation_rows, explanations_json, what_is_missing
+    from lwmfw.showing.files import check_place, form_of
     from lwmfw.using.predict import images_of
 
     figure = out or (None if json else Path("explain.png"))
     if figure:
+        form_of(figure)
         check_place(figure)
     runs = [place for place in places if RecordedRun(place).exists]
-    images = images_of(place for place in places if place not in runs)
+    others = [place for place in places if place not in runs]
+    refuse_runs_in(others)
+    images = images_of(others)
     found = explain(runs, images, test=parse_positions(test), class_name=class_, readout=readout, device=device.value)
     if figure:
         write_figure(figure, found)

@@ -48,12 +48,13 @@ def evaluate(
         epochs=epochs,
         readout_bytes={name: _bytes(state) for name, state in states.items()},
         readouts=_certificates(run, readouts, states),
-        part_seconds=_rounded({**part_seconds, "evaluation": time.monotonic() - began}) if part_seconds else {},
+        part_seconds=_rounded(part_seconds, time.monotonic() - began) if part_seconds else {},
     )
 
 
-def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:
-    return {part: round(value, 3) for part, value in seconds.items()}
+def _rounded(seconds: Mapping[str, float], evaluating: float) -> dict[str, float]:
+    whole = {**seconds, "evaluation": seconds.get("evaluation", 0.0) + evaluating}
+    return {part: round(value, 3) for part, value in whole.items()}
 
 
 def _counts(

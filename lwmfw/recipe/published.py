@@ -37,6 +37,8 @@ class Published:
         value: the figure, 0..1.
         sizes: how many classes each step had.
         source: paper or thesis, and what was otherwise there.
+        recipe: the shipped recipe whose head states it, such as cifar100/b50/podnet.
+        settings: of runs beside which it stands, where they are not known to be that recipe's: OTHER or UNKNOWN.
     """
 
     measure: str
@@ -44,12 +46,17 @@ class Published:
     value: float
     sizes: tuple[int, ...]
     source: str
+    recipe: str = ""
+    settings: str = ""
 
     def __str__(self) -> str:
-        return f"{self.measure} {self.value:.3f} ({self.source})"
+        return f"{self.measure} {self.value:.3f} ({self.source}{f'; {self.settings}' if self.settings else ''})"
 
 
-def read_published(text: str) -> list[Published]:
+OTHER, UNKNOWN = "other settings", "settings not known"
+
+
+def read_published(text: str, recipe: str = "") -> list[Published]:
     """The published figures that the head of a recipe states.
 
     Raises:
@@ -63,7 +70,8 @@ def read_published(text: str) -> list[Published]:
             raise ValueError(f"not MEASURE, READOUT: VALUE in PROTOCOL (SOURCE): {line}")
         for value, first, steps, size in re.findall(_FIGURE, form["figures"]):
             sizes = (*([int(first)] if first else []), *[int(size)] * int(steps))
-            found.append(Published(form["measure"], form["readout"] or "", float(value), sizes, form["source"]))
+            figure = form["measure"], form["readout"] or "", float(value), sizes, form["source"]
+            found.append(Published(*figure, recipe))
     return found
 
 
@@ -76,16 +84,16 @@ def published_of(recipe: str, components: Iterable[str], sizes: Sequence[int]) -
         sizes: how many classes each step had; of other protocols there is nothing.
     """
     found = []
-    for path, text in _stating().items():
+    for name, (path, text) in _stating().items():
         if recipe in (path.stem, *_NAME.findall(text)):
             table = read_source(path).table
             if table.get("name", path.stem) == recipe and table["data"]["use"] in components:
-                found += read_published(text)
+                found += read_published(text, name)
     return [figure for figure in found if figure.sizes == tuple(sizes)]
 
 
 @cache
-def _stating() -> dict[Path, str]:
+def _stating() -> dict[str, tuple[Path, str]]:
     """The recipes whose heads state something."""
-    texts = {path: path.read_text(encoding="utf-8") for path in shipped.recipes().values()}
-    return {path: text for path, text in texts.items() if "# published: " in text}
+    texts = {name: (path, path.read_text(encoding="utf-8")) for name, path in shipped.recipes().items()}
+    return {name: (path, text) for name, (path, text) in texts.items() if "# published: " in text}

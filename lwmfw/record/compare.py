@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from lwmfw.errors import UserError, did_you_mean, shown
-from lwmfw.recipe.published import Published, published_of
-from lwmfw.record.reading import RecordedRun
+from lwmfw.recipe import shipped
+from lwmfw.recipe.published import OTHER, UNKNOWN, Published, published_of
+from lwmfw.record.reading import RecordedRun, settings_of
 from lwmfw.record.results import Results, average
 from lwmfw.record.spread import Difference, Spread, paired_difference, spread_of
 from lwmfw.record.variants import variants
@@ -41,7 +43,8 @@ class Row:
         costs: means over its runs; `memory` and `total` in bytes.
         published: figures of its recipe in the same protocol.
         differences: to the baseline's row of the same read-out, where it is not that itself.
-        best: whether no other row has as high an average accuracy with as few bytes; never of runs that have not ended.
+        best: whether no other row of the same steps has as high an average accuracy with as few bytes; never of runs
+            that have not ended.
     """
 
     variant: str
@@ -105,9 +108,42 @@ def _row(variant: str, who: str, runs: list[RecordedRun], others: list[RecordedR
         measures={name: spread_of([of(each).get(who) for each in results]) for name, of in MEASURES.items()},
         steps=[spread_of(accuracies) for accuracies in after],
         costs={name: average([of(each, who) for each in begun]) for name, of in _COSTS.items()},
-        published=[figure for figure in figures if figure.readout in (who, "")],
-        differences={name: _difference(MEASURES[name], who, runs, others) for name in DIFFERING},
+        published=[_beside(figure, who, runs) for figure in figures if figure.readout in (who, "")],
+        differences={name: _difference(name, who, runs, others) for name in DIFFERING},
     )
+
+
+def _beside(figure: Published, who: str, runs: Sequence[RecordedRun]) -> Published:
+    """A published figure with how the settings of runs of one variant are to those of the recipe that states it."""
+    ours = next((run.settings for run in runs if run.settings), None)
+    theirs = _settings_of_shipped(figure.recipe) if ours else None
+    if not (ours and theirs):
+        return replace(figure, settings=UNKNOWN)
+    ours, theirs = _deciding(ours, who), _deciding(theirs, who)
+    later = {key: value for key, value in theirs.items() if not key.endswith(".use")}  # options may have come since
+    return figure if {**later, **ours} == theirs else replace(figure, settings=OTHER)
+
+
+@cache
+def _settings_of_shipped(recipe: str) -> dict[str, str] | None:
+    """The settings of a shipped recipe; None: it needs what is not installed."""
+    from lwmfw.recipe.load import load_recipe
+
+    try:
+        tables = load_recipe(shipped.find(recipe)).tables()
+    except UserError:
+        return None
+    return settings_of(tables, Results(recipe, 0, [], [], {}, True, []))
+
+
+def _deciding(settings: Mapping[str, str], who: str) -> dict[str, str]:
+    """What has a part in the numbers of a read-out, beyond the steps, which are compared for themselves."""
+    apart = ("scenario.", "data.root", "data.download")
+    return {
+        key: value
+        for key, value in settings.items()
+        if not key.startswith(apart) and (not key.startswith("readouts.") or key.startswith(f"readouts.{who}."))
+    }
 
 
 def _readouts(runs: Sequence[RecordedRun]) -> list[str]:
@@ -115,13 +151,13 @@ def _readouts(runs: Sequence[RecordedRun]) -> list[str]:
     return list(dict.fromkeys(who for results in begun for who in results.last_accuracy)) or [""]
 
 
-def _difference(
-    measure: _Measure, who: str, ours: Sequence[RecordedRun], theirs: Sequence[RecordedRun]
-) -> Difference | None:
-    """The paired difference over the seeds that both have measured on the same images."""
-    pairs = [(a, b) for a in ours for b in theirs if a.results.seed == b.results.seed and _alike(a, b)]
+def _difference(name: str, who: str, ours: Sequence[RecordedRun], theirs: Sequence[RecordedRun]) -> Difference | None:
+    """The paired difference over the seeds that both have measured on the same images, of an average over the steps
+    where these are the same."""
+    alike = _same_steps if name == "average" else _alike
+    pairs = [(a, b) for a in ours for b in theirs if a.results.seed == b.results.seed and alike(a, b)]
     return paired_difference(
-        *({each[i].results.seed: measure(each[i].results).get(who) for each in pairs} for i in (0, 1))
+        *({each[i].results.seed: MEASURES[name](each[i].results).get(who) for each in pairs} for i in (0, 1))
     )
 
 
@@ -134,6 +170,13 @@ def _alike(one: RecordedRun, other: RecordedRun) -> bool:
     return ours.complete and theirs.complete and measured and sorted(ours.class_names) == sorted(theirs.class_names)
 
 
+def _same_steps(one: RecordedRun, other: RecordedRun) -> bool:
+    """Whether they are alike and each step had as many classes, without which averages over steps say different
+    things."""
+    ours, theirs = ([len(step.new_classes) for step in run.results.steps] for run in (one, other))
+    return ours == theirs and _alike(one, other)
+
+
 def _held_out(run: RecordedRun) -> float:
     """The share of training images that takes the test set's place; of results alone, which do not say, none."""
     return float(run.settings.get("evaluation.validation", "0"))
@@ -141,7 +184,7 @@ def _held_out(run: RecordedRun) -> float:
 
 def _is_best(row: Row, rows: Sequence[Row]) -> bool:
     ours, run = _standing(row), row.runs[0]
-    rivals = [_standing(each) for each in rows if _alike(each.runs[0], run)]
+    rivals = [_standing(each) for each in rows if _same_steps(each.runs[0], run)]
     if ours is None or not run.results.complete:
         return False
     return not any(each and each != ours and each[0] >= ours[0] and each[1] <= ours[1] for each in rivals)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lwmfw.recipe.published import OTHER
 from lwmfw.record.compare import DIFFERING, MEASURES, Row, compare
 from lwmfw.record.reading import RecordedRun
 from lwmfw.record.results import Results, told
@@ -46,7 +47,7 @@ def comparison_rows(
         runs: as `compare` takes them.
         baseline: likewise.
         by_bytes: likewise; the total and which rows are best for theirs stand before the measures.
-        brief: without steps and costs, and without columns in which nothing stands.
+        brief: without steps and costs, what is published of other settings, and columns in which nothing stands.
 
     Raises:
         UserError: as `compare`.
@@ -66,8 +67,9 @@ def comparison_rows(
         columns |= {
             f"{name}: difference": [_difference(row, name, compared.baseline) for row in rows] for name in DIFFERING
         }
-    if any(row.published for row in rows):
-        columns["published"] = ["; ".join(map(str, row.published)) for row in rows]
+    figures = [[each for each in row.published if not (brief and each.settings == OTHER)] for row in rows]
+    if any(figures):
+        columns["published"] = ["; ".join(map(str, each)) for each in figures]
     if not brief:
         longest = max((len(row.steps) for row in rows), default=0)
         columns |= {f"step {n}": [_told(row.steps[n - 1 : n]) for row in rows] for n in range(1, longest + 1)}

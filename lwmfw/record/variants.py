@@ -11,7 +11,7 @@ from lwmfw.record.reading import RecordedRun, is_place_of_images
 
 
 def variants(runs: Sequence[RecordedRun]) -> dict[str, list[RecordedRun]]:
-    """Runs by recipe, the settings in which runs of that recipe differ, and completeness.
+    """Runs by recipe, the settings in which runs of that recipe differ, and how far one that has not ended has come.
 
     Raises:
         UserError: two runs have the same recipe, settings and seed.
@@ -36,7 +36,7 @@ def variants(runs: Sequence[RecordedRun]) -> dict[str, list[RecordedRun]]:
 
 
 def _label(run: RecordedRun, runs: Sequence[RecordedRun]) -> str:
-    """A run's recipe, what tells it from others of that recipe, and whether it has ended."""
+    """A run's recipe, what tells it from others of that recipe, and of one that has not ended how many steps it has."""
     others = [other for other in runs if other.results.recipe == run.results.recipe]
     known = {other.settings_digest: _settings(other, others) for other in others if other.settings}
     if run.settings_digest in known:
@@ -44,7 +44,9 @@ def _label(run: RecordedRun, runs: Sequence[RecordedRun]) -> str:
     else:
         several = len({other.settings_digest for other in others}) > 1
         differs = f"settings={run.settings_digest[:8] or 'unknown'}" if several else ""
-    return " ".join(filter(None, [run.results.recipe, differs, "" if run.results.complete else "(unfinished)"]))
+    steps = len(run.results.steps)
+    unfinished = "" if run.results.complete else f"(unfinished, {steps} step{'s' * (steps != 1)})"
+    return " ".join(filter(None, [run.results.recipe, differs, unfinished]))
 
 
 def _settings(run: RecordedRun, alike: Sequence[RecordedRun]) -> Mapping[str, str]:

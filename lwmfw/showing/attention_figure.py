@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import io
-import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import torch
@@ -20,18 +19,17 @@ from torch.nn.functional import interpolate
 
 from lwmfw.errors import UserError, shown
 from lwmfw.record.files import write_bytes
+from lwmfw.showing.exemplars import in_colours
+from lwmfw.showing.files import Form, check_place, form_of
+from lwmfw.showing.plots import with_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from lwmfw.showing.glances import Explanation, Glance, Row
 
-Form = Literal["png", "svg"]
-
 MARK = "lwmfw explain"
-"""By which a file is known to be such a figure."""
-
-_FORMS: dict[str, Form] = {".png": "png", ".svg": "svg"}
+"""What files say that they were made by."""
 
 _INK, _MUTED, _OTHER, _PANEL = "#1a1a1a", "#5f5f5f", "#b3400f", "#efefef"
 _CELL, _GAP, _ROW, _TITLE, _FOOT, _NARROWEST = 1.4, 0.1, 1.82, 0.86, 1.0, 4.9  # inches
@@ -56,39 +54,32 @@ def drawn(explanations: Sequence[Explanation], form: Form) -> bytes:
     with style.context(["default", settings]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph", UserWarning)  # of a name in letters that the font lacks
         figure_of(explanations).savefig(stream, format=form, metadata=metadata, dpi=_PER_INCH)
-    return stream.getvalue()
+    if form == "png":
+        return stream.getvalue()
+    return with_words(stream.getvalue().decode(), "Where runs look in images", in_words(explanations)).encode()
 
 
-def check_place(file: Path) -> None:
-    """See that a figure can be written there.
-
-    Raises:
-        UserError: its suffix is of no form, its folder is not there, or there is a file that is no such figure.
-    """
-    if file.suffix.lower() not in _FORMS:
-        raise UserError(f"{shown(str(file), 1000)}: a figure is PNG or SVG; let the name end with .png or .svg")
-    if not file.absolute().parent.is_dir():
-        raise UserError(f"{shown(str(file), 1000)}: its folder does not exist; make it, or choose another --out")
-    if os.path.lexists(file) and not _is_ours(file):
-        raise UserError(f"{shown(str(file), 1000)}: is there, and no figure of `{MARK}`; choose another --out")
+def in_words(explanations: Sequence[Explanation]) -> str:
+    """What the figure says below its maps, for who does not see it."""
+    said = []
+    for each in explanations:
+        said.append(f"Attention to {shown(each.wanted, 40)} in {shown(Path(each.image).name, 60)}.")
+        for row in each.rows:
+            steps = (", ".join(filter(None, (f"step {g.step}", _says(g), _drift(g)))) for g in row.glances)
+            said.append(f"{_name(row)}, {shown(row.readout, 20)}: {'; '.join(steps)}.")
+    return " ".join(said)
 
 
 def write_figure(file: Path, explanations: Sequence[Explanation]) -> None:
     """Write a figure, in the place of an earlier one.
 
     Raises:
-        UserError: as `check_place`.
+        UserError: as `form_of` and `check_place`.
         DiskFailed: it cannot be written.
     """
+    form = form_of(file)
     check_place(file)
-    write_bytes(file, drawn(explanations, _FORMS[file.suffix.lower()]))
-
-
-def _is_ours(file: Path) -> bool:
-    if not file.is_file():
-        return False
-    with file.open("rb") as stream:
-        return MARK.encode() in stream.read(4096)
+    write_bytes(file, drawn(explanations, form))
 
 
 def figure_of(explanations: Sequence[Explanation]) -> Figure:
@@ -220,12 +211,9 @@ def _over_grey(colours: Colormap) -> ListedColormap:
 
 
 def _rgb(pixels: Tensor) -> Tensor:
-    """An image (C, H, W) as (H', W', 3) in 0..1, enlarged by repeating pixels; of two channels the mean, of more than
-    three the first three."""
-    if len(pixels) == 2:
-        pixels = pixels.float().mean(0, keepdim=True)
+    """An image (C, H, W) as (H', W', 3) in 0..1, enlarged by repeating pixels."""
     times = max(1, -(-_DOTS // min(pixels.shape[1:])))
-    large = pixels[:3].float().div(255).expand(3, -1, -1).repeat_interleave(times, 1).repeat_interleave(times, 2)
+    large = in_colours(pixels).float().div(255).repeat_interleave(times, 1).repeat_interleave(times, 2)
     return large.permute(1, 2, 0)
 
 

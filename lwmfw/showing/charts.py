@@ -33,13 +33,13 @@ Table = tuple[list[str], list[list[str]]]
 
 @dataclass(frozen=True)
 class Line:
-    """Values at places; None: not measured. `deviation` has one for each, or none at all. Lines of one `series` look
-    alike in all charts; None: as its place in the chart has it."""
+    """Values at places; None: not measured. `deviation` has one for each, None where one run alone was measured, or is
+    empty. Lines of one `series` look alike in all charts; None: as its place in the chart has it."""
 
     label: str
     x: Sequence[float]
     y: Sequence[float | None]
-    deviation: Sequence[float] = ()
+    deviation: Sequence[float | None] = ()
     series: int | None = None
 
 
@@ -96,8 +96,9 @@ class Lines:
         cells = {x: [""] * len(self.lines) for x in places}
         for column, line in enumerate(self.lines):
             for index, (x, y) in enumerate(zip(line.x, line.y, strict=True)):
-                spread = f" ± {self.told(line.deviation[index])}" if line.deviation else ""
-                cells[x][column] = "" if y is None else self.told(y) + spread
+                spread = line.deviation[index] if line.deviation else None
+                told = [self.told(value) for value in (y, spread) if value is not None]
+                cells[x][column] = " ± ".join(told)
         return [self.x_label, *(line.label for line in self.lines)], [[f"{x:g}", *row] for x, row in cells.items()]
 
 
@@ -162,10 +163,11 @@ def best_readout(runs: Sequence[RecordedRun]) -> str:
 
 
 def line_over_steps(label: str, group: Sequence[Results], value: _Value, place: Callable[[StepResult], int]) -> Line:
-    """Mean and deviation over runs after each step that one of them has ended, from the first that has a value."""
+    """Mean and deviation over runs after each step that one of them has ended, from the first that has a value; of a
+    value of one run alone there is no deviation."""
     x: list[float] = []
     y: list[float | None] = []
-    deviation: list[float] = []
+    deviation: list[float | None] = []
     for index in range(max(len(results.steps) for results in group)):
         there = [results for results in group if index < len(results.steps)]
         found = [value(r.steps[index], r.after(index + 1)) for r in there]
@@ -173,7 +175,7 @@ def line_over_steps(label: str, group: Sequence[Results], value: _Value, place: 
         if measured or y:
             x.append(place(there[0].steps[index]))
             y.append(mean(measured) if measured else None)
-            deviation.append(stdev(measured) if len(measured) > 1 else 0.0)
+            deviation.append(stdev(measured) if len(measured) > 1 else None)
     return Line(label, x, y, deviation if len(group) > 1 else ())
 
 

@@ -59,18 +59,23 @@ def kept_exemplars(run: RecordedRun) -> Kept | None:
     """What a run keeps after its last finished step; None: it keeps none, or only its results are there."""
     if "memory" not in run.tables or not run.results.steps or not run.results.steps[-1].exemplars:
         return None
+    from lwmfw.engine.borrowed import given_back
     from lwmfw.engine.opened import OpenedRun
 
     try:
-        memory = OpenedRun(run.path).memory()
-        counts = dict.fromkeys(memory.labels.tolist(), 0)
-        sizes = counts.copy()
-        for label, size in zip(memory.labels.tolist(), memory.sizes, strict=True):
-            counts[label] += 1
-            sizes[label] += size
-        strips = [_strip(run, label, memory.some(places)) for label, places in chosen(memory).items()]
+        with given_back():
+            return _kept(run, OpenedRun(run.path).memory())
     except LwmfwError as error:
         return Kept({}, {}, [], str(error))
+
+
+def _kept(run: RecordedRun, memory: Memory) -> Kept:
+    counts = dict.fromkeys(memory.labels.tolist(), 0)
+    sizes = counts.copy()
+    for label, size in zip(memory.labels.tolist(), memory.sizes, strict=True):
+        counts[label] += 1
+        sizes[label] += size
+    strips = [_strip(run, label, memory.some(places)) for label, places in chosen(memory).items()]
     return Kept(counts, sizes, strips)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,16 +72,16 @@ def explain(
     if class_name and class_name not in names:
         hint = did_you_mean(class_name, names) or f"; they know {', '.join(map(shown, dict.fromkeys(names)))}"
         raise UserError(f"--class: no run knows '{shown(class_name)}'{hint}")
-    pictures = _tested(opened[0], test) if test else [Picture(str(path)) for path in paths]
-    eyes = [Eye(run, name, readout, pictures, device) for run, name in zip(opened, run_names(opened), strict=True)]
+    subjects = _tested(opened[0], test) if test else [Subject(str(path)) for path in paths]
+    eyes = [Eye(run, name, readout, subjects, device) for run, name in zip(opened, run_names(opened), strict=True)]
     because: Because = "asked for" if class_name else "its own" if test else "said"
-    wanted = [class_name or picture.label for picture in pictures]
+    wanted = [class_name or subject.label for subject in subjects]
     if because == "said":
-        wanted = _said_by_most(eyes, len(pictures))
+        wanted = _said_by_most(eyes, len(subjects))
     rows = zip(*(eye.rows(wanted) for eye in eyes), strict=True)
     return [
-        Explanation(picture.name, name, because, list(of_each))
-        for picture, name, of_each in zip(pictures, wanted, rows, strict=True)
+        Explanation(subject.name, name, because, list(of_each))
+        for subject, name, of_each in zip(subjects, wanted, rows, strict=True)
     ]
 
 
@@ -96,12 +96,28 @@ def parse_positions(text: str) -> list[int]:
     return [int(each[:18]) for each in text.split(",") if each]
 
 
+def refuse_runs_in(places: Iterable[Path]) -> None:
+    """See that folders of images hold no runs, whose own pictures would be taken for images.
+
+    Raises:
+        UserError: one does.
+    """
+    for place in places:
+        for folder, inner, files in os.walk(place):
+            inner.sort()
+            if "resolved.toml" in files:
+                raise UserError(
+                    f"{shown(str(place), 1000)}: is no run, and has one in it, {shown(folder, 1000)}; name runs "
+                    "themselves, and folders of images apart from them"
+                )
+
+
 def _several(places: Sequence[Place] | Place) -> Sequence[Place]:
     return [places] if isinstance(places, str | os.PathLike) else places
 
 
 @dataclass(frozen=True)
-class Picture:
+class Subject:
     """An image that is to be looked at.
 
     Attributes:
@@ -117,7 +133,7 @@ class Picture:
     path: str = ""
 
 
-def _tested(opened: OpenedRun, positions: Sequence[int]) -> list[Picture]:
+def _tested(opened: OpenedRun, positions: Sequence[int]) -> list[Subject]:
     """Test images of a run's data, by position in class order."""
     run = prepare(assemble_filled(opened.recipe), "cpu", filled=True, again=opened.path)
     test, names = run.data.test, run.results.class_names
@@ -127,7 +143,7 @@ def _tested(opened: OpenedRun, positions: Sequence[int]) -> list[Picture]:
             raise UserError(f"--test: there is no test image {place}; they are 0 to {len(test) - 1}, in class order")
         name, label = f"test image {place}", names[int(test.labels[place])]
         own = {"pixels": test.pixels[place]} if isinstance(test, Images) else {"path": str(test.paths[place])}
-        found.append(Picture(name, label, **own))
+        found.append(Subject(name, label, **own))
     return found
 
 
@@ -141,7 +157,7 @@ class Eye:
     """A read-out of a run, which is asked about images as each step left it."""
 
     def __init__(
-        self, opened: OpenedRun, name: str, readout: str, pictures: Sequence[Picture], device: DeviceName
+        self, opened: OpenedRun, name: str, readout: str, subjects: Sequence[Subject], device: DeviceName
     ) -> None:
         self.opened, self.name, self._device = opened, name, device
         self.readout = chosen_readout(opened, readout)
@@ -150,7 +166,7 @@ class Eye:
             what = f"its backbone {backbone.name} offers no pooled map to see attention at"
             raise UserError(f"{opened.path}: {what}; name a run whose backbone offers 'pooled'")
         self.steps = checkpoint.steps(opened.path / "checkpoints")
-        self._images = seen_by(opened, pictures)
+        self._images = seen_by(opened, subjects)
         self.probability = str(opened.assembly.of_kind("readout")[self.readout].trait("probability"))
 
     def rows(self, wanted: Sequence[str]) -> list[Row]:
@@ -204,22 +220,22 @@ class Eye:
         return maps
 
 
-def seen_by(opened: OpenedRun, pictures: Sequence[Picture]) -> Images:
+def seen_by(opened: OpenedRun, subjects: Sequence[Subject]) -> Images:
     """Images as a run sees them, before normalisation.
 
     Raises:
         UserError: one cannot be read, or they are in no files and the run sees images of another size.
     """
     shape = opened.preprocessing
-    if any(picture.pixels is None for picture in pictures):
-        paths = [picture.path or picture.name for picture in pictures]
+    if any(subject.pixels is None for subject in subjects):
+        paths = [subject.path or subject.name for subject in subjects]
         files = image_files(paths, seen_in_files(opened))
         unreadable = unreadable_images(paths, values=files.values, max_pixels=files.max_pixels)
         for path, reason in unreadable.items():
             raise UserError(f"{shown(path, 1000)}: cannot be read ({reason}); name another file")
         batches = decoded_batches(files, torch.arange(len(files)).split(CHUNK))
         return Images(torch.cat(list(batches)), files.labels)
-    pixels = torch.stack([picture.pixels for picture in pictures if picture.pixels is not None])
+    pixels = torch.stack([subject.pixels for subject in subjects if subject.pixels is not None])
     wanted = (shape.channels, shape.size, shape.size)
     if pixels.shape[1:] != wanted:
         sizes = " and ".join("x".join(map(str, each)) for each in (wanted, pixels.shape[1:]))

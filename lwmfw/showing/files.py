@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from lwmfw.errors import UserError, shown
 
-MARKS = (b'<meta name="generator" content="lwmfw ', b"<desc>lwmfw: ", b"Software\0lwmfw")
-"""What a page, an SVG and a PNG of ours have near their beginning."""
+MARKS = (b'<meta name="generator" content="lwmfw ', b"<desc>lwmfw: ", b"Software\0lwmfw", b"<dc:title>lwmfw explain<")
+"""What a page, an SVG, a PNG and an SVG of `explain` before it had a description have near their beginning."""
 _NEAR = 4096
+Form = Literal["png", "svg"]
+_FORMS: dict[str, Form] = {".png": "png", ".svg": "svg"}
+
+
+def form_of(file: Path) -> Form:
+    """What a picture is drawn as, which its name says.
+
+    Raises:
+        UserError: it says neither.
+    """
+    form = _FORMS.get(file.suffix.lower())
+    if not form:
+        raise UserError(f"--out {shown(str(file), 1000)}: should end in .svg or .png, which says what is drawn")
+    return form
 
 
 def check_place(file: Path) -> None:
@@ -19,7 +34,7 @@ def check_place(file: Path) -> None:
     """
     name = shown(str(file), 1000)
     try:
-        if file.exists() and not (file.is_file() and _is_ours(file)):
+        if (file.exists() or file.is_symlink()) and not (file.is_file() and _is_ours(file)):
             raise UserError(f"{name}: is there, and no earlier one of lwmfw; choose another --out")
         if not file.parent.is_dir():
             raise UserError(f"{name}: its folder is not there; make it, or choose another --out")

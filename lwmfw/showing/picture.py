@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from lwmfw.errors import UserError, shown
 from lwmfw.record.files import write_bytes
 from lwmfw.record.reading import RecordedRun
 from lwmfw.record.variants import variants
 from lwmfw.showing.charts import Lines, chart_of
-from lwmfw.showing.files import check_place
+from lwmfw.showing.files import check_place, form_of
 from lwmfw.showing.plots import png, svg
 
 
@@ -23,11 +22,9 @@ def plot(paths: Sequence[Path], out: Path, what: str, readout: str) -> list[str]
     """
     runs = [RecordedRun(path) for path in paths]
     chart = chart_of(what, runs, readout)
-    drawings = {".svg": lambda: svg(chart).encode(), ".png": lambda: png(chart)}
-    if out.suffix not in drawings:
-        raise UserError(f"--out {shown(str(out), 1000)}: should end in .svg or .png, which says what is drawn")
+    form = form_of(out)
     check_place(out)
-    write_bytes(out, drawings[out.suffix]())
+    write_bytes(out, png(chart) if form == "png" else svg(chart).encode())
     if len(runs) == 1 or not isinstance(chart, Lines):
         return []
     return [label for label in variants(runs) if label not in {line.label for line in chart.lines}]

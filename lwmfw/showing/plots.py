@@ -110,8 +110,13 @@ def _svg(chart: Chart, palette: Palette, paper: str = "none") -> str:
         if palette is not _STAND_INS:
             _entitle(figure, chart)
         figure.savefig(stream, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-    told = f"<title>{escape(harmless(chart.title))}</title>\n <desc>lwmfw: {escape(harmless(chart.words))}</desc>"
-    head, _, rest = stream.getvalue().partition("<svg ")
+    return with_words(stream.getvalue(), chart.title, chart.words)
+
+
+def with_words(drawing: str, title: str, words: str) -> str:
+    """An SVG that says what it shows, for who does not see it."""
+    told = f"<title>{escape(harmless(title))}</title>\n <desc>lwmfw: {escape(harmless(words))}</desc>"
+    head, _, rest = drawing.partition("<svg ")
     opening, _, content = rest.partition(">")
     return f'{head}<svg role="img" {opening}>\n {told}{content}'
 
@@ -201,7 +206,7 @@ def _draw_line(axes: Axes, line: Line, number: int, palette: Palette, *, banded:
         linestyle=_DASHES[number % len(_DASHES)],
     )
     if banded and any(line.deviation):
-        band = list(zip(y, line.deviation, strict=True))
+        band = [(v, math.nan if d is None else d) for v, d in zip(y, line.deviation, strict=True)]
         low, high = [v - d for v, d in band], [v + d for v, d in band]
         axes.fill_between(line.x, low, high, color=colour, alpha=0.12, linewidth=0)
     return drawn
@@ -221,8 +226,8 @@ def _scale(axes: Axes, chart: Lines) -> None:
         axes.yaxis.set_minor_locator(NullLocator())
     else:
         bands = [line.deviation if _banded(chart) else () for line in chart.lines]
-        both = [zip(n.y, d or [0.0] * len(n.y), strict=True) for n, d in zip(chart.lines, bands, strict=True)]
-        values = [(y, d) for line in both for y, d in line if y is not None]
+        both = [zip(n.y, d or [None] * len(n.y), strict=True) for n, d in zip(chart.lines, bands, strict=True)]
+        values = [(y, d or 0.0) for line in both for y, d in line if y is not None]
         highest, lowest = max(y + d for y, d in values), min(y - d for y, d in values)
         axes.set_ylim(min(0.0, lowest * 1.08), 1.0 if chart.share and highest > 0.6 else highest * 1.08 or 1.0)
     places = sorted({x for line in chart.lines for x in line.x})

@@ -6,6 +6,7 @@ The same bytes for the same files of a run; it says nothing of when it was made.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ _ON_DARK = ("#58b1ea", "#ff9d57", "#3fcf9f", "#e79bd0", "#dfc14a", "#b9c2cc", "#
 _COLOURS |= {f"series-{n}": pair for n, pair in enumerate(zip(LIGHT.series, _ON_DARK, strict=True))}
 _MOST = 4
 """Recipes that the heading names."""
+_USER = re.compile(r"(?<=://)[^/\s\"'<>]+@")
+"""Who an address is asked as, with a password or token."""
 
 
 def report(*runs: os.PathLike[str] | str, out: os.PathLike[str] | str | None = None) -> Path:
@@ -73,9 +76,14 @@ def page(runs: Sequence[RecordedRun]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
         # before it is escaped: what turns the direction of text does so to a page as well
-        finalize=lambda value: harmless(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
+        finalize=lambda value: _shareable(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
     )
     return environment.get_template("report.html.j2").render(_content(runs))
+
+
+def _shareable(text: str) -> str:
+    """Text as a page has it, without the users and passwords of addresses."""
+    return harmless(_USER.sub("***@", text))
 
 
 def _content(runs: Sequence[RecordedRun]) -> dict[str, Any]:

@@ -245,7 +245,8 @@ def _recipe(run: RecordedRun) -> Section:
 
 def _environment(run: RecordedRun) -> Section:
     facts, header = run.environment, ["what", "which"]
-    rows = [[key, _plain(value)] for key, value in facts.items() if key != "packages" and value not in (None, [], {})]
+    apart = ("packages", "argv")  # a command line says where things lie on somebody's machine
+    rows = [[key, _plain(value)] for key, value in facts.items() if key not in apart and value not in (None, [], {})]
     tables = [TableOf("Machine and software", header, rows)] if rows else []
     providers = [[name, provider] for name, provider in run.results.providers.items()]
     if providers:

@@ -23,7 +23,9 @@ def headline(runs: Sequence[RecordedRun]) -> list[str]:
         best.setdefault(label, f"{label} {value:.1%} by {who}")
     more = f", and {len(best) - _MOST} more" if len(best) > _MOST else ""
     listed = ", ".join(list(best.values())[:_MOST])
-    return [f"Accuracy on all classes after the last step, mean over seeds: {listed}{more}."] if best else []
+    ended = all(run.results.complete for run in runs)
+    where = "all classes after the last step" if ended else "all classes seen after the last finished step"
+    return [f"Accuracy on {where}, mean over seeds: {listed}{more}."] if best else []
 
 
 def sections(runs: Sequence[RecordedRun]) -> list[Section]:

@@ -124,5 +124,5 @@ def test_the_time_of_a_step_is_told_by_its_parts(tmp_path, monkeypatch):
     for step in [*whole, *lwmfw.resume(left, device="cpu").steps]:
         assert list(step.part_seconds) == parts
         assert all(seconds >= 0 for seconds in step.part_seconds.values())
-        before_evaluation = sum(step.part_seconds[part] for part in parts[:-1])
-        assert before_evaluation == pytest.approx(step.train_seconds, abs=0.02)
+        *earlier, evaluation = (step.part_seconds[part] for part in parts)
+        assert sum(earlier) - 0.01 <= step.train_seconds <= sum(earlier) + evaluation + 0.01, "rounded, all of them"

@@ -8,8 +8,10 @@ from helpers.plugin_files import ANGLES
 from helpers.results import THREE, named, results_of
 
 from lwmfw.errors import UserError
+from lwmfw.recipe import shipped
+from lwmfw.recipe.load import load_recipe
 from lwmfw.record.compare import compare, plain_comparison
-from lwmfw.record.reading import RecordedRun, digest_of
+from lwmfw.record.reading import RecordedRun, digest_of, settings_of
 from lwmfw.record.results import Results, accuracy_csv
 from lwmfw.record.tables import comparison_rows, result_rows
 from lwmfw.testing import tiny_run
@@ -99,9 +101,17 @@ def test_a_classifier_that_one_step_lacks_leaves_its_place_empty():
 def test_a_run_without_steps_leaves_its_places_empty():
     begun = results_of([], complete=False, recipe="begun")
     _, rows = comparison_rows(named(begun, results_of(THREE)), "lwm")
-    assert rows[0] == ["begun (unfinished)", "", "1", *[""] * (len(rows[0]) - 3)]
+    assert rows[0] == ["begun (unfinished, 0 steps)", "", "1", *[""] * (len(rows[0]) - 3)]
     assert rows[1][:2] == ["lwm", "cnn"]
     assert result_rows(begun)[1] == []
+
+
+def test_runs_that_have_not_come_as_far_are_no_seeds_of_one_variant():
+    runs = [results_of(THREE[:steps], seed=seed, complete=False) for seed, steps in ((1, 1), (2, 2), (3, 2))]
+    for run in runs:
+        run.class_names = [f"class {c}" for c in range(6)]
+    told = [(row[0], row[2]) for row in comparison_rows(named(*runs))[1]]
+    assert told == [("lwm (unfinished, 1 step)", "1"), ("lwm (unfinished, 2 steps)", "2")]
 
 
 def test_many_steps_of_one_size_are_counted():
@@ -169,6 +179,16 @@ def test_no_difference_is_told_between_runs_that_learned_or_measured_something_e
     assert compare(named(ours, theirs)).rows[1].differences["last"] is None
 
 
+def test_averages_over_other_steps_are_not_compared():
+    ours, theirs = results_of(THREE, recipe="a"), results_of(THREE, recipe="b")
+    theirs.steps = theirs.steps[1:]
+    theirs.steps[0].new_classes = [0, 1, 2, 3]
+    ours.steps[0].model_bytes, ours.steps[0].accuracy = 900, {"cnn": 0.0}
+    rows = compare(named(ours, theirs)).rows
+    assert (rows[1].differences["average"], rows[1].differences["last"].n) == (None, 1)
+    assert [row.best for row in rows] == [True, True], "neither is a rival of the other"
+
+
 def test_a_difference_is_between_the_same_readouts():
     ours, theirs = results_of(THREE, recipe="a"), results_of(THREE, recipe="b", who=("nme", "cnn"))
     rows = compare(named(ours, theirs)).rows
@@ -205,11 +225,32 @@ def podnet(sizes, **changed):
 def test_published_figures_stand_beside_runs_of_their_protocol_and_data_alone():
     sizes = [50, *[10] * 5]
     header, (row,) = comparison_rows(named(podnet(sizes)))
-    assert row[header.index("published")] == "average 0.648 (Douillard et al. 2020, three orders)"
+    assert row[header.index("published")] == "average 0.648 (Douillard et al. 2020, three orders; settings not known)"
     others = [podnet(sizes[:5]), podnet(sizes, providers={"cifar10": "x"}), podnet(sizes, complete=False)]
     assert not any("published" in comparison_rows(named(other))[0] for other in others)
     held_out = named(podnet(sizes), settings=[{"evaluation.validation": "0.1"}])
     assert "published" not in comparison_rows(held_out)[0], "no test images"
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"scenario.order": '"random"', "data.root": '"/data"', "readouts.ridge.use": '"ridge"'}, ""),
+        ({"training.epochs": "1"}, "; other settings"),
+        ({"readouts.cnn.use": '"ridge"'}, "; other settings"),
+        ({"training.more": "1"}, "; other settings"),
+        ({"training.precision": None}, ""),  # as of a version that did not have it
+        ({"penalties.POD.use": None}, "; other settings"),
+    ],
+)
+def test_published_figures_beside_runs_of_other_settings_say_so(changed, said):
+    tables = load_recipe(shipped.find("cifar100/b50/podnet")).tables()
+    results = podnet([50, *[10] * 5])
+    settings = settings_of(tables, results) | changed
+    runs = named(results, settings=[{key: value for key, value in settings.items() if value is not None}])
+    header, (row,) = comparison_rows(runs)
+    assert row[header.index("published")] == f"average 0.648 (Douillard et al. 2020, three orders{said})"
+    assert ("published" in comparison_rows(runs, brief=True)[0]) == (not said)
 
 
 def test_the_plain_comparison_has_every_number_in_full():

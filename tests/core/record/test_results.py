@@ -230,7 +230,7 @@ def test_a_comparison_averages_over_seeds():
     # learned at 0.8 and 0.6, and at 0.6 and 0.8: 0.7 twice
     further = ["-0.300 ± 0.141", "", "0.700 ± 0.000"]
     assert rows[0][:13] == ["lwm", "cnn", "2", *measures, "baseline", "baseline", *steps, *further]
-    assert rows[1][:6] == ["other (unfinished)", "cnn", "1", "0.500", "0.500", "0.000"]
+    assert rows[1][:6] == ["other (unfinished, 2 steps)", "cnn", "1", "0.500", "0.500", "0.000"]
 
 
 def test_a_comparison_says_what_each_costs_at_the_end():

@@ -8,7 +8,7 @@ from helpers.results import THREE, named, results_of
 
 from lwmfw import UserError
 from lwmfw.record.reading import RecordedRun
-from lwmfw.showing import charts
+from lwmfw.showing import charts, together
 from lwmfw.showing.charts import Line, Lines, blocks_of, chart_of
 
 
@@ -31,12 +31,25 @@ def test_seeds_of_a_variant_are_a_mean_and_a_deviation_at_each_step():
     assert line.deviation == pytest.approx([0.2 / 2**0.5] * 2)
 
 
-def test_a_run_that_has_gone_further_is_alone_there():
+def test_a_run_that_has_gone_further_has_a_line_of_its_own():
     runs = named(results_of(THREE, seed=1, complete=False).after(2), results_of(THREE, seed=2, complete=False))
-    (line,) = charts.accuracy(runs).lines
-    assert line.x == [2, 4, 6]
-    assert line.y == pytest.approx([0.9, 0.7, 0.7])
-    assert line.deviation == [0, 0, 0]
+    lines = charts.accuracy(runs).lines
+    assert [(line.label, line.x) for line in lines] == [
+        ("lwm (unfinished, 2 steps)", [2, 4]),
+        ("lwm (unfinished, 3 steps)", [2, 4, 6]),
+    ]
+    (words,) = together.headline(runs)
+    assert words.startswith("Accuracy on all classes seen after the last finished step, mean over seeds: lwm (unfin")
+    ended = named(results_of(THREE, seed=1), results_of(THREE, seed=2))
+    assert together.headline(ended)[0].startswith("Accuracy on all classes after the last step, mean over seeds: lwm ")
+
+
+def test_what_one_run_alone_has_measured_has_no_deviation():
+    both, one = (results_of(THREE, seed=seed) for seed in (1, 2))
+    one.steps[1] = replace(one.steps[1], accuracy={"nme": 0.5})
+    chart = charts.accuracy(named(both, one), "cnn")
+    assert chart.lines[0].deviation == [0, None, 0]
+    assert [row[1] for row in chart.table[1]] == ["0.900 ± 0.000", "0.700", "0.700 ± 0.000"]
 
 
 def test_a_step_without_a_new_class_is_a_place_of_its_own():

@@ -130,12 +130,34 @@ def test_a_figure_takes_the_place_of_a_figure_and_of_nothing_else(runs):
         assert lwmfw("explain", runs / "lwm", "--test", "0", "--out", "figure.svg").returncode == 0
     Path("mine.png").write_text("not a figure")
     for out, said in {
-        "mine.png": "mine.png: is there, and no figure of `lwmfw explain`; choose another --out",
-        "figure.pdf": "figure.pdf: a figure is PNG or SVG; let the name end with .png or .svg",
-        "no/figure.png": "no/figure.png: its folder does not exist; make it, or choose another --out",
+        "mine.png": "mine.png: is there, and no earlier one of lwmfw; choose another --out",
+        "figure.pdf": "--out figure.pdf: should end in .svg or .png, which says what is drawn",
+        "no/figure.png": "no/figure.png: its folder is not there; make it, or choose another --out",
     }.items():
         assert refused(runs / "lwm", "--test", "0", "--out", out) == f"{said}\n"
     assert Path("mine.png").read_text() == "not a figure"
+    for verb in ("plot", "explain"):  # by one rule, whoever drew it
+        asked = ["--test", "0"] if verb == "explain" else []
+        assert lwmfw(verb, runs / "lwm", *asked, "--out", "either.PNG").returncode == 0
+
+
+def test_a_folder_that_holds_runs_is_none_of_images(runs):
+    words = f"{runs}: is no run, and has one in it, {runs / 'finetune'}; name runs themselves, and folders of images"
+    assert refused(runs / "lwm", runs) == f"{words} apart from them\n"
+
+
+def test_an_svg_says_what_it_shows(runs):
+    found = explain(runs / "lwm", test=[1])
+    text = drawn(found, "svg").decode()
+    assert '<svg role="img"' in text
+    assert "<title>Where runs look in images</title>" in text
+    (words,) = re.findall("<desc>lwmfw: (.*)</desc>", text)
+    glance = found[0].rows[0].glances[2]
+    begins = (
+        f"Attention to {found[0].wanted} in test image 1. lwm, cnn: step 1, {found[0].rows[0].glances[0].says.name} "
+    )
+    assert words.startswith(begins)
+    assert f"step 3, {glance.says.name} {glance.says.probability:.2f}" in words
 
 
 def test_json_draws_only_where_it_is_told_to(runs):

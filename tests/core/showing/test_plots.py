@@ -30,6 +30,15 @@ def test_two_processes_draw_the_same_bytes():
     assert first == second
 
 
+def test_there_is_no_band_where_one_run_alone_was_measured():
+    both, one, none = (
+        svg(Lines("a", "A", "x", "y", [Line("a", [1, 2, 3], [0.4, 0.5, 0.6], deviation)]))
+        for deviation in ([0.1, 0.1, 0.1], [0.1, 0.1, None], [None, None, None])
+    )
+    bands = [re.findall(r'id="FillBetween.*?<path[^>]* d="([^"]*)"', each, re.DOTALL) for each in (both, one, none)]
+    assert [[band.count("\n") for band in each] for each in bands] == [[9], [7], []]
+
+
 @pytest.mark.parametrize("chart", [LINES, HEAT], ids=["lines", "heat"])
 def test_the_same_bytes_whatever_settings_a_person_has(chart):
     before = svg(chart)

@@ -8,6 +8,8 @@ from typing import Literal
 
 UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9}
 _FORM = re.compile(r"([0-9]{1,15}) (exemplars|per class)|([0-9]{1,12}(?:\.[0-9]{1,6})?) (B|kB|MB|GB)")
+PATTERN = f"^(all|{_FORM.pattern})$"
+"""What `parse_budget` takes, but for budgets of nothing."""
 
 
 @dataclass(frozen=True)

@@ -62,9 +62,11 @@ def _without_null(schema: Any) -> Any:
 
 
 def _form(component: Component, definitions: dict[str, Any], *, listed: bool) -> dict[str, Any]:
-    """The table of a component; its options' own definitions are added to the others."""
-    options = component.options.model_json_schema()
-    definitions |= options.pop("$defs", {})
+    """The table of a component; its options' own definitions are added to the others, under names of its own."""
+    provider = component.provider  # a file may be called anything; what a reference may hold is its digest
+    own = f"{component.kind}:{provider.sha256 or provider.name}:{component.name}"
+    options = component.options.model_json_schema(ref_template=f"#/$defs/{own}:{{model}}")
+    definitions |= {f"{own}:{name}": each for name, each in options.pop("$defs", {}).items()}
     named = {"use": {"enum": [component.name, f"{component.provider.name}/{component.name}"]}}
     if listed:
         named["as"] = ListedChoice.model_json_schema()["properties"]["as"]

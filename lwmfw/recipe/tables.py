@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from lwmfw.components import Choice, Folder, Options
-from lwmfw.recipe.budget import parse_budget
+from lwmfw.recipe.budget import PATTERN, parse_budget
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=100)]
 """What names a recipe or a component: safe as a key, in a path, in a message and behind a slash."""
@@ -66,7 +66,8 @@ class MemoryTable(Options):
     """Exemplars of earlier steps; left out, there are none."""
 
     budget: Annotated[str, AfterValidator(_budget)] = Field(
-        description='"2000 exemplars", "20 per class", "6 MB" as they are stored, or "all"'
+        description='"2000 exemplars", "20 per class", "6 MB" as they are stored, or "all"',
+        json_schema_extra={"pattern": PATTERN},
     )
     select: Choice
     rate: Choice = Choice(use="even")

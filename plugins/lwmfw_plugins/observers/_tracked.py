@@ -7,10 +7,12 @@ So a run that was interrupted anywhere leaves the points of one that was not.
 
 from __future__ import annotations
 
+import os
 import uuid
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -72,15 +74,30 @@ def recorded(rows: Sequence[Mapping[str, Any]], results: Results) -> Iterator[Po
 
 
 def settings(tables: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, bool | float | str]]:
-    """Dotted key -> value of a resolved recipe, as behind `--set`; arrays of plain values as text."""
+    """Dotted key -> value of a resolved recipe, as behind `--set`; arrays of what has no name as text."""
     for key, value in tables.items():
         place = f"{above}.{key}" if above else key
         if isinstance(value, Mapping):
             yield from settings(value, place)
-        elif isinstance(value, list) and value and all(isinstance(each, Mapping) for each in value):
+        elif isinstance(value, list) and value and all(isinstance(each, Mapping) and "as" in each for each in value):
             yield from settings({each["as"]: each for each in value}, place)
         else:
             yield place, value if isinstance(value, bool | int | float | str) else str(value)
+
+
+@contextmanager
+def environment(**values: str) -> Iterator[None]:
+    """Variables of the process while a library is called that reads them; behind it they are what they were."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 class Tracker(ABC):

@@ -7,16 +7,16 @@ whole MLflow, shows it.
 from __future__ import annotations
 
 import logging
-import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lwmfw import Component, Field, Observer, Options, hookimpl
+from lwmfw import Component, Field, Observer, Options, UserError, hookimpl
 from lwmfw_plugins._installed import require
-from lwmfw_plugins.observers._tracked import Point, Tracked, Tracker, settings
+from lwmfw_plugins.observers._tracked import Point, Tracked, Tracker, environment, settings
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -51,38 +51,70 @@ class Mlflow(Tracker):
 
     def begin(self, run: Tracked) -> None:
         """A new run in place of that of an earlier start, which goes where MLflow keeps what is deleted."""
-        os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # read when the library is loaded
-        from mlflow import MlflowClient
-        from mlflow.entities import Param
-        from mlflow.exceptions import MlflowException
+        with _quiet():
+            from mlflow import MlflowClient
+            from mlflow.entities import Param
+            from mlflow.exceptions import MlflowException
 
-        for library in ("mlflow", "alembic"):
-            logging.getLogger(library).setLevel(logging.WARNING)  # that a database is made is no news
-        uri, name = self.options.uri or f"sqlite:///{run.folder}/mlflow.db", self.options.experiment
-        artifacts = None if self.options.uri else (run.folder / "artifacts").as_uri()
-        self.client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-        with suppress(MlflowException):  # it is there, made by another run perhaps a moment ago
-            self.client.create_experiment(name, artifact_location=artifacts)
-        experiment = self.client.get_experiment_by_name(name).experiment_id
-        for earlier in self.client.search_runs([experiment], f"tags.lwmfw = '{run.id}'"):
-            self.client.delete_run(earlier.info.run_id)
-        made = self.client.create_run(experiment, run_name=run.title, tags={"lwmfw": run.id})
-        self.run_id: str = made.info.run_id
-        values = [Param(_key(key), str(value)[:LONGEST]) for key, value in settings(run.tables)]
-        for first in range(0, len(values), AT_ONCE):
-            self.client.log_batch(self.run_id, params=values[first : first + AT_ONCE])
+            uri, name = self.options.uri or database(run.folder / "mlflow.db"), self.options.experiment
+            artifacts = None if self.options.uri else (run.folder / "artifacts").as_uri()
+            self.client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+            with suppress(MlflowException):  # it is there, made by another run perhaps a moment ago
+                self.client.create_experiment(name, artifact_location=artifacts)
+            experiment = self.client.get_experiment_by_name(name).experiment_id
+            for earlier in self.client.search_runs([experiment], f"tags.lwmfw = '{run.id}'"):
+                self.client.delete_run(earlier.info.run_id)
+            made = self.client.create_run(experiment, run_name=run.title, tags={"lwmfw": run.id})
+            self.run_id: str = made.info.run_id
+            values = [Param(_key(key), str(value)[:LONGEST]) for key, value in settings(run.tables)]
+            for first in range(0, len(values), AT_ONCE):
+                self.client.log_batch(self.run_id, params=values[first : first + AT_ONCE])
 
     def put(self, point: Point) -> None:
         """A metric for each tag."""
-        from mlflow.entities import Metric
-
         now = round(time.time() * 1000)
-        values = [Metric(_key(tag), value, now, point.at) for tag, value in point.values.items()]
-        self.client.log_batch(self.run_id, metrics=values)
+        with _quiet():
+            from mlflow.entities import Metric
+
+            values = [Metric(_key(tag), value, now, point.at) for tag, value in point.values.items()]
+            self.client.log_batch(self.run_id, metrics=values)
 
     def end(self, complete: bool) -> None:
         """Say how the run has ended."""
-        self.client.set_terminated(self.run_id, "FINISHED" if complete else "FAILED")
+        with _quiet():
+            self.client.set_terminated(self.run_id, "FINISHED" if complete else "FAILED")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """While MLflow is called: it reports nothing of its use, and that a database is made is no news."""
+    with environment(MLFLOW_DISABLE_TELEMETRY="true"):  # read when the library is loaded, and later
+        import mlflow  # noqa: F401 - which sets its loggers itself
+
+        loggers = [logging.getLogger(library) for library in ("mlflow", "alembic")]
+        levels = [logger.level for logger in loggers]
+        for logger in loggers:
+            logger.setLevel(logging.WARNING)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+def database(file: Path) -> str:
+    """The address of a database of SQLite, whatever letters its path has.
+
+    Raises:
+        UserError: it has one that SQLAlchemy, before 2.1, cannot be told.
+    """
+    from sqlalchemy.engine import URL, make_url
+
+    # with the driver named, MLflow makes no folders, which would be those of the address as it is written
+    address: str = URL.create("sqlite+pysqlite", database=str(file)).render_as_string()
+    if make_url(address).database != str(file):
+        raise UserError(f"{file.parent}: SQLAlchemy cannot open a database there; name a run directory without ?")
+    return address
 
 
 def _key(name: str) -> str:

@@ -5,14 +5,15 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from lwmfw import Component, Field, Observer, Options, hookimpl
 from lwmfw_plugins._installed import require
-from lwmfw_plugins.observers._tracked import Point, Tracked, Tracker
+from lwmfw_plugins.observers._tracked import Point, Tracked, Tracker, environment
 
 if TYPE_CHECKING:
     import wandb
@@ -42,38 +43,45 @@ class Wandb(Tracker):
 
     def begin(self, run: Tracked) -> None:
         """A new offline run in place of that of an earlier start; online the same, which takes no point twice."""
-        os.environ["WANDB_ERROR_REPORTING"] = "false"  # read when the library is loaded, which would ask a network
-        os.environ["WANDB_CACHE_DIR"] = str(run.folder / "cache")
-        import wandb
-
+        self.folder = run.folder
+        self.known, self.count = set[str](), 0
         for earlier in run.folder.glob("wandb/offline-run-*"):
             shutil.rmtree(earlier)
         quiet = {"silent": True, "console": "off", "save_code": False, "disable_git": True, "x_disable_stats": True}
-        self.run = wandb.init(
-            project=self.options.project, name=run.title, id=run.id, config=run.tables, resume="allow",
-            settings=wandb.Settings(mode=self.options.mode, root_dir=str(run.folder), **quiet),
-        )  # fmt: skip
-        self.folder = run.folder
-        self.known, self.count = set[str](), 0
+        with _apart(run.folder):
+            import wandb
+
+            self.run = wandb.init(
+                project=self.options.project, name=run.title, id=run.id, config=run.tables, resume="allow",
+                settings=wandb.Settings(mode=self.options.mode, root_dir=str(run.folder), **quiet),
+            )  # fmt: skip
 
     def put(self, point: Point) -> None:
         """A row of the run's history, in order: one that a server has already is not taken again."""
-        for tag in point.values.keys() - self.known:
-            self.run.define_metric(tag, step_metric=point.axis)
+        with _apart(self.folder):
+            for tag in point.values.keys() - self.known:
+                self.run.define_metric(tag, step_metric=point.axis)
+            self.run.log({point.axis: point.at, **point.values}, step=self.count)
         self.known |= point.values.keys()
-        self.run.log({point.axis: point.at, **point.values}, step=self.count)
         self.count += 1
         self._keep_apart()
 
     def end(self, complete: bool) -> None:
         """Finish it."""
-        self.run.finish(exit_code=0 if complete else 1)
+        with _apart(self.folder):
+            self.run.finish(exit_code=0 if complete else 1)
         self._keep_apart()
 
     def _keep_apart(self) -> None:
         """Remove the link to the log of the process, which may lie in another directory, from where nothing goes on."""
         for log in self.folder.glob("wandb/*/logs/*core.log"):  # a wildcard, which finds a link to nowhere too
             log.unlink(missing_ok=True)
+
+
+def _apart(folder: Path) -> AbstractContextManager[None]:
+    """While the library is called: it reports no errors of its own, for which it would ask a network when it is loaded,
+    and its cache lies in the run directory."""
+    return environment(WANDB_ERROR_REPORTING="false", WANDB_CACHE_DIR=str(folder / "cache"))
 
 
 @hookimpl

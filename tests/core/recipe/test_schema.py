@@ -7,8 +7,10 @@ from dataclasses import replace
 import pytest
 from helpers.command import lwmfw
 
-from lwmfw.components import KINDS
+from lwmfw import Field, Observer, Options, Penalty
+from lwmfw.components import KINDS, Provider
 from lwmfw.recipe import shipped
+from lwmfw.recipe.budget import parse_budget
 from lwmfw.recipe.catalogue import discover
 from lwmfw.recipe.schema import recipe_schema, schema_text
 
@@ -60,6 +62,9 @@ def test_every_recipe_fits_the_schema(faults):
         ('[[penalties]]\nuse = "L_D"\nwieght = 1.0', "penalties.0", "'wieght' was unexpected"),
         ('[data]\nuse = "cifr10"', "data", "'cifr10' is not one of"),
         ("[backbone]\nwidht = 3", "backbone", "'widht' was unexpected"),
+        ('[memory]\nbudget = ""', "memory.budget", "'' does not match"),
+        ('[memory]\nbudget = "all images"', "memory.budget", "'all images' does not match"),
+        ('[memory]\nbudget = "20 per classes"', "memory.budget", "'20 per classes' does not match"),
         ('[memory]\nrate = { use = "evn" }', "memory.rate", "'evn' is not one of"),
     ],
 )
@@ -72,6 +77,12 @@ def test_what_is_wrong_in_a_recipe_is_wrong_by_the_schema(faults, text, place, m
 @pytest.mark.parametrize("text", ["[backbone]\nwidth = 3", "[scenario]\nincrement = 2", '[memory.codec]\nuse = "raw"'])
 def test_a_file_may_leave_to_its_base_what_a_recipe_must_have(faults, text):
     assert faults(text) == (set(), "")
+
+
+@pytest.mark.parametrize("budget", ["2000 exemplars", "20 per class", "6 MB", "0.5 kB", "all"])
+def test_a_budget_is_what_the_loader_takes(faults, budget):
+    assert parse_budget(budget)
+    assert faults(f'[memory]\nbudget = "{budget}"') == (set(), "")
 
 
 def test_every_table_knows_the_components_of_its_kind_and_their_options():
@@ -96,6 +107,41 @@ def test_a_component_of_somebody_else_is_in_what_is_printed():
     catalogue.components.append(replace(made, name="angles"))
     forms = json.loads(schema_text(catalogue))["properties"]["penalties"]["items"]["oneOf"]
     assert "angles" in [form["title"] for form in forms]
+
+
+def of_rules(kind, name, kept, provider):
+    """A component whose option is made of an inner class; ours has a table of the same name."""
+
+    class Training(Options):
+        epochs: kept = Field(description="passes")
+
+    class RuleOptions(Options):
+        rule: Training = Field(description="what is done")
+        more: list[Training] = Field([], description="and then")
+
+    return kind(name, object, RuleOptions, provider=provider)
+
+
+def test_inner_classes_of_one_name_are_each_their_component_s_own():
+    jsonschema = pytest.importorskip("jsonschema")
+    one, other = Provider("one"), Provider("a {b} #1.py", path="a {b} #1.py", sha256="0" * 64)
+    catalogue = discover()
+    catalogue.components += [of_rules(Penalty, "rules", int, one), of_rules(Penalty, "others", str, one)]
+    catalogue.components += [of_rules(Observer, "rules", str, one), of_rules(Observer, "rules", bool, other)]
+    schema = recipe_schema(catalogue)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    validator = jsonschema.Draft202012Validator(schema)
+    assert "lr" in schema["$defs"]["Training"]["properties"]
+
+    def refused(table, use, value):
+        tables = {table: [{"use": use, "rule": {"epochs": value}, "more": [{"epochs": value}]}]}
+        return not validator.is_valid(tables)
+
+    values = (1, "a", True)
+    assert [refused("penalties", "rules", value) for value in values] == [False, True, True]
+    assert [refused("penalties", "others", value) for value in values] == [True, False, True]
+    assert [refused("observers", "one/rules", value) for value in values] == [True, False, True]
+    assert [refused("observers", "a {b} #1.py/rules", value) for value in values] == [True, True, False]
 
 
 def test_a_copied_recipe_finds_the_schema_beside_it(tmp_path):

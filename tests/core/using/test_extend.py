@@ -55,6 +55,23 @@ def test_verify_computes_anew_over_all_images(place, tmp_path):
     assert [said["equal"] for said in json.loads(done.stdout)] == [False] * 3
 
 
+def test_read_outs_that_are_not_from_sums_are_left_out_of_verify_and_of_retract(place, tmp_path):
+    data = {"use": "folder", "root": str(place / "months"), "size": 8, "decode": "once"}
+    tables = {"data": data, "scenario": {"first": 0, "increment": 0, "order": "given"}}
+    for name, readouts in {"both": [{"use": "som", "side": 2}, {"use": "ncm"}], "som": [{"use": "som"}]}.items():
+        (tmp_path / name).mkdir()
+        tiny_run(tables | {"readouts": readouts}, tmp_path / name)
+    done = lwmfw("verify", tmp_path / "both" / "run")
+    assert (done.returncode, done.stdout.count("equal")) == (0, 1), done.stderr
+    pictures(tmp_path / "some", ["cat"], count=1)
+    taken = ("--data", tmp_path / "some", "--out", tmp_path / "less")
+    assert lwmfw("retract", tmp_path / "both" / "run", *taken).returncode == 0
+    assert counts(tmp_path / "less") == [8, 8, 7]
+    done = lwmfw("verify", tmp_path / "som" / "run")
+    assert done.returncode == 2
+    assert "has no read-out from sums; name a run with one, such as ridge" in done.stderr
+
+
 def test_deep_files_of_another_range_are_taken_where_it_is_stated(tmp_path):
     def deep(folder, names, top):
         for name in names:

@@ -1,6 +1,7 @@
 """tensorboard, trackio, wandb, mlflow: what they store is read back by other means than those that wrote it."""
 
 import json
+import logging
 import os
 import random
 import shutil
@@ -9,6 +10,8 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from contextlib import nullcontext, suppress
+from importlib import import_module
 from importlib.util import find_spec
 from unittest.mock import patch
 
@@ -26,7 +29,8 @@ from lwmfw.recipe.catalogue import discover
 from lwmfw.stopping import STOP
 from lwmfw.testing import tiny_recipe, tiny_run
 from lwmfw_plugins._installed import require
-from lwmfw_plugins.observers._tracked import Point, Tracked, epoch_point, recorded, settings, step_point
+from lwmfw_plugins.observers._tracked import Point, Tracked, environment, epoch_point, recorded, settings, step_point
+from lwmfw_plugins.observers.mlflow import database
 
 TRACKERS = ("tensorboard", "trackio", "wandb", "mlflow")
 RECIPE = {"training": {"epochs": 2}, "memory": {"budget": "2 per class", "select": {"use": "random"}}}
@@ -70,6 +74,21 @@ def test_settings_have_the_names_that_set_gives_them():
         "plugins": "[]",
     }  # fmt: skip
     assert dict(settings(tables)) == expected
+
+
+def test_tables_that_have_no_names_are_text_in_settings():
+    tables = {"observers": [{"as": "a", "rules": [{"at": 1}, {"at": 2, "as": "x"}]}]}
+    expected = {"observers.a.as": "a", "observers.a.rules": "[{'at': 1}, {'at': 2, 'as': 'x'}]"}
+    assert dict(settings(tables)) == expected
+
+
+def test_the_environment_is_what_it_was(monkeypatch):
+    monkeypatch.setenv("LWMFW_ONE", "mine")
+    monkeypatch.delenv("LWMFW_TWO", raising=False)
+    with suppress(KeyError), environment(LWMFW_ONE="a", LWMFW_TWO="b"):
+        assert (os.environ["LWMFW_ONE"], os.environ.pop("LWMFW_TWO")) == ("a", "b")
+        raise KeyError
+    assert (os.environ["LWMFW_ONE"], "LWMFW_TWO" in os.environ) == ("mine", False)
 
 
 @pytest.mark.parametrize("name", TRACKERS)
@@ -266,10 +285,14 @@ def test_numbers_are_the_same_with_and_without(trackers, tmp_path):
     assert one == two
 
 
+def made_tracker(name):
+    record = next(c for c in discover().components if c.name == name)
+    return record.made_by(record.options())
+
+
 @pytest.mark.slow
 def test_global_generators_are_left_alone(tracker, tmp_path):
-    record = next(c for c in discover().components if c.name == tracker)
-    made = record.made_by(record.options())
+    made = made_tracker(tracker)
     before = random.getstate(), np.random.get_state(), torch.get_rng_state()
     made.begin(Tracked("tiny-run", "0" * 32, tmp_path, {"seed": 1}))
     made.put(epoch_point(1, {"∇ bce+1": 1.0}, 0.1, 1.0))  # whatever a stranger calls a term
@@ -278,6 +301,51 @@ def test_global_generators_are_left_alone(tracker, tmp_path):
     assert before[0] == after[0]
     assert all(np.array_equal(one, two) for one, two in zip(before[1], after[1], strict=True))
     assert torch.equal(before[2], after[2])
+
+
+def process():
+    """What a tracker may change of its process: variables, but for the one that wandb's service has, and levels."""
+    variables = {name: value for name, value in os.environ.items() if name.startswith(("WANDB_", "MLFLOW_"))}
+    variables.pop("WANDB_SERVICE", None)
+    return variables, {name: logging.getLogger(name).level for name in ("", "mlflow", "alembic")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ends", ["well", "in an exception"])
+def test_the_process_is_left_as_it_was(tracker, ends, tmp_path, monkeypatch):
+    tracked_run = RECIPE | {"observers": [{"use": tracker}, {"use": "halting", "as": "behind"}]}
+    import_module({"trackio": "trackio.sqlite_storage"}.get(tracker, tracker))  # what it sets itself stays
+    logging.getLogger("alembic").setLevel(logging.ERROR)  # as somebody may wish
+    before = process()
+    monkeypatch.setattr(Halting, "places", [] if ends == "well" else [("behind", 1, 1, "lost")])
+    with nullcontext() if ends == "well" else pytest.raises(Interrupted):
+        tiny_run(tracked_run, tmp_path, components=HALTING)
+    assert (tmp_path / "run" / tracker).is_dir()
+    assert process() == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["a?b", "a#b%20c", "%3F ä+;[:]@"])
+def test_mlflow_writes_into_the_run_directory_whatever_its_name(name, tmp_path):
+    pytest.importorskip("mlflow")
+    sqlalchemy, folder = pytest.importorskip("sqlalchemy"), tmp_path / name / "mlflow"
+    folder.mkdir(parents=True)
+    if not sqlalchemy.__version__ >= "2.1" and "?" in name:
+        pytest.skip("needs SQLAlchemy 2.1")
+    made = made_tracker("mlflow")
+    made.begin(Tracked("tiny-run", "0" * 32, folder, {"seed": 1}))
+    made.put(epoch_point(1, {"bce": 1.0}, 0.1, 1.0))
+    made.end(True)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert read("mlflow", tmp_path / name)["training/lr", 1] == [0.1]
+
+
+@pytest.mark.slow
+def test_mlflow_refuses_a_directory_that_its_database_cannot_be_told(tmp_path, monkeypatch):
+    url = pytest.importorskip("sqlalchemy").engine.URL
+    monkeypatch.setattr(url, "render_as_string", lambda made: f"{made.drivername}:///{made.database}")  # as before 2.1
+    with pytest.raises(UserError, match=r"name a run directory without \?"):
+        database(tmp_path / "a?b" / "mlflow.db")
 
 
 @pytest.mark.slow
@@ -289,10 +357,11 @@ def test_they_keep_to_the_run_directory_and_need_no_network(trackers, tmp_path):
     (tmp_path / "home").mkdir()
     tiny_recipe({"observers": trackers}, tmp_path)
     contrary = {"WANDB_MODE": "online", "TRACKIO_SPACE_ID": "a/b", "MLFLOW_TRACKING_URI": "http://x.invalid"}
-    environment = os.environ | contrary | {"HOME": str(tmp_path / "home")}
+    variables = os.environ | contrary | {"HOME": str(tmp_path / "home")}
+    variables["MPLCONFIGDIR"] = str(tmp_path / "run" / "matplotlib")  # of the report's pictures
     command = [*apart, sys.executable, "-m", "lwmfw", "run", "tiny.toml", "--out", "run"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "report in run/report.html\n")
     assert done.stdout.startswith("accuracy")
     for tracker in trackers:
         assert read(tracker["use"], tmp_path / "run")["training/lr", 1] == [pytest.approx(0.1)]

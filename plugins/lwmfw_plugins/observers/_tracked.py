@@ -108,7 +108,7 @@ class Tracker(ABC):
         self._epochs = 0  # of all steps so far
 
     @abstractmethod
-    def begin(self, run: Tracked) -> None:
+    def begin(self, tracked: Tracked) -> None:
         """Open what points go to, as empty of this run as if it was never told of."""
 
     @abstractmethod

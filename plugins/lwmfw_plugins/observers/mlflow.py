@@ -49,24 +49,24 @@ class Mlflow(Tracker):
         require("mlflow", "mlflow", "sqlalchemy", "alembic")
         self.options = options
 
-    def begin(self, run: Tracked) -> None:
+    def begin(self, tracked: Tracked) -> None:
         """A new run in place of that of an earlier start, which goes where MLflow keeps what is deleted."""
         with _quiet():
             from mlflow import MlflowClient
             from mlflow.entities import Param
             from mlflow.exceptions import MlflowException
 
-            uri, name = self.options.uri or database(run.folder / "mlflow.db"), self.options.experiment
-            artifacts = None if self.options.uri else (run.folder / "artifacts").as_uri()
+            uri, name = self.options.uri or database(tracked.folder / "mlflow.db"), self.options.experiment
+            artifacts = None if self.options.uri else (tracked.folder / "artifacts").as_uri()
             self.client = MlflowClient(tracking_uri=uri, registry_uri=uri)
             with suppress(MlflowException):  # it is there, made by another run perhaps a moment ago
                 self.client.create_experiment(name, artifact_location=artifacts)
             experiment = self.client.get_experiment_by_name(name).experiment_id
-            for earlier in self.client.search_runs([experiment], f"tags.lwmfw = '{run.id}'"):
+            for earlier in self.client.search_runs([experiment], f"tags.lwmfw = '{tracked.id}'"):
                 self.client.delete_run(earlier.info.run_id)
-            made = self.client.create_run(experiment, run_name=run.title, tags={"lwmfw": run.id})
+            made = self.client.create_run(experiment, run_name=tracked.title, tags={"lwmfw": tracked.id})
             self.run_id: str = made.info.run_id
-            values = [Param(_key(key), str(value)[:LONGEST]) for key, value in settings(run.tables)]
+            values = [Param(_key(key), str(value)[:LONGEST]) for key, value in settings(tracked.tables)]
             for first in range(0, len(values), AT_ONCE):
                 self.client.log_batch(self.run_id, params=values[first : first + AT_ONCE])
 

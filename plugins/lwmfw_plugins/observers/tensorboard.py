@@ -25,17 +25,17 @@ class TensorBoard(Tracker):
         super().__init__()
         require("tensorboard")
 
-    def begin(self, run: Tracked) -> None:
+    def begin(self, tracked: Tracked) -> None:
         """A new event file in place of those of an earlier start."""
         from torch.utils.tensorboard import SummaryWriter
         from torch.utils.tensorboard.summary import hparams
 
-        for earlier in run.folder.glob("events.out.tfevents.*"):
+        for earlier in tracked.folder.glob("events.out.tfevents.*"):
             earlier.unlink()
         # a TensorBoard that has read those already drops what they said
-        self.writer = SummaryWriter(str(run.folder), purge_step=0)
+        self.writer = SummaryWriter(str(tracked.folder), purge_step=0)
         files = self.writer._get_file_writer()  # `add_hparams` would write them into another folder
-        for summary in hparams(dict(settings(run.tables)), {}):
+        for summary in hparams(dict(settings(tracked.tables)), {}):
             files.add_summary(summary)
 
     def put(self, point: Point) -> None:

@@ -35,12 +35,12 @@ class Trackio(Tracker):
         require("trackio")
         self.options = options
 
-    def begin(self, run: Tracked) -> None:
+    def begin(self, tracked: Tracked) -> None:
         """A new run in place of that of an earlier start."""
-        self.run = run
-        self.config: dict[str, Any] | None = run.tables
+        self.run = tracked
+        self.config: dict[str, Any] | None = tracked.tables
         with self._storage() as storage:
-            storage.delete_run(self.options.project, run.title, run_id=run.id)
+            storage.delete_run(self.options.project, tracked.title, run_id=tracked.id)
 
     def put(self, point: Point) -> None:
         """A row of the database; the first has the recipe beside it."""

@@ -41,19 +41,19 @@ class Wandb(Tracker):
         require("wandb")
         self.options = options
 
-    def begin(self, run: Tracked) -> None:
+    def begin(self, tracked: Tracked) -> None:
         """A new offline run in place of that of an earlier start; online the same, which takes no point twice."""
-        self.folder = run.folder
+        self.folder = tracked.folder
         self.known, self.count = set[str](), 0
-        for earlier in run.folder.glob("wandb/offline-run-*"):
+        for earlier in tracked.folder.glob("wandb/offline-run-*"):
             shutil.rmtree(earlier)
         quiet = {"silent": True, "console": "off", "save_code": False, "disable_git": True, "x_disable_stats": True}
-        with _apart(run.folder):
+        with _apart(tracked.folder):
             import wandb
 
             self.run = wandb.init(
-                project=self.options.project, name=run.title, id=run.id, config=run.tables, resume="allow",
-                settings=wandb.Settings(mode=self.options.mode, root_dir=str(run.folder), **quiet),
+                project=self.options.project, name=tracked.title, id=tracked.id, config=tracked.tables, resume="allow",
+                settings=wandb.Settings(mode=self.options.mode, root_dir=str(tracked.folder), **quiet),
             )  # fmt: skip
 
     def put(self, point: Point) -> None:

@@ -388,10 +388,9 @@ def chart_of(what: str, runs: Sequence[RecordedRun], who: str = "") -> Chart:
     Raises:
         UserError: there is none of that name, no such read-out, or the runs have nothing of the kind.
     """
-    known = readouts_of(runs)
+    known, listed = readouts_of(runs), ", ".join(CHARTS)
     if what not in CHARTS:
-        hint = did_you_mean(what, CHARTS) or f"; there are {', '.join(CHARTS)}"
-        raise UserError(f"--what {shown(what)}: no such picture{hint}")
+        raise UserError(f"--what {shown(what)}: no such picture{did_you_mean(what, CHARTS) or f'; there are {listed}'}")
     if who and who not in known:
         hint = did_you_mean(who, known) or f"; there are {', '.join(map(shown, known)) or 'none'}"
         raise UserError(f"--readout {shown(who)}: no run has it{hint}")

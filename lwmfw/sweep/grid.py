@@ -98,14 +98,16 @@ def cells_of(grid: Grid) -> list[Cell]:
     """Every cell, its recipe resolved and its components attached, so that what can be refused is refused here.
 
     Raises:
-        UserError: a cell's recipe is wrong, named with the cell; or two cells are the same run.
+        UserError: a cell's recipe is wrong, named with the cell; two cells are the same run; or seeds are said twice.
     """
-    varied = {key: values for key, values in grid.axes.items() if len(values) > 1}
+    if grid.seeds and "seed" in grid.axes:
+        raise UserError("--set seed: there are --seeds; leave one of them out")
     cells: list[Cell] = []
     seeds: list[int | None] = [*grid.seeds] or [None]
     for recipe, values, seed in product(grid.recipes, product(*grid.axes.values()), seeds):
         settings = dict(zip(grid.axes, values, strict=True))
-        parts = [f"{_short(key, varied)}={_slug(settings[key], varied[key])}" for key in varied]
+        # keys of one value too: a cell keeps its name when a key gets a second one
+        parts = [f"{_short(key, grid.axes)}={_slug(settings[key], grid.axes[key])}" for key in grid.axes]
         try:
             resolved = _resolved(grid, recipe, settings, seed)
         except UserError as error:

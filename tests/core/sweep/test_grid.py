@@ -55,13 +55,21 @@ def names(tmp_path, *texts, seeds="", recipes=None):
     return [cell.name for cell in cells_of(Grid(found, parse_axes(texts), parse_seeds(seeds)))]
 
 
-def test_cells_are_every_combination_and_are_named_by_what_differs(tmp_path):
+def test_cells_are_every_combination_and_are_named_by_what_is_set(tmp_path):
     assert names(tmp_path) == ["s1"]
     assert names(tmp_path, "training.epochs=2", "scenario.increment=2,1", "training.lr=0.1,1e-2", seeds="1,2") == [
-        *("increment=2-lr=0.1-s1", "increment=2-lr=0.1-s2", "increment=2-lr=1e-2-s1", "increment=2-lr=1e-2-s2"),
-        *("increment=1-lr=0.1-s1", "increment=1-lr=0.1-s2", "increment=1-lr=1e-2-s1", "increment=1-lr=1e-2-s2"),
+        f"epochs=2-increment={increment}-lr={lr}-s{seed}"
+        for increment in (2, 1)
+        for lr in ("0.1", "1e-2")
+        for seed in (1, 2)
     ]
+    assert set(names(tmp_path, "training.lr=0.1")) < set(names(tmp_path, "training.lr=0.1,0.2")), "a second value adds"
     assert names(tmp_path, "training.lr=0.1,0.2", "training.first.lr=0.1,0.2")[1] == "training.lr=0.1-first.lr=0.2-s1"
+
+
+def test_a_seed_is_said_once(tmp_path):
+    with pytest.raises(UserError, match=r"^--set seed: there are --seeds; leave one of them out$"):
+        names(tmp_path, "seed=3", seeds="1,2")
 
 
 def test_values_whose_letters_do_not_tell_them_apart_have_a_digest(tmp_path):

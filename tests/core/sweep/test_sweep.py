@@ -251,7 +251,7 @@ def test_cells_that_others_have_or_that_were_interrupted_have_not_failed(code, e
 
 def test_no_sweep_takes_the_runs_of_another_recipe_or_a_folder_of_something_else(recipe, processes, tmp_path):
     assert lwmfw("sweep", recipe, "--out", "made").returncode == 0
-    other = lwmfw("sweep", recipe, "--out", "made", "--set", "training.epochs=2")
+    other = lwmfw("sweep", tiny_recipe({"training": {"epochs": 2}}, tmp_path), "--out", "made")
     said = "made/s1: holds a run of another recipe (training.epochs differs); choose another --out\n"
     assert (other.returncode, other.stderr) == (2, said)
     (tmp_path / "full").mkdir()

@@ -27,6 +27,7 @@ from lwmfw.model.growing import evaluating
 from lwmfw.model.outputs import Outputs
 from lwmfw.recipe.settings import path_of
 from lwmfw.record import checkpoint
+from lwmfw.record.reading import RecordedRun
 from lwmfw.showing.glances import Because, Explanation, Glance, Row, Scores, looked_at, with_drift
 from lwmfw.using.predict import chosen_readout, image_files, ranked, seen_in_files
 
@@ -103,9 +104,9 @@ def refuse_runs_in(places: Iterable[Path]) -> None:
         UserError: one does.
     """
     for place in places:
-        for folder, inner, files in os.walk(place):
+        for folder, inner, _ in os.walk(place):
             inner.sort()
-            if "resolved.toml" in files:
+            if RecordedRun(folder).exists:
                 raise UserError(
                     f"{shown(str(place), 1000)}: is no run, and has one in it, {shown(folder, 1000)}; name runs "
                     "themselves, and folders of images apart from them"

@@ -91,7 +91,7 @@ def test_lwmfw_run_skips_and_lists_it_if_the_recipe_asks(photographs, tmp_path):
     assert sum(map(sum, results["steps"][1]["confusion"]["cnn"])) == 16
 
 
-@pytest.mark.parametrize("decode", ["once", "each epoch"])
+@pytest.mark.parametrize("decode", [pytest.param("once", marks=pytest.mark.slow), "each epoch"])
 def test_a_run_has_the_same_bits_with_workers_and_without(photographs, tmp_path, monkeypatch, decode):
     done = []
     for workers in (0, 2):

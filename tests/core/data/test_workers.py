@@ -126,7 +126,7 @@ def run_and_tell(tables, connection):
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-@pytest.mark.parametrize("codec", ["raw", "jpeg"])
+@pytest.mark.parametrize("codec", [pytest.param("raw", marks=pytest.mark.slow), "jpeg"])
 def test_a_daemonic_process_decodes_by_itself(alone, codec):
     expected = bits(alone(photographs(codec), "alone"))
     context = multiprocessing.get_context("fork")
@@ -224,6 +224,7 @@ def test_a_codec_that_exits_ends_no_worker_and_is_named(start, method):
         run_in(tables, "failing")
 
 
+@pytest.mark.slow
 def test_a_codec_that_exits_when_it_is_pickled_decodes_in_the_main_process(start, alone):
     tables = codec_file(more="type(self).__getstate__ = lambda self: exit()")
     expected = bits(alone(tables, "alone"))

@@ -232,6 +232,7 @@ def test_a_trial_keeps_the_exemplars_that_a_run_keeps_though_no_step_follows_it(
     assert kept == [step.exemplars for step in run.steps[:2]] == [12, 18]
 
 
+@pytest.mark.slow
 def test_a_rate_at_which_the_loss_is_not_finite_is_passed_over(tmp_path):
     resolved = loaded(tmp_path, training={"epochs": 20})
     found, said = run_search(resolved, tmp_path / "found", rates=[1000.0, 0.05], steps=1)

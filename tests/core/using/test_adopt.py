@@ -187,6 +187,7 @@ def test_the_head_is_the_linear_layer_on_features_that_the_body_has_no_place_for
     assert find_head(tensors, body, 8).weight.shape == (4, 8)
 
 
+@pytest.mark.slow
 def test_an_adopted_run_is_there_when_it_is_finished_or_not_at_all(place, tmp_path):
     place, _ = place
     arguments = ("--weights", place / "plain.pth", "--classes", place / "names.txt", *SMALL)

@@ -127,6 +127,7 @@ def test_a_file_for_onnx_runtime_says_what_a_program_has_to_know(grey):
     assert said["preprocessing"] == {"channels": 1, "size": 8, "resize": 8, "crop": crop}
 
 
+@pytest.mark.slow
 def test_a_file_that_decides_otherwise_does_not_stay(tmp_path, monkeypatch):
     run, right = tiny_run({}, tmp_path).path, Deciding.forward
     monkeypatch.setattr(Deciding, "forward", lambda self, images: right(self, images) * 1.01)

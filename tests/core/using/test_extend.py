@@ -221,6 +221,7 @@ def test_a_class_of_which_nothing_is_known_is_never_decided_for(place):
     assert (scores[:, 4] == -torch.inf).all()
 
 
+@pytest.mark.slow
 def test_a_run_with_exemplars_and_an_observer_of_pictures_is_extended(place, tmp_path):
     data = {"use": "folder", "root": str(place / "months"), "size": 16, "decode": "each epoch"}
     recipe = {

@@ -287,7 +287,8 @@ def test_exemplars_and_pairs_of_a_step_are_made_by_one_decoder_and_the_next_one_
     assert apart.mean() < 1e-3
 
 
-@pytest.mark.parametrize("form", ["pca", pytest.param("downsample", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["pca", "downsample"])
 def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(form, tmp_path):
     runs = []
     chosen = recipe(form=form) | THREE_STEPS

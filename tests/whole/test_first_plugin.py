@@ -1,6 +1,6 @@
 """From `lwmfw plugin new` to a passing run, as an author types it: the table of docs/plugins.md.
 
-pytest -m "slow or long" tests/whole/test_first_plugin.py -s
+pytest -m long tests/whole/test_first_plugin.py -s
 """
 
 import os
@@ -30,9 +30,10 @@ def home(tmp_path_factory):
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.long  # CI goes the same way with all of them at once
 @pytest.mark.parametrize(
     "kind",
-    [pytest.param(kind.kind, marks=pytest.mark.slow if kind.kind == "penalty" else pytest.mark.long) for kind in KINDS],
+    [kind.kind for kind in KINDS],
 )
 def test_an_author_needs_four_commands(kind, home, tmp_path):
     def type_(program, *arguments):

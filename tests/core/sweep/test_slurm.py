@@ -29,7 +29,7 @@ def test_a_job_runs_a_command_line_and_comes_to_its_exit_code(tmp_path):
     assert ended(start([sys.executable, "-c", ""], log)) == 0
 
 
-@pytest.mark.slow
+@pytest.mark.long  # submitit looks again every 15 s
 def test_a_job_that_is_cancelled_has_been_interrupted(tmp_path):
     pytest.importorskip("submitit")
     log = tmp_path / "a.log"

@@ -31,10 +31,7 @@ def home(tmp_path_factory):
 
 @pytest.mark.timeout(600)
 @pytest.mark.long  # CI goes the same way with all of them at once
-@pytest.mark.parametrize(
-    "kind",
-    [kind.kind for kind in KINDS],
-)
+@pytest.mark.parametrize("kind", [kind.kind for kind in KINDS])
 def test_an_author_needs_four_commands(kind, home, tmp_path):
     def type_(program, *arguments):
         done = subprocess.run(

@@ -14,6 +14,7 @@ from lwmfw.assembly.calls import Attached
 from lwmfw.data.images import ImageSet
 from lwmfw.engine.run import Run
 from lwmfw.errors import LOWER, NotFinite
+from lwmfw.model.features import feature_batches
 from lwmfw.model.growing import evaluating, model_bytes, parameter_count
 from lwmfw.recipe.scenario import Step
 from lwmfw.record.results import StepResult, accuracy
@@ -73,8 +74,8 @@ def _counts(
     steps = run.steps[: step.index]
     step_of = torch.tensor([s.index for s in steps for _ in s.new_classes], device=run.device)
     with evaluating(run.model):
-        for batch, labels in run.loader.evaluation_batches(images) if len(images) else ():
-            features = run.model(batch).features
+        batches = run.loader.evaluation_batches(images) if len(images) else ()
+        for features, labels in feature_batches(run.model, batches, run.loader.evaluation_size(images)):
             unknown[""] += (~features.isfinite()).any(1).sum()
             elsewhere = step_of[labels][:, None] != step_of
             for name, part in readouts.items():

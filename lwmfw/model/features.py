@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -11,24 +11,33 @@ from torch.nn.functional import normalize
 from lwmfw.model.growing import Model, evaluating
 
 
-def features_of(model: Model, batches: Iterable[tuple[Tensor, Tensor]], size: int, *, mirrored: bool = False) -> Tensor:
-    """The features of images, in evaluation mode.
+def feature_batches(
+    model: Model, batches: Iterable[tuple[Tensor, Tensor]], size: int, *, mirrored: bool = False
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The features of images, batch by batch, as the mode that the model is in has them.
 
-    Every batch has one shape, a short one being filled up: with another, above all with that of a single image,
-    convolutions may round otherwise, and the bits of an image's features would depend on the images beside it.
+    The model sees batches of one shape alone, a short one being filled up: with another, above all with that of a
+    single image, convolutions may round otherwise, and the bits of an image's features would depend on the images
+    beside it. Nor are kernels made anew, and kept, for every number of images that a step happens to have.
 
     Args:
-        model: in any mode, which it keeps.
+        model: whose features.
         batches: normalised images (B, C, H, W) and labels.
         size: B of a whole batch.
         mirrored: whether the images are mirrored left to right.
 
-    Returns:
-        (N, D), float32.
+    Yields:
+        Features (B, D), float32, and labels.
     """
+    for images, labels in batches:
+        shown = images.flip(-1) if mirrored else images
+        yield model(_filled(shown, size)).features[: len(images)], labels
+
+
+def features_of(model: Model, batches: Iterable[tuple[Tensor, Tensor]], size: int, *, mirrored: bool = False) -> Tensor:
+    """The features of images, (N, D), in evaluation mode: those of `feature_batches`, whatever mode the model is in."""
     with evaluating(model):
-        shown = ((images.flip(-1) if mirrored else images) for images, _ in batches)
-        return torch.cat([model(_filled(images, size)).features[: len(images)] for images in shown])
+        return torch.cat([features for features, _ in feature_batches(model, batches, size, mirrored=mirrored)])
 
 
 def _filled(images: Tensor, size: int) -> Tensor:

@@ -11,8 +11,10 @@ from helpers.runs import THREE_STEPS
 from torch.nn.functional import one_hot
 
 from lwmfw import Readout, hookimpl
+from lwmfw.data.loader import EVALUATION_BATCH
 from lwmfw.engine.evaluate import _certificates, digest, evaluate
 from lwmfw.errors import RunFailed
+from lwmfw.model.growing import Model
 from lwmfw.recipe.scenario import Step
 from lwmfw.testing import tiny_run
 
@@ -77,6 +79,22 @@ def test_accuracies_and_confusion_are_what_counting_gives(tmp_path):
         assert result.accuracy_by_step["scoring"] == pytest.approx(by_step)
     assert result.accuracy_task_aware["scoring"] > result.accuracy["scoring"] > 1 / 7
     assert result.accuracy_top5["scoring"] < 1
+
+
+def test_a_model_is_shown_batches_of_one_shape_however_many_images_a_step_tests(tmp_path, monkeypatch):
+    """Kernels are made for every shape, and kept; and with another shape a convolution may round otherwise."""
+    shapes, forward = [], Model.forward
+
+    def noted(model, images):
+        if not model.training:
+            shapes.append(tuple(images.shape))
+        return forward(model, images)
+
+    monkeypatch.setattr(Model, "forward", noted)
+    tested = tiny_run(THREE_STEPS, tmp_path)
+    assert len({step.seen for step in tested.results.steps}) == 3
+    assert len(shapes) >= 3
+    assert set(shapes) == {(EVALUATION_BATCH, *tested.run.data.test.pixels.shape[1:])}
 
 
 def test_a_right_class_within_its_step_is_right_whatever_the_other_steps_say(tmp_path):

@@ -77,14 +77,8 @@ def measured(recipe, folder):
 
 @pytest.mark.long
 @pytest.mark.timeout(1200)
-def test_two_hundred_steps_leak_nothing(tmp_path, monkeypatch):
-    """Behind the hundredth step, up to which results have all confusion matrices.
-
-    Every step brings batches of new shapes, for each of which torch and oneDNN keep kernels, up to 1024 each. Here they
-    keep 16, which is read when torch is loaded.
-    """
-    for cache in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):
-        monkeypatch.setenv(cache, "16")
+def test_two_hundred_steps_leak_nothing(tmp_path):
+    """Behind the hundredth step, up to which results have all confusion matrices."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         rows = pool.apply(measured, (long(200, 1, "200 exemplars", test=1), tmp_path))[100:]
     slope = 10 * np.polyfit(range(len(rows)), [row["resident"] for row in rows], 1)[0]

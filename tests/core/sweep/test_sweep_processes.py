@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,11 +19,11 @@ SIX = ["--seeds", "1,2,3", "--set", "scenario.increment=2,4", "--jobs", "2", "--
 
 
 @contextmanager
-def sweeping(recipe, out, *options):
+def sweeping(recipe, out, *options, told=""):
     """A sweep in a process group of its own, which has ended afterwards."""
     command = [sys.executable, "-m", "lwmfw", "sweep", recipe, "--out", out, *options]
     environment = os.environ | {"COLUMNS": "200"}
-    with open(f"{out}.stderr", "w") as stderr:
+    with open(told or f"{out}.stderr", "w") as stderr:
         process = subprocess.Popen(
             list(map(str, command)),
             stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment, start_new_session=True,
@@ -97,3 +97,19 @@ def test_a_sweep_that_is_told_to_end_has_its_runs_keep_where_they_are(tmp_path):
     for log in Path("made").glob("*.log"):
         assert "is kept as far as it had come; go on with" in log.read_text().splitlines()[-1]
     assert not list(Path("made").glob("*.failed"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_of_eight_sweeps_that_begin_at_once_one_runs_and_nothing_is_lost(tmp_path):
+    recipe = tiny_recipe({"data": DATA}, tmp_path)
+    with ExitStack() as stack:
+        all_eight = [stack.enter_context(sweeping(recipe, "made", *SIX, told=f"{i}.stderr")) for i in range(8)]
+        tables = [process.communicate(timeout=250)[0] for process in all_eight]
+    done = [i for i, process in enumerate(all_eight) if process.returncode == 0]
+    busy = {Path(f"{i}.stderr").read_text() for i, process in enumerate(all_eight) if process.returncode == 5}
+    assert len(done) == 1
+    assert sorted(process.returncode for process in all_eight) == [0, *[5] * 7]
+    assert busy == {"made: busy, another sweep is at work there; wait for it or choose another --out\n"}
+    assert len(list(Path("made").glob("*/DONE"))) == 6
+    assert len(tables[done[0]].splitlines()) > 2

@@ -181,6 +181,7 @@ TRAITS = {
             *("acts_first", ("backbone", "penalty"), *_FLAG),
             "its terms count in the first step too, where there is no old model",
         ),
+        Trait("pauses", (), *_FLAG, "long work in its hooks calls run.pause, and its state says how far it has come"),
         Trait("state", (), "method", callable, None, "returns what checkpoints keep: tensors and plain values by name"),
         Trait("restore", (), "method", callable, None, "takes back what `state` returned"),
     )

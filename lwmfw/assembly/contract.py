@@ -106,6 +106,8 @@ def read_traits(instance: Any, who: str, kind: str) -> dict[str, Any]:
     if ("state" in names) != ("restore" in names):
         lone, other = ("state", "restore") if "state" in names else ("restore", "state")
         raise UserError(f"{who}: has {lone} and no {other}; define both")
+    if given.get("pauses") and "state" not in names:
+        raise UserError(f"{who}: says pauses and has no state, which a run could go on from; define state and restore")
     if given.get("exact") and "add" not in names:
         raise UserError(f"{who}: is exact and has no add(state, classes, sign); define it")
     traits = {name: as_trait(name, given.get(name, each.default)) for name, each in TRAITS.items()}

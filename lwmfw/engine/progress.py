@@ -151,7 +151,7 @@ class Progress:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._resumed: tuple[Checkpoint, Place] | None = None
-        self._stage = self._updates = self._serial = 0
+        self._stage = self._updates = self._pauses = self._serial = 0
         self._beginning: Checkpoint | None = None
         self._phase: tuple[Descent, Cursor] | None = None
         self._kept = self._looked = self._began = time.monotonic()
@@ -197,10 +197,9 @@ class Progress:
         """
         self._times, self._part_began = self.parts, time.monotonic()
         self._part = _PARTS.get(stage) or self._run.position.phase
-        self._stage, self._updates, self._phase = stage, 0, None
+        self._stage, self._updates, self._pauses, self._phase = stage, 0, 0, None
         if self._resumed is None:
-            # the first phase begins as it is played again; of the others, and of them alone, something is needed
-            self._beginning = self._now() if 0 < stage < READOUTS else None
+            self._beginning = self._now() if self._played_again(stage) else None
             every, passed = self._run.save_every, time.monotonic() - self._kept
             if STOP.wished or every.updates or passed > every.seconds / 10:
                 self._keep()
@@ -213,10 +212,35 @@ class Progress:
             begun = _beginning_in(kept) if at.updates else kept
             if begun:
                 self._put(begun)
-            self._beginning = begun if 0 < stage < READOUTS else None
+            self._beginning = begun if self._played_again(stage) else None
             if not at.updates:
                 self._resumed = None
         return stage == at.stage
+
+    def _played_again(self, stage: int) -> bool:
+        """Whether a place inside a stage needs what there was at its beginning: a phase but the first, which begins as
+        it is played again, or long work of components."""
+        pauses = any(part.trait("pauses") for part in self._run.assembly.components.values())
+        return 0 < stage < READOUTS or (stage >= READOUTS and pauses)
+
+    def pause(self, name: str) -> None:
+        """A component is between two pieces of long work in a hook behind the phases.
+
+        Its place is the beginning of the stage with the component's state of now: a run that goes on there plays the
+        stage again up to the component, which then goes on from its state.
+        """
+        self._pauses += 1
+        if self._beginning and self._stage >= READOUTS and self._due(self._pauses):
+            now = self._now()
+            kept = {**self._beginning.components, name: now.components[name]}
+            self._write(replace(self._beginning, components=kept, facts=now.facts))
+        STOP.obey()
+
+    def _due(self, count: int) -> bool:
+        """Whether it is time to keep the place, after so many updates or pieces of work in this stage."""
+        every = self._run.save_every
+        counted = every.updates and count % every.updates == 0
+        return bool(counted or STOP.wished or time.monotonic() - self._kept > every.seconds)
 
     def in_phase(self, optimizer: Optimizer, schedule: LRScheduler, epochs: int, batches: int) -> Cursor:
         """The first epoch of a phase whose optimiser is made, or the one in which it was left.
@@ -245,8 +269,7 @@ class Progress:
         now = time.monotonic()
         if now - self._looked > LOOK:
             self.look()
-        due = self._run.save_every.updates and self._updates % self._run.save_every.updates == 0
-        if due or STOP.wished or now - self._kept > self._run.save_every.seconds:
+        if self._due(self._updates):
             self._keep()
         STOP.obey()
 
@@ -281,9 +304,8 @@ class Progress:
                 raise NotFinite(f"weights '{name}' are not finite; the run stopped {position}; {LOWER}{remedy}")
 
     def _keep(self) -> None:
-        """Write down where the run is, unless it writes nothing down."""
-        directory = self._run.directory
-        if directory is None:
+        """Write down where the run is, at the beginning of a stage or behind an update."""
+        if self._run.directory is None:
             return
         self.look()
         more, components = {}, {}
@@ -292,11 +314,18 @@ class Progress:
             more = {"[descent]": descent, "[terms]": cursor.means}
             components = _as_components(self._beginning) if self._beginning else {}
         now = self._now(more)
+        self._write(replace(now, components=now.components | components))
+
+    def _write(self, kept: Checkpoint) -> None:
+        """Write down a place of the run, unless it writes nothing down."""
+        directory = self._run.directory
+        if directory is None:
+            return
         self._serial += 1
         times = {"seconds": self.seconds, "parts": self.parts}
         at = self._position() | times | {"logged": directory.logged(), "serial": self._serial}
-        now = replace(now, components=now.components | components, facts=now.facts | {"progress": at})
-        checkpoint.save_inside(directory.checkpoints, now, self._run.position.step, self._serial)
+        kept = replace(kept, facts=kept.facts | {"progress": at})
+        checkpoint.save_inside(directory.checkpoints, kept, self._run.position.step, self._serial)
         self._kept = time.monotonic()
 
     def _position(self) -> dict[str, Any]:

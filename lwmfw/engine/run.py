@@ -47,7 +47,7 @@ class ObjectiveTerm:
 
 FOR_PLUGINS = (
     *("recipe", "steps", "data", "loader", "model", "device", "results", "memory", "directory", "known_steps"),
-    *("position", "remaining_steps", "phases", "quota", "updates", "features", "fresh_model", "load_data"),
+    *("position", "remaining_steps", "phases", "quota", "updates", "features", "fresh_model", "load_data", "pause"),
 )
 """What a plug-in may ask of a run; other members can change without a word."""
 
@@ -205,6 +205,24 @@ class Run:
             yield
         finally:
             self._seen = None
+
+    def pause(self, name: str) -> None:
+        """Say, between pieces of long work in a hook behind the phases, that the run can be left here.
+
+        If it is time, or somebody wishes to stop, what the component's `state` says now is kept. A run that goes on
+        here plays the stage again from its beginning, random numbers included, but gives this component that state; it goes
+        on from there, with the random numbers that it finds in it.
+
+        Args:
+            name: of the component, as hooks are offered it.
+
+        Raises:
+            ValueError: it does not say `pauses = True`.
+        """
+        part = self.assembly.components.get(name)
+        if part is None or not part.trait("pauses"):
+            raise ValueError(f"run.pause: {name!r} is no component that says pauses; set pauses = True")
+        self.progress.pause(name)
 
     def load_data(self, choice: DataChoice) -> DataSet:
         """A data set that an option of a component names: as it is loaded, on the CPU, labels as it has them.

@@ -49,8 +49,8 @@ def check_inside(record: Component, options: Options, built: Built, recipe: Mapp
         built: what was made of them.
         recipe: tables with which it can run, where the tiny recipe has not what it needs.
     """
-    acting = [hook for hook in ACTING if hook in built.hooks]
-    if not acting:
+    acting, pauses = [hook for hook in ACTING if hook in built.hooks], built.traits["pauses"]
+    if not acting and not pauses:
         return
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -59,11 +59,13 @@ def check_inside(record: Component, options: Options, built: Built, recipe: Mapp
             warnings.warn(f"{record.name} was not tried inside a step: {error}; give a `recipe` for it", stacklevel=3)
             return
         changed = whole.changed()
-        if not changed:
-            return
         places: dict[str, Place] = {}  # the first of each phase, of read-outs and of memory
         for step, where in changed:
             places.setdefault(where.split()[0], (step, where))
+        if pauses:  # who wishes to stop there is heard where the selection pauses
+            places["before_memory"] = max(place for place in whole.seen if place[1] == "before_memory")
+        if not places:
+            return
         left = _Examined(record, options, recipe, Path(folder) / "left")
         try:
             left.to_its_end(list(places.values()))
@@ -73,6 +75,7 @@ def check_inside(record: Component, options: Options, built: Built, recipe: Mapp
         else:
             told = ""
     names = left.differing(whole) or sorted({name for names in changed.values() for name in names})
+    acting += ["select_memory"] if pauses else []
     kept = "state() does not keep" if built.traits["state"] else "no state() keeps; define state() and restore()"
     assert not differs, (
         f"{type(built.instance).__name__} changes {', '.join(f'`{name}`' for name in names)} in {' or '.join(acting)}, "
@@ -144,14 +147,16 @@ class _Examined:
         return sorted(set(names))
 
     def equals(self, whole: _Examined) -> bool:
-        """Whether both came to the same bits: weights, measures, terms, and the component's state."""
+        """Whether both came to the same bits: weights, measures, terms, exemplars, and the component's state."""
         return self._outcome() == whole._outcome()
 
     def _outcome(self) -> list[Any]:
         assert self.done, "the run has ended"
         steps = [vars(replace(step, train_seconds=0.0, part_seconds={})) for step in self.done.results.steps]
         state = self.made[-1].state() if hasattr(self.made[-1], "state") else {}
-        return [steps, self.done.terms, _print(self.done.run.model), _print(state)]
+        memory = self.done.run.memory
+        exemplars = [] if memory is None else [each.encoded for each in memory.exemplars]
+        return [steps, self.done.terms, _print(self.done.run.model), exemplars, _print(state)]
 
 
 class _Watch:

@@ -305,6 +305,10 @@ MISSPELT = {
     "type": ({"needs": 5}, "needs = 5 is no set of names; what must be there"),
     "flag": ({"spares_first_step": "yes"}, "spares_first_step = 'yes' is no bool; its hooks change nothing"),
     "half": ({"state": lambda self: {}}, "has state and no restore; define both"),
+    "pauses": (
+        {"pauses": True},
+        "says pauses and has no state, which a run could go on from; define state and restore",
+    ),
 }
 
 

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from lwmfw import frozen_copy
 from lwmfw.data.loader import crop_and_flip
 from lwmfw.testing import outputs_pair, tiny_run
-from lwmfw_plugins.refiners.mnemonics import MnemonicsOptions, _gradients, adjusted
+from lwmfw_plugins.refiners.mnemonics import MnemonicsOptions, Way, _gradients, adjusted
 from lwmfw_plugins.refiners.mnemonics._gradients import (
     RULES,
     back_in_parts,
@@ -118,7 +118,7 @@ def test_steps_lower_what_they_descend():
         value, slope = unrolled_gradient(parameters, pixels.double(), losses, outer, RATE)
         return value, slope.float()
 
-    _, values = adjusted(images.clamp(0, 255).to(torch.uint8), gradient, 15, 1.0, 0.0)
+    values = adjusted(Way.beginning(images.clamp(0, 255).to(torch.uint8)), gradient, 15, 1.0, 0.0).losses
     assert values[-1] < values[0]
 
 

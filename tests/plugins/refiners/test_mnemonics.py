@@ -4,6 +4,8 @@ import json
 
 import pytest
 import torch
+from helpers import inside
+from helpers.inside import Dying, bits
 from helpers.pictures import make_folder
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,11 +13,12 @@ from PIL import Image
 from torch.testing import assert_close
 
 from lwmfw import UserError
+from lwmfw.engine.progress import MEMORY as IN_MEMORY
 from lwmfw.errors import Interrupted, RunFailed
 from lwmfw.testing import tiny_run
 from lwmfw_plugins._pictures import evenly_spread
 from lwmfw_plugins.refiners import mnemonics
-from lwmfw_plugins.refiners.mnemonics import adjusted
+from lwmfw_plugins.refiners.mnemonics import Way, adjusted
 from lwmfw_plugins.refiners.mnemonics._gradients import RULES
 
 RATE = 0.3
@@ -31,7 +34,7 @@ def test_a_step_has_a_length_and_a_momentum():
     pixels = torch.full((2, 1, 3, 3), 100, dtype=torch.uint8)
     slopes = torch.randn(3, 2, 1, 3, 3, generator=torch.Generator().manual_seed(0))
     given = iter(slopes)
-    now, losses = adjusted(pixels, lambda e: (e.mean(), next(given)), 3, lr=0.5, momentum=0.9)
+    now, _, losses = adjusted(Way.beginning(pixels), lambda e: (e.mean(), next(given)), 3, lr=0.5, momentum=0.9)
     expected, velocity = pixels.float(), 0
     for slope in slopes:
         velocity = 0.9 * velocity + slope / slope.square().mean().sqrt()
@@ -45,14 +48,15 @@ def test_a_step_has_a_length_and_a_momentum():
 def test_pixels_stay_those_of_an_image(seed, lr):
     rng = torch.Generator().manual_seed(seed)
     pixels = torch.randint(0, 256, (2, 1, 2, 2), dtype=torch.uint8, generator=rng)
-    now, _ = adjusted(pixels, lambda e: (e.sum(), torch.randn(e.shape, generator=rng)), 4, lr, 0.9)
+    way = Way.beginning(pixels)
+    now, *_ = adjusted(way, lambda e: (e.sum(), torch.randn(e.shape, generator=rng)), 4, lr, 0.9)
     assert now.min() >= 0
     assert now.max() <= 255
 
 
 def test_no_gradient_is_no_change():
     pixels = torch.full((1, 1, 2, 2), 7, dtype=torch.uint8)
-    now, _ = adjusted(pixels, lambda e: (e.sum(), torch.zeros_like(e)), 5, 1.0, 0.9)
+    now, *_ = adjusted(Way.beginning(pixels), lambda e: (e.sum(), torch.zeros_like(e)), 5, 1.0, 0.9)
     assert torch.equal(now, pixels.float())
 
 
@@ -179,22 +183,34 @@ def test_exemplars_in_jpeg_are_refined_too(tmp_path):
     assert [s.encoded for s in made.exemplars] != [s.encoded for s in plain.exemplars]
 
 
-def test_a_resumed_run_makes_the_same_exemplars(made, tmp_path, monkeypatch):
-    halved, calls = tmp_path / "halved", []
+@pytest.mark.parametrize("rule", [{}, {"rule": "class-means"}, {"rule": "from-scratch", "renew": 2, "epochs": 2}])
+def test_a_run_that_is_left_between_steps_on_pixels_goes_on_with_the_next(rule, tmp_path, monkeypatch):
+    """To the same bits; what was done is not done again. A fresh network is not kept: such steps go in pieces."""
+    recipe = SEEN | {"memory": MEMORY | {"refine": [FEW | {"iterations": 4} | rule]}}
+    asked, refine = [], adjusted
 
-    def interrupted(*given, refine=adjusted):
-        calls.append(1)
-        if len(calls) == 3:  # the second step's second part
-            raise KeyboardInterrupt
-        return refine(*given)
+    def counted(way, gradient, *rest):
+        return refine(way, lambda pixels: asked.append(1) or gradient(pixels), *rest)
 
-    monkeypatch.setattr(mnemonics, "adjusted", interrupted)
-    with pytest.raises(Interrupted):
-        run_with(halved, FEW)
-    monkeypatch.undo()
-    resumed = run_with(halved, FEW)
-    assert resumed.run.memory.exemplars == made.run.memory.exemplars
-    assert [s.extra for s in resumed.results.steps] == [s.extra for s in made.results.steps]
+    monkeypatch.setattr(mnemonics, "adjusted", counted)
+    dying = Dying(monkeypatch)
+    told = bits(inside.run(recipe, tmp_path / "whole", updates=1))
+    steps = len(asked)
+    places = [n for n, (step, stage, _) in enumerate(dying.stages, 1) if (step, stage) == (2, IN_MEMORY)]
+    parts = 1 if rule.get("rule") == "class-means" else 3
+    assert steps == 4 * (1 + parts), "the first step has new exemplars alone"
+    assert len(places) == 1 + (2 if "renew" in rule else 4) * parts, "the stage's beginning, and behind every piece"
+    for after in (places[2], places[-1]):
+        asked.clear()
+        dying.count, dying.after = 0, after
+        with pytest.raises(Interrupted):
+            inside.run(recipe, tmp_path / str(after), updates=1)
+        dying.after = 0
+        again, tensors = bits(inside.run(recipe, tmp_path / str(after), updates=1))
+        assert again == told[0]
+        assert tensors.keys() == told[1].keys()
+        assert all(v.equal(told[1][key]) for key, v in tensors.items())
+        assert len(asked) == steps
 
 
 def test_a_temporary_model_that_bursts_is_said_to(tmp_path):

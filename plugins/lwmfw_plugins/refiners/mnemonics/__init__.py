@@ -19,8 +19,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Generator, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Generator, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import model_validator
 
@@ -37,30 +37,57 @@ _SHOWN = 8  # classes in a picture, and exemplars of each
 _TINY = 1e-30
 
 
-def adjusted(pixels: Tensor, gradient: Gradient, iterations: int, lr: float, momentum: float) -> tuple[Tensor, Tensor]:
+class Way(NamedTuple):
+    """How far the steps on pixels have come.
+
+    Attributes:
+        pixels: (N, C, H, W), float32, within 0..255, not rounded.
+        velocity: of the next step, likewise.
+        losses: before each step so far (steps,).
+    """
+
+    pixels: Tensor
+    velocity: Tensor
+    losses: Tensor
+
+    @classmethod
+    def beginning(cls, pixels: Tensor) -> Way:
+        """No step is made of some pixels (N, C, H, W)."""
+        import torch
+
+        start = pixels.float()
+        return cls(start, torch.zeros_like(start), start.new_empty(0))
+
+
+def adjusted(
+    way: Way,
+    gradient: Gradient,
+    iterations: int,
+    lr: float,
+    momentum: float,
+    behind: Callable[[Way], None] | None = None,
+) -> Way:
     """Pixels after some steps down a gradient (equations 9, 10a, 10b), each of a given length.
 
     A step is lr * v, v <- momentum * v + g / rms(g), and stays within 0..255.
 
     Args:
-        pixels: (N, C, H, W), uint8.
+        way: where it begins, or goes on.
         gradient: asked once a step.
-        iterations: how many steps.
+        iterations: how many steps, those made already included.
         lr: grey levels, root mean square over all pixels, of a step without momentum.
         momentum: of the steps.
-
-    Returns:
-        (N, C, H, W), float32, not rounded; and the loss before each step (iterations,).
+        behind: is told after each.
     """
     import torch
 
-    now, velocity, losses = pixels.float(), torch.zeros(pixels.shape, device=pixels.device), []
-    for _ in range(iterations):
-        loss, slope = gradient(now)
-        velocity = momentum * velocity + slope / slope.square().mean().sqrt().clamp(min=_TINY)
-        now = (now - lr * velocity).clamp_(0, 255)
-        losses.append(loss)
-    return now, torch.stack(losses)
+    for _ in range(len(way.losses), iterations):
+        loss, slope = gradient(way.pixels)
+        velocity = momentum * way.velocity + slope / slope.square().mean().sqrt().clamp(min=_TINY)
+        way = Way((way.pixels - lr * velocity).clamp_(0, 255), velocity, torch.cat([way.losses, loss.view(1)]))
+        if behind:
+            behind(way)
+    return way
 
 
 class MnemonicsOptions(Options):
@@ -110,13 +137,14 @@ class MnemonicsOptions(Options):
 class Mnemonics:
     """Exemplars optimised so that a model trained on them does well: the paper's bilevel optimisation (Mnemonics)."""
 
-    spares_first_step = True
+    spares_first_step = pauses = True
 
     def __init__(self, options: MnemonicsOptions) -> None:
         self.options = options
         # networks that start from nothing have to be of one piece
         self.needs = frozenset({"features"} if options.rule == "from-scratch" else ())
         self.told: dict[str, Any] = {}
+        self.underway: dict[str, Any] = {}
 
     @hookimpl
     def before_run(self, run: Run) -> None:
@@ -130,20 +158,34 @@ class Mnemonics:
     def select_memory(
         self, run: Run, step: Step, candidates: Images, rng: torch.Generator, name: str
     ) -> Generator[None, Selection, Selection]:
-        """Adjust what was selected."""
+        """Adjust what was selected, or go on with that."""
         from lwmfw import Images, Selection
         from lwmfw_plugins.refiners.mnemonics._gradients import RULES
 
         selection = yield
-        started, self.told = time.perf_counter(), {}
         before = selection.images(candidates)
         assert isinstance(before, Images), "others are refused before the run"  # noqa: S101
-        pixels, labels = before.pixels.clone(), before.labels
+        labels, left = before.labels, self.underway
+        pixels = left["stored"].to(labels.device) if left else before.pixels.clone()
+        self.told = self.told if left else {}
+        started = time.perf_counter() - left.get("seconds", 0.0)
+        if left:
+            rng.set_state(left["rng"])
 
         def adjust(part: str, chosen: Tensor, queries: Images) -> None:
-            if chosen.any() and len(queries):
-                gradient = RULES[self.options.rule](run, labels[chosen], queries, self.options, rng)
-                pixels[chosen] = self._adjust(part, pixels[chosen], gradient)
+            if part in self.told or not chosen.any() or not len(queries):
+                return
+            gradient = RULES[self.options.rule](run, labels[chosen], queries, self.options, rng)
+
+            def behind(way: Way) -> None:
+                if len(way.losses) % self._piece == 0:
+                    here = {"rng": rng.get_state(), "seconds": time.perf_counter() - started}
+                    self.underway = {"stored": pixels, **way._asdict(), **here}
+                    run.pause(name)
+
+            way = Way(*(self.underway[key] for key in Way._fields)) if self.underway else Way.beginning(pixels[chosen])
+            pixels[chosen] = self._adjusted(part, pixels[chosen], way, gradient, behind)
+            self.underway = {}
 
         new = labels >= step.new_classes.start
         adjust("new", new, candidates.of_classes(step.new_classes))
@@ -155,22 +197,29 @@ class Mnemonics:
         self._record(run, f"{name}/step-{step.index}", before, pixels, time.perf_counter() - started)
         return Selection(selection.indices, {label: pixels[labels == label] for label in selection.indices})
 
-    def _adjust(self, part: str, pixels: Tensor, gradient: Gradient) -> Tensor:
+    @property
+    def _piece(self) -> int:
+        """Steps behind which it can be left: behind others a fresh network would have to be kept too."""
+        return self.options.renew if self.options.rule == "from-scratch" else 1
+
+    def _adjusted(
+        self, part: str, before: Tensor, way: Way, gradient: Gradient, behind: Callable[[Way], None]
+    ) -> Tensor:
         """Exemplars after all steps, as they can be stored."""
         import torch
 
         options = self.options
-        exact, losses = adjusted(pixels, gradient, options.iterations, options.lr, options.momentum)
+        exact, _, losses = adjusted(way, gradient, options.iterations, options.lr, options.momentum, behind)
         if not exact.isfinite().all():
             raise ValueError(f"the loss of rule {options.rule} is not finite; lower inner_lr or lr")
         stored = exact.round().to(torch.uint8)
         tenth = max(1, options.iterations // 10)
-        batches = options.unrolled * min(options.batch_size, len(pixels))
-        shown = options.queries + (batches if options.rule == "unrolled" else len(pixels))
+        batches = options.unrolled * min(options.batch_size, len(before))
+        shown = options.queries + (batches if options.rule == "unrolled" else len(before))
         self.told[part] = {
-            "exemplars": len(pixels),
+            "exemplars": len(before),
             "images_shown": options.iterations * shown,
-            "change": float((stored.float() - pixels.float()).abs().mean()),
+            "change": float((stored.float() - before.float()).abs().mean()),
             "rounding": float((stored.float() - exact).abs().mean()),
             "loss": [float(losses[:tenth].mean()), float(losses[-tenth:].mean())],
         }
@@ -198,12 +247,13 @@ class Mnemonics:
         result.extra[name] = self.told
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps: what was changed, which the step has still to note."""
-        return {"told": self.told}
+        """What a checkpoint keeps: what was changed, which the step has still to note, and how far a part has come."""
+        return {"told": self.told, **self.underway}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take it back."""
         self.told = dict(state["told"])
+        self.underway = {key: value for key, value in state.items() if key != "told"}
 
 
 @hookimpl

@@ -112,41 +112,6 @@ def test_a_component_that_the_tiny_recipe_cannot_run_is_told_and_a_recipe_helps(
 # tiny runs
 
 
-def test_components_stand_beside_what_is_installed_and_in_plug_in_files(tmp_path):
-    penalty_file(tmp_path, '@hookimpl\ndef compute_penalty(self, new):\n    return {"t": new.logits.mean()}', "()")
-    seen = part(after_step=hookimpl(lambda self, step: None))
-    recipe = {"plugins": ["probe.py"], "penalties": [{"use": "probe"}, {"use": "L_D"}], "observers": [{"use": "seen"}]}
-    run = tiny_run(recipe, tmp_path, components=[Observer("seen", seen)])
-    assert set(run.terms[2]) == {"bce", "t", "L_D"}
-    assert run.results.providers["seen"] == "test"
-    assert run.path == tmp_path / "run"
-
-
-def test_a_name_that_is_installed_too_needs_its_provider():
-    mine = Objective("bce", Scaled, PullOptions)
-    with pytest.raises(UserError, match="use = 'lwmfw/bce' or 'test/bce'"):
-        tiny_run(components=[mine])
-    assert tiny_run({"objective": {"use": "test/bce"}}, components=[mine]).results.complete
-
-
-def test_a_folder_that_is_not_named_lasts_as_long_as_what_is_returned():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        run = tiny_run()
-        path = run.path
-        assert (path / "DONE").exists()
-        del run
-        gc.collect()
-    assert not path.parent.exists()
-
-
-def test_a_folder_that_is_not_named_is_gone_after_a_failure(monkeypatch, tmp_path):
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    with pytest.raises(UserError):
-        tiny_run({"penalties": [{"use": "nothing"}]})
-    assert list(tmp_path.iterdir()) == []
-
-
 class Slow(Part):
     """A refiner that works long: it draws a grey level for every exemplar, and can be left behind each."""
 

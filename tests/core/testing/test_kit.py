@@ -1,8 +1,11 @@
 """The kit: what its examination refuses, and in which words; and tiny runs."""
 
+import gc
+import warnings
 
 import pytest
 import torch
+from helpers.plugin_files import penalty_file
 from pydantic import ValidationError
 from torch import nn
 
@@ -26,10 +29,11 @@ from lwmfw import (
     Refiner,
     Selection,
     Selector,
+    UserError,
     hookimpl,
 )
 from lwmfw.components import KINDS
-from lwmfw.testing import check
+from lwmfw.testing import check, tiny_run
 
 
 def kind_of(record):
@@ -225,3 +229,38 @@ def test_an_observer_is_examined_with_its_options():
 
     check(Observer("saying", Saying, Loud), loud=True)
     assert said == [True]
+
+
+def test_components_stand_beside_what_is_installed_and_in_plug_in_files(tmp_path):
+    penalty_file(tmp_path, '@hookimpl\ndef compute_penalty(self, new):\n    return {"t": new.logits.mean()}', "()")
+    seen = part(after_step=hookimpl(lambda self, step: None))
+    recipe = {"plugins": ["probe.py"], "penalties": [{"use": "probe"}, {"use": "L_D"}], "observers": [{"use": "seen"}]}
+    run = tiny_run(recipe, tmp_path, components=[Observer("seen", seen)])
+    assert set(run.terms[2]) == {"bce", "t", "L_D"}
+    assert run.results.providers["seen"] == "test"
+    assert run.path == tmp_path / "run"
+
+
+def test_a_name_that_is_installed_too_needs_its_provider():
+    mine = Objective("bce", Scaled, PullOptions)
+    with pytest.raises(UserError, match="use = 'lwmfw/bce' or 'test/bce'"):
+        tiny_run(components=[mine])
+    assert tiny_run({"objective": {"use": "test/bce"}}, components=[mine]).results.complete
+
+
+def test_a_folder_that_is_not_named_lasts_as_long_as_what_is_returned():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run = tiny_run()
+        path = run.path
+        assert (path / "DONE").exists()
+        del run
+        gc.collect()
+    assert not path.parent.exists()
+
+
+def test_a_folder_that_is_not_named_is_gone_after_a_failure(monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.raises(UserError):
+        tiny_run({"penalties": [{"use": "nothing"}]})
+    assert list(tmp_path.iterdir()) == []

@@ -210,8 +210,8 @@ class Run:
         """Say, between pieces of long work in a hook behind the phases, that the run can be left here.
 
         If it is time, or somebody wishes to stop, what the component's `state` says now is kept. A run that goes on
-        here plays the stage again from its beginning, random numbers included, but gives this component that state; it goes
-        on from there, with the random numbers that it finds in it.
+        here plays the stage again from its beginning, random numbers included, but gives this component that state: it
+        goes on from there, with the random numbers that it finds in it.
 
         Args:
             name: of the component, as hooks are offered it.

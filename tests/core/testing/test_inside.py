@@ -109,9 +109,6 @@ def test_a_component_that_the_tiny_recipe_cannot_run_is_told_and_a_recipe_helps(
         check(Penalty("x", needing), {"stationary": False, "recipe": {"classifier": {"use": "cosine"}}})
 
 
-# tiny runs
-
-
 class Slow(Part):
     """A refiner that works long: it draws a grey level for every exemplar, and can be left behind each."""
 

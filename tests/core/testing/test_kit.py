@@ -231,6 +231,9 @@ def test_an_observer_is_examined_with_its_options():
     assert said == [True]
 
 
+# tiny runs
+
+
 def test_components_stand_beside_what_is_installed_and_in_plug_in_files(tmp_path):
     penalty_file(tmp_path, '@hookimpl\ndef compute_penalty(self, new):\n    return {"t": new.logits.mean()}', "()")
     seen = part(after_step=hookimpl(lambda self, step: None))

@@ -253,7 +253,8 @@ class Mnemonics:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take it back."""
         self.told = dict(state["told"])
-        self.underway = {key: value for key, value in state.items() if key != "told"}
+        kept = (*Way._fields, "stored", "rng", "seconds")
+        self.underway = {key: state[key] for key in kept} if len(state) > 1 else {}
 
 
 @hookimpl

@@ -161,7 +161,8 @@ CONSOLE = [{"use": "console"}]
 
 def is_console(table: Any) -> bool:
     """Whether that is the table of a console, of whichever provider; its name within the recipe says nothing."""
-    return isinstance(table, dict) and str(table.get("use")).rpartition("/")[2] == "console"
+    use = table.get("use") if isinstance(table, dict) else None
+    return isinstance(use, str) and use.rpartition("/")[2] == "console"
 
 
 def _called_apart(observers: list[ListedChoice]) -> list[ListedChoice]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lwmfw.errors import UserError, did_you_mean, shown
+from lwmfw.errors import UserError, did_you_mean, quoted, shown
 from lwmfw.recipe import shipped
 
 MAX_BYTES = 64 * 1024
@@ -69,7 +69,8 @@ def name_of(item: object) -> str:
     """The name of a component in an array: its `as`, or what follows the provider in its `use`; empty: it has none."""
     if not isinstance(item, dict):
         return ""
-    return str(item.get("as") or str(item.get("use", "")).rpartition("/")[2])
+    own, use = (value if isinstance(value := item.get(key), str) else "" for key in ("as", "use"))
+    return own or use.rpartition("/")[2]
 
 
 def placed(error: UserError, source: Source) -> str:
@@ -173,7 +174,7 @@ def too_deep(value: object) -> bool:
 def _base(source: Source, name: object) -> Path:
     place = source.place(("extends",))
     if not isinstance(name, str):
-        raise UserError(f'{place}: extends: should be a file name, got {shown(str(name))}; write extends = "base.toml"')
+        raise UserError(f'{place}: extends: should be a file name, got {quoted(name)}; write extends = "base.toml"')
     folder, key = source.path.parent, name.removesuffix(".toml")
     meant = [folder / name, folder / f"{key}.toml"]
     try:

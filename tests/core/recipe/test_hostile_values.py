@@ -16,6 +16,8 @@ from lwmfw.recipe.load import load_recipe
 from lwmfw.recipe.tables import Recipe
 
 pytestmark = pytest.mark.timeout(FOREVER)
+HUGE = "0x" + "f" * 5000
+"""A number that TOML may hold and Python refuses to write out."""
 
 
 # --- every key ---------------------------------------------------------------------------------------------------
@@ -38,8 +40,8 @@ def value_at(tables, keys):
 def accepted(tables, keys, value):
     """Whether the recipe is still one with another value at a key; if not, the error must name the key."""
     spoilt = copy.deepcopy(tables)
-    value_at(spoilt, keys[:-1])[keys[-1]] = value
-    Path("recipe.toml").write_text(tomli_w.dumps(spoilt))
+    value_at(spoilt, keys[:-1])[keys[-1]] = "HUGE" if value is HUGE else value
+    Path("recipe.toml").write_text(tomli_w.dumps(spoilt).replace('"HUGE"', HUGE))
     try:
         check("recipe.toml", catalogue=CATALOGUE)
     except UserError as error:
@@ -82,6 +84,10 @@ def test_no_number_is_infinite_or_none(tables):
 def test_no_integer_is_huge_or_negative(tables):
     integers = [keys for keys in numbers(tables) if isinstance(value_at(tables, keys), int)]
     assert [keys for keys in integers for value in (10**30, -1, -(10**30)) if accepted(tables, keys, value)] == []
+
+
+def test_no_key_takes_a_number_that_cannot_be_written_out(tables):
+    assert [keys for keys in [*places(tables), ("extends",)] if accepted(tables, keys, HUGE)] == []
 
 
 def test_step_1_takes_no_more_than_the_other_steps(tables):

@@ -88,7 +88,8 @@ def parse_seeds(text: str) -> list[int]:
     Raises:
         UserError: one is no whole number of at least 0, or stands there twice.
     """
-    seeds = [int(part) if part.strip().isdecimal() else -1 for part in text.split(",")] if text else []
+    parts = [part.strip() for part in text.split(",")] if text else []
+    seeds = [int(part) if part.isdecimal() and len(part) < 20 else -1 for part in parts]  # a recipe takes no longer one
     if min(seeds, default=0) < 0 or len(set(seeds)) < len(seeds):
         raise UserError(f"--seeds {shown(text)}: not different whole numbers; write --seeds 1,2,3")
     return seeds

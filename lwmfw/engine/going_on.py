@@ -221,6 +221,7 @@ def save(run: Run) -> None:
         NotFinite: a weight is not; nothing is recorded.
     """
     run.progress.look()
+    run.progress.end_step()
     run.results.complete = not run.remaining_steps
     if run.directory is None:
         return

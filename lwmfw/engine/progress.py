@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 READOUTS, MEMORY, EVALUATION = 10_001, 10_002, 10_003
 """The stages behind a step's phases, which are counted from 0."""
+_NOWHERE = -1
+"""The stage of a step that has not come to its first phase, or is over."""
 _BEFORE = "before training"
 _PARTS = {READOUTS: "after training", MEMORY: "memory", EVALUATION: "evaluation"}
 """What the time of stages that are no phases stands under."""
@@ -151,7 +153,7 @@ class Progress:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._resumed: tuple[Checkpoint, Place] | None = None
-        self._stage = self._updates = self._pauses = self._serial = 0
+        self._stage, self._updates, self._pauses, self._serial = _NOWHERE, 0, 0, 0
         self._beginning: Checkpoint | None = None
         self._phase: tuple[Descent, Cursor] | None = None
         self._kept = self._looked = self._began = time.monotonic()
@@ -167,12 +169,17 @@ class Progress:
 
     def begin_step(self) -> None:
         """A step begins, or is played again."""
+        self.end_step()
         self._began = self._kept = self._part_began = time.monotonic()
         self._taken, self.epochs, self._part, self._times = None, 0, _BEFORE, {}
         if self._resumed:
             at = self._resumed[1]
             self._taken, self.epochs, self._times = at.taken, at.epochs, dict(at.parts)
             self._began -= at.seconds
+
+    def end_step(self) -> None:
+        """A step is over; nothing of it is kept any more."""
+        self._stage, self._beginning, self._phase = _NOWHERE, None, None
 
     def take_over(self, seconds: float, epochs: int) -> None:
         """Another run has trained the step, in so long."""
@@ -201,7 +208,8 @@ class Progress:
         if self._resumed is None:
             self._beginning = self._now() if self._played_again(stage) else None
             every, passed = self._run.save_every, time.monotonic() - self._kept
-            if STOP.wished or every.updates or passed > every.seconds / 10:
+            taken = stage == READOUTS and self._taken is not None  # by whom is known here alone
+            if STOP.wished or every.updates or taken or passed > every.seconds / 10:
                 self._keep()
             STOP.obey()
             return True
@@ -224,13 +232,15 @@ class Progress:
         return 0 < stage < READOUTS or (stage >= READOUTS and pauses)
 
     def pause(self, name: str) -> None:
-        """A component is between two pieces of long work in a hook behind the phases.
+        """A component is between two pieces of long work; before the end of the phases that is no place to be kept.
 
         Its place is the beginning of the stage with the component's state of now: a run that goes on there plays the
         stage again up to the component, which then goes on from its state.
         """
+        if self._stage < READOUTS:
+            return
         self._pauses += 1
-        if self._beginning and self._stage >= READOUTS and self._due(self._pauses):
+        if self._beginning and self._due(self._pauses):
             now = self._now()
             kept = {**self._beginning.components, name: now.components[name]}
             self._write(replace(self._beginning, components=kept, facts=now.facts))

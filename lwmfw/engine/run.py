@@ -207,11 +207,12 @@ class Run:
             self._seen = None
 
     def pause(self, name: str) -> None:
-        """Say, between pieces of long work in a hook behind the phases, that the run can be left here.
+        """Say, between pieces of long work in a hook, that the run can be left here.
 
         If it is time, or somebody wishes to stop, what the component's `state` says now is kept. A run that goes on
         here plays the stage again from its beginning, random numbers included, but gives this component that state: it
-        goes on from there, with the random numbers that it finds in it.
+        goes on from there, with the random numbers that it finds in it. Before the end of a step's phases, where a
+        selection for balanced images may be asked for, nothing happens: there a run is left between updates.
 
         Args:
             name: of the component, as hooks are offered it.

@@ -9,7 +9,7 @@ import torch
 
 import lwmfw
 from lwmfw import ExtraPhase, Observer, Penalty, Refiner, hookimpl
-from lwmfw.errors import CheckpointRefused, UserError
+from lwmfw.errors import CheckpointRefused, Interrupted, UserError
 from lwmfw.testing import tiny_recipe, tiny_run
 from lwmfw.testing.tiny import beside_installed
 
@@ -55,6 +55,20 @@ def test_the_result_has_the_bits_of_the_full_run(finished, tmp_path):
     assert all(torch.equal(value, b[name]) for name, value in a.items())
     manifest = json.loads((finished / "checkpoints" / "step-0001" / "manifest.json").read_text())
     assert first == {"recipe": "tiny", "checkpoint_sha256": manifest["tensors.safetensors"]}
+
+
+def test_a_run_that_dies_behind_the_first_step_that_it_has_taken_does_not_train_it(finished, tmp_path, monkeypatch):
+    def dies(*given):
+        raise KeyboardInterrupt
+
+    whole = results(taken_from(finished, OTHER, tmp_path / "whole"))
+    monkeypatch.setattr("lwmfw.loop.evaluate", dies)
+    with pytest.raises(Interrupted):
+        taken_from(finished, OTHER, tmp_path / "left")
+    monkeypatch.undo()
+    lwmfw.resume(tmp_path / "left" / "run", device="cpu")
+    assert results(tmp_path / "left" / "run") == whole
+    assert "first_step" in whole
 
 
 def test_the_first_step_costs_what_it_cost_where_it_was_trained(finished, tmp_path):

@@ -5,6 +5,8 @@ import torch
 
 from lwmfw import Penalty, Refiner, Selection, Selector, hookimpl
 from lwmfw.errors import RunFailed
+from lwmfw.record import checkpoint
+from lwmfw.stopping import STOP
 from lwmfw.testing import check, tiny_run
 
 
@@ -161,3 +163,34 @@ def test_who_pauses_says_so_before(tmp_path):
     )
     with pytest.raises(RunFailed, match=said):
         tiny_run(tables, tmp_path, components=[Refiner("x", unsaid)])
+
+
+@pytest.mark.parametrize("hook", ["before_step", "after_epoch", "after_run"])
+def test_a_pause_where_there_is_no_stage_keeps_nothing_and_ends_nothing(hook, tmp_path, monkeypatch):
+    """Before the phases, in them and behind the run: a place of the stage before would be a false one."""
+    kept, save = [], checkpoint.save_inside
+
+    def noted(folder, place, step, serial):
+        kept.append((step, place.facts["progress"]["stage"], place.facts["progress"]["updates"]))
+        save(folder, place, step, serial)
+
+    def paused(self, **offered):
+        wished, before = STOP.wished, len(kept)
+        STOP.wished = True
+        offered["run"].pause(offered["name"])
+        STOP.wished = wished
+        assert len(kept) == before
+
+    pausing = Refiner("x", type("Pausing", (Slow,), {"__doc__": Slow.__doc__, hook: asking(paused)}))
+    monkeypatch.setattr(checkpoint, "save_inside", noted)
+    memory = {"budget": "2 per class", "select": {"use": "random"}, "refine": [{"use": "x"}]}
+    assert tiny_run({"memory": memory}, tmp_path, components=[pausing]).results.complete
+
+
+def asking(function):
+    """A hook that asks for the run and its own name."""
+
+    def hook(self, run, name):
+        function(self, run=run, name=name)
+
+    return hookimpl(hook)

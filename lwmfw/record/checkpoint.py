@@ -108,6 +108,14 @@ def take(model: Model, components: Mapping[str, Any], results: Results, facts: M
     return Checkpoint(path, weights, states, results.copied(), facts)
 
 
+def with_state_of(name: str, kept: Checkpoint, now: Checkpoint) -> Checkpoint:
+    """A checkpoint, but for the state of one component, which is that of another checkpoint."""
+    there = [key for key in kept.facts.get(_ON_DEVICE, ()) if not key.startswith(f"{name}/")]
+    there += [key for key in now.facts.get(_ON_DEVICE, ()) if key.startswith(f"{name}/")]
+    components = {**kept.components, name: now.components[name]}
+    return replace(kept, components=components, facts=kept.facts | ({_ON_DEVICE: there} if there else {}))
+
+
 def _copy(value: Tensor) -> Tensor:
     return value.detach().cpu().contiguous().clone()
 
@@ -293,7 +301,7 @@ def taking_back(path: Path, name: str) -> Iterator[None]:
 
 def _given(value: Any, device: torch.device | None) -> Any:
     """A value of a state as a component is given it, which may change it in place."""
-    return value.to(device, copy=True) if isinstance(value, Tensor) else value
+    return value.to(device, copy=True) if isinstance(value, Tensor) else copy.deepcopy(value)
 
 
 def _verified(path: Path) -> dict[str, bytes]:

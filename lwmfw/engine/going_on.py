@@ -48,7 +48,7 @@ def go_on(run: Run) -> None:
         directory.restate(run.assembly.resolved)
         if kept:
             directory.write_results(run.results)  # which a run that was killed may not have written
-        tidy(directory)
+        tidy(directory, place)
 
 
 def finish(run: Run) -> None:
@@ -58,9 +58,10 @@ def finish(run: Run) -> None:
         run.directory.finish()
 
 
-def tidy(directory: RunDirectory) -> None:
-    """Remove what an end at any place has left: older checkpoints, and files that were not written to the end."""
-    checkpoint.remove_older(directory.checkpoints)
+def tidy(directory: RunDirectory, place: Checkpoint | None = None) -> None:
+    """Remove what an end at any place has left: older checkpoints, all places inside steps but that where the run is,
+    and files that were not written to the end."""
+    checkpoint.remove_older(directory.checkpoints, place.path if place else None)
     directory.remove_unfinished()
 
 

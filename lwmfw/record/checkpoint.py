@@ -131,12 +131,6 @@ def inside(folder: Path, step: int) -> Path | None:
     return found[-1] if found else None
 
 
-def remove_inside(folder: Path) -> None:
-    """Forget where a run was inside a step."""
-    for path in _unfinished(folder):
-        remove(path)
-
-
 def set_aside(path: Path) -> Path:
     """Give a damaged folder another name, under which it is not read, and return that."""
     aside = path.with_name(f"damaged-{path.name}")

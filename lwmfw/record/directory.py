@@ -157,20 +157,23 @@ class RunDirectory:
             os.fsync(stream.fileno())
             return os.fstat(stream.fileno()).st_size
 
-    def forget_log_after(self, size: int, place: Path) -> None:
-        """Cut metrics.jsonl back to so many bytes, as there were when a place inside a step was kept.
+    def check_log(self, size: int, place: Path) -> None:
+        """See that metrics.jsonl has as many bytes as when a place inside a step was kept.
 
         Raises:
-            CheckpointRefused: it has not so many.
+            CheckpointRefused: it has fewer.
         """
-        file = self._home / "metrics.jsonl"
-        there = file.stat().st_size if file.exists() else 0
+        there = self.logged()
         if there < size:
             raise CheckpointRefused(
                 f"{self.path}/metrics.jsonl: has {there} bytes, and {size} when the run was kept; put it back as it "
                 f"was, or remove {self.path}/checkpoints/{place.name} to go on from the last finished step"
             )
-        if there > size:
+
+    def forget_log_after(self, size: int) -> None:
+        """Cut metrics.jsonl back to so many bytes."""
+        file = self._home / "metrics.jsonl"
+        if file.exists() and file.stat().st_size > size:
             with told_of_disk(file):
                 os.truncate(file, size)
 

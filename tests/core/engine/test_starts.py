@@ -1,12 +1,17 @@
 """What a start changes in the directory of a run: where it was left, whatever lies there, it is gone on from."""
 
 import shutil
+from itertools import count
+from unittest.mock import patch
 
 import pytest
+import torch
+from helpers.faults import Disk, failing
 from helpers.inside import bits, die_at, run
 from helpers.runs import THREE_STEPS
 
-from lwmfw.errors import Interrupted
+import lwmfw.loop
+from lwmfw.errors import CheckpointRefused, Interrupted
 from lwmfw.record import checkpoint
 
 RECIPE = THREE_STEPS | {"training": {"epochs": 1, "batch_size": 8}}
@@ -48,3 +53,83 @@ def test_a_place_in_a_later_step_is_left_behind(begun, left):
     assert [path.name.split("-")[1] for path in kept.glob("inside-*")] == ["0002"]
     assert checkpoint.left_inside(kept) == 2
     assert alike(bits(run(RECIPE, left)), begun[1])
+
+
+class Killed(KeyboardInterrupt):
+    """The process ends here."""
+
+
+class Killing(Disk):
+    """The process ends at the nth operation on files: none comes behind it."""
+
+    def __init__(self, folder, at):
+        super().__init__(folder, "full", at)
+
+    def step(self, what, place):
+        self.count += 1
+        if self.count >= self.at:
+            raise Killed
+        return False
+
+
+def started(folder, at):
+    """The step that a start goes on with, which dies there or at the nth operation on files before; 0: it did there."""
+    steps = []
+
+    def learn(run, step, old):
+        steps.append(step.index)
+        raise Killed
+
+    dying = failing(Killing(folder, at))
+    with patch.object(lwmfw.loop, "learn", learn), dying, pytest.raises((Interrupted, Killed)):
+        run(RECIPE, folder)
+    return sum(steps)
+
+
+def killed_at_every_operation(folder, damaged, where):
+    """Copies of a run, damaged or not, whose start was killed at one operation on files after another."""
+    died = True
+    for at in count(1):
+        left = shutil.copytree(folder, where / str(at))
+        if damaged:
+            damage(left, damaged)
+        died = not started(left, at)
+        yield left
+        if not died:
+            assert at > 5
+            return
+
+
+DAMAGES = {"step-0002": 2, "inside-*": 3, "": 3}
+"""What is damaged, and with which step the run goes on then."""
+
+
+@pytest.mark.parametrize("damaged", DAMAGES)
+def test_a_start_that_is_killed_at_any_operation_on_files_can_be_made_again(damaged, begun, tmp_path):
+    for left in killed_at_every_operation(begun[0], damaged, tmp_path):
+        assert started(left, 10**9) == DAMAGES[damaged], left
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damaged", DAMAGES)
+def test_and_comes_to_the_same_bits(damaged, begun, tmp_path):
+    for left in killed_at_every_operation(begun[0], damaged, tmp_path):
+        assert alike(bits(run(RECIPE, left)), begun[1]), left
+
+
+def damage(left, pattern):
+    (path,) = (left / "run" / "checkpoints").glob(pattern)
+    (path / "state.json").write_bytes(b"")
+
+
+def files(left):
+    return {file: file.read_bytes() for file in (left / "run").rglob("*") if file.is_file()}
+
+
+def test_a_start_that_is_refused_changes_nothing(left, monkeypatch):
+    damage(left, "step-0002")
+    there = files(left)
+    monkeypatch.setattr(torch, "__version__", "9.9")
+    with pytest.raises(CheckpointRefused, match=r"was computed with torch .*, here it would go on with torch 9\.9"):
+        run(RECIPE, left)
+    assert files(left) == there

@@ -55,7 +55,8 @@ def go_on(run: Run) -> None:
     drift = drift_of(run, newest, left.step) if newest else []
     if kept:
         now = run.results
-        restore(run, kept)
+        former = former_files(kept.results, now)
+        restore(run, kept, {name: file.partition(" sha256:")[0] for name, file in former.items()})
         run.results = with_sources(run, kept.results, now)
     elif run.origin:
         restore(run, run.origin.with_parts_of(run.model))
@@ -193,12 +194,12 @@ def former_files(kept: Results, now: Results) -> dict[str, str]:
     }
 
 
-def restore(run: Run, kept: Checkpoint) -> None:
-    """Put a run where a checkpoint left it."""
+def restore(run: Run, kept: Checkpoint, mended: Mapping[str, str] = {}) -> None:
+    """Put a run where a checkpoint left it; `mended` as `checkpoint.restore` has it."""
     run.results = kept.results
     for step in run.steps[: len(kept.results.steps)]:
         grow(run.assembly, run.model, step)
-    checkpoint.restore(kept, run.model, stateful(run))
+    checkpoint.restore(kept, run.model, stateful(run), mended)
     if run.memory is not None and (run.memory.labels >= run.model.classes).any():
         raise CheckpointRefused(f"{kept.path}: has exemplars of classes that it does not know; start the run anew")
 

@@ -251,8 +251,16 @@ def read(path: Path) -> Checkpoint:
         raise CheckpointRefused(f"{path}: of another format ({type(error).__name__}); start the run anew") from error
 
 
-def restore(checkpoint: Checkpoint, model: Model, components: Mapping[str, Any]) -> None:
+def restore(
+    checkpoint: Checkpoint, model: Model, components: Mapping[str, Any], mended: Mapping[str, str] = {}
+) -> None:
     """Put the state of a checkpoint into a model that has grown and into the components.
+
+    Args:
+        checkpoint: what was kept.
+        model: that has grown to as many classes.
+        components: by name.
+        mended: component -> its plug-in file, where that is another than the one that has made its state.
 
     Raises:
         CheckpointRefused: the model has other parts than the checkpoint, or a component does not take its state back.
@@ -271,13 +279,14 @@ def restore(checkpoint: Checkpoint, model: Model, components: Mapping[str, Any])
         if name in checkpoint.components:
             state = checkpoint.components[name]
             given = {k: _given(v, device if f"{name}/{k}" in there else None) for k, v in state.items()}
-            with taking_back(checkpoint.path, name):
+            with taking_back(checkpoint.path, name, mended.get(name, "")):
                 component.restore(given)
 
 
 @contextmanager
-def taking_back(path: Path, name: str) -> Iterator[None]:
-    """Inside, a part of a run is given its state; that it does not take it says that the checkpoint is none of its."""
+def taking_back(path: Path, name: str, mended: str = "") -> Iterator[None]:
+    """Inside, a part of a run is given its state; that it does not take it says that the checkpoint is none of its, or
+    that its plug-in file, which was mended, is none that goes on with it."""
     try:
         yield
     except FOREIGN as error:
@@ -286,7 +295,9 @@ def taking_back(path: Path, name: str) -> Iterator[None]:
             raise
         told = str(error) if ours else describe(error)
         who = shown(name.strip("[]"))
-        raise CheckpointRefused(f"{path}: does not hold a state of {who} ({told}); {remedy(path)}") from error
+        other = f"mend {shown(mended)}, which takes the place of the file that made it, or leave --plugins out"
+        what = other if mended else remedy(path)
+        raise CheckpointRefused(f"{path}: does not hold a state of {who} ({told}); {what}") from error
 
 
 def _given(value: Any, device: torch.device | None) -> Any:

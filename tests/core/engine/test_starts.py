@@ -8,6 +8,7 @@ import pytest
 import torch
 from helpers.faults import Disk, failing
 from helpers.inside import bits, die_at, run
+from helpers.plugin_files import penalty_file
 from helpers.runs import THREE_STEPS
 
 import lwmfw.loop
@@ -31,12 +32,12 @@ def left(begun, tmp_path):
     return shutil.copytree(begun[0], tmp_path / "left")
 
 
-def die_in(step, folder):
+def die_in(step, folder, recipe=RECIPE):
     """Have the run in a folder die in a step, when its place behind the third update is kept."""
     with pytest.MonkeyPatch.context() as patch:
         die_at(patch, step, 0, 3)
         with pytest.raises(Interrupted):
-            run(RECIPE, folder)
+            run(recipe, folder)
 
 
 def alike(one, other):
@@ -133,3 +134,34 @@ def test_a_start_that_is_refused_changes_nothing(left, monkeypatch):
     with pytest.raises(CheckpointRefused, match=r"was computed with torch .*, here it would go on with torch 9\.9"):
         run(RECIPE, left)
     assert files(left) == there
+
+
+STATEFUL = """
+count = 0
+
+@hookimpl
+def compute_penalty(self, new):
+    self.count += 1
+
+def state(self):
+    return {"NAME": self.count}
+
+def restore(self, state):
+    self.count = state["NAME"]
+"""
+
+
+def test_a_mended_file_that_does_not_take_the_state_back_is_refused_by_its_name_and_changes_nothing(tmp_path):
+    (tmp_path / "mended").mkdir()
+    penalty_file(tmp_path, STATEFUL.replace("NAME", "count"))
+    mended = penalty_file(tmp_path / "mended", STATEFUL.replace("NAME", "updates"))
+    die_in(2, tmp_path, RECIPE | {"plugins": ["probe.py"], "penalties": [{"use": "probe"}]})
+    there, place = files(tmp_path), tmp_path / "run" / "checkpoints" / "step-0001"
+    with pytest.raises(CheckpointRefused) as refused:
+        lwmfw.resume(tmp_path / "run", plugins=mended, device="cpu")
+    assert str(refused.value).startswith(f"{place}: does not hold a state of probe (")
+    assert "restore raised KeyError: 'updates'" in str(refused.value)
+    assert str(refused.value).endswith(
+        "; mend probe.py, which takes the place of the file that made it, or leave --plugins out"
+    )
+    assert files(tmp_path) == there

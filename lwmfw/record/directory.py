@@ -20,7 +20,7 @@ from typing import Any, Literal
 import torch
 from filelock import FileLock, Timeout
 
-from lwmfw.errors import CheckpointRefused, RunBusy, RunFailed, UserError, shown
+from lwmfw.errors import CheckpointRefused, RunBusy, RunFailed, UserError, command, shown
 from lwmfw.recipe.load import Resolved
 from lwmfw.recipe.places import places
 from lwmfw.record import checkpoint
@@ -35,6 +35,7 @@ Resume = Literal["auto", "never", "must"]
 _PLUGIN_FOLDER = "plugins"
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EINTR, errno.EFBIG)
 """What is no fault of a place that was named: a disk is full, or fails."""
+_WAIT = "wait for it or choose another --out"
 
 
 class RunDirectory:
@@ -63,7 +64,7 @@ class RunDirectory:
     def what_is_kept(self) -> str:
         """What an interruption has left, in words, and how to go on."""
         if RecordedRun(self._home).finished:
-            return f"the run has ended, `lwmfw compare {self.path}` shows its results"
+            return f"the run has ended, {command('compare', self.path)} shows its results"
         if not RecordedRun(self._home).exists:
             return "nothing was begun; start it again"
         kept, inside = max(checkpoint.steps(self.checkpoints), default=0), checkpoint.left_inside(self.checkpoints)
@@ -73,7 +74,7 @@ class RunDirectory:
         said = f"{many} kept" + f", and step {inside} as far as it had come" * bool(inside)
         if inside and not kept:
             said = f"step {inside} is kept as far as it had come"
-        return f"{said}; go on with `lwmfw resume {self.path}`"
+        return f"{said}; go on with {command('resume', self.path)}"
 
     def start(self, resolved: Resolved) -> None:
         """Write what the run is made of, before it runs."""
@@ -261,11 +262,12 @@ def open_directory(
         if resume == "must" and not known:
             raise UserError(f"{path}: holds no run to resume; leave --resume out to start one")
         path.mkdir(parents=True, exist_ok=True)
-        directory = RunDirectory(path, _own(path))
+        directory = RunDirectory(path, _own(path, "wait for it" if renewed else _WAIT))
     except OSError as error:
         if error.errno in _DISK:
             raise disk_failure(path, error) from None
-        raise UserError(f"{shown(str(path))}: cannot be used: {error.strerror}; choose another --out") from error
+        way = "have it made writable" if renewed else "choose another --out"  # which `resume` has not
+        raise UserError(f"{shown(str(path))}: cannot be used: {error.strerror}; {way}") from error
     if known:
         try:
             _check_resumable(directory, resolved, resume, renewed)
@@ -305,12 +307,12 @@ def _is_known(path: Path) -> bool:
     return False
 
 
-def _own(path: Path) -> FileLock:
+def _own(path: Path, way: str = _WAIT) -> FileLock:
     lock = FileLock(path / ".lock")
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise RunBusy(f"{path}: busy, owned by {_owner(path)}; wait for it or choose another --out") from error
+        raise RunBusy(f"{path}: busy, owned by {_owner(path)}; {way}") from error
     try:
         (path / "owner").write_text(f"process {os.getpid()} on {socket.gethostname()}")
     except BaseException:
@@ -362,13 +364,12 @@ def _step_of(line: str) -> int:
 def _check_resumable(directory: RunDirectory, resolved: Resolved, resume: Resume, renewed: bool) -> None:
     path = directory.path
     if RecordedRun(path).finished:
-        done = f"nothing is left to do, `lwmfw compare {path}` shows its results" if resume == "must" else ""
+        done = f"nothing is left to do, {command('compare', path)} shows its results" if resume == "must" else ""
         raise UserError(f"{path}: holds a finished run; {done or 'choose another --out'}")
     key = "" if renewed else first_difference(identity_of(RecordedRun(path).tables), identity_of(resolved.tables()))
     if key:
-        moved = (
-            f", or `lwmfw resume {path} --set {key}=PLACE` if its files have moved" if key in places(resolved) else ""
-        )
+        again = command("resume", path, "--set", f"{key}=PLACE")
+        moved = f", or {again} if its files have moved" if key in places(resolved) else ""
         raise UserError(f"{path}: holds a run of another recipe ({key} differs); choose another --out{moved}")
     if resume == "never":
         raise UserError(f"{path}: holds an unfinished run; choose another --out, or allow --resume auto")

@@ -64,6 +64,15 @@ def test_a_signal_ends_a_run_in_one_line_with_its_own_code(number, tmp_path):
     assert done.stderr == f"run: interrupted in step 2, epoch 1, batch 1; {kept}\n"
 
 
+def test_the_command_that_goes_on_can_be_given_as_it_is_told(tmp_path):
+    recipe = tiny_recipe({}, tmp_path)
+    with patch("lwmfw.loop.learn", side_effect=KeyboardInterrupt):
+        done = lwmfw("run", recipe, "--out", "my runs/a b")
+    told = re.search("`(.*)`", done.stderr)[1]
+    assert told == "lwmfw resume 'my runs/a b'"
+    assert lwmfw(*shlex.split(told)[1:]).returncode == 0
+
+
 @pytest.mark.parametrize("verb", ["run", "extend", "merge"])
 def test_a_signal_while_the_report_is_drawn_is_told_with_what_is_true(verb, finished, tmp_path):
     """The run has ended: its path is named, its results are printed, and its report can be drawn."""

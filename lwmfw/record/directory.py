@@ -100,9 +100,10 @@ class RunDirectory:
         write_summed(self._home / "resolved.toml", _written_out(resolved, torch.get_num_threads()))
 
     def restate(self, resolved: Resolved) -> None:
-        """Have resolved.toml say with which files a run goes on: where they lie now, and plug-in files as mended."""
+        """Have resolved.toml say how a run goes on: its threads, where its files lie now, plug-in files as mended."""
         tables = RecordedRun(self._home).tables
-        if not tables or identity_of(tables) != identity_of(resolved.tables()):
+        threads = tables.get("training", {}).get("threads")
+        if threads != torch.get_num_threads() or identity_of(tables) != identity_of(resolved.tables()):
             self._keep_plugins(resolved)
             self._write_resolved(resolved)
 

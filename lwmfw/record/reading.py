@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lwmfw.errors import CheckpointRefused, UserError, one_line, shown
+from lwmfw.errors import CheckpointRefused, UserError, command, one_line, shown
 from lwmfw.recipe.settings import flat
 from lwmfw.record.results import Results
 from lwmfw.record.summed import SUMS, read_summed
@@ -127,7 +127,7 @@ class RecordedRun:
                 raise CheckpointRefused(f"{file}: is gone, and the run had ended; put it back or run it anew")
             hint = "the run has not finished a step" if self.exists else "no run directory"
             raise UserError(f"{self.path}: no results.json; {hint}")
-        again = "" if self.finished else f", or remove it: `lwmfw resume {self.path}` writes it again"
+        again = "" if self.finished else f", or remove it: {command('resume', self.path)} writes it again"
         summed = self.exists or file.with_name(SUMS).is_file()
         content = read_summed(file, f"put back what the run has written{again}") if summed else file.read_bytes()
         try:

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and what a disk refuses, in words."""
+"""Files that are whole or absent, and what a disk or a permission refuses, in words."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from lwmfw.errors import DiskFailed
+from lwmfw.errors import DiskFailed, UserError, shown
 
 
 @contextmanager
@@ -30,6 +30,20 @@ def disk_failure(path: Path, error: OSError) -> DiskFailed:
     with suppress(OSError):
         free = f"{shutil.disk_usage(next(p for p in path.absolute().parents if p.exists())).free} bytes are free there"
     return DiskFailed(f"{path}: {error.strerror or error}, {free}; make room or mend the disk, and run it again")
+
+
+@contextmanager
+def told_of_reading(path: Path) -> Iterator[None]:
+    """Tell of a file that cannot be read.
+
+    Raises:
+        UserError: it cannot.
+    """
+    try:
+        yield
+    except OSError as error:
+        what = f"cannot be read: {error.strerror or error}; have it made readable, or name another"
+        raise UserError(f"{shown(str(path), 1000)}: {what}") from None
 
 
 def write_text(path: Path, text: str) -> None:

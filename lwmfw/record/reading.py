@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from lwmfw.errors import CheckpointRefused, UserError, one_line, shown
 from lwmfw.recipe.settings import flat
+from lwmfw.record.files import told_of_reading
 from lwmfw.record.results import Results
 from lwmfw.record.summed import SUMS, read_summed
 
@@ -98,7 +99,7 @@ class RecordedRun:
             CheckpointRefused: resolved.toml is gone.
         """
         file = self.path / "resolved.toml"
-        if not file.is_file() and any(self.path.glob("checkpoints/step-*/manifest.json")):
+        if not os.path.isfile(file) and any(self.path.glob("checkpoints/step-*/manifest.json")):
             raise CheckpointRefused(f"{file}: is gone, and there are checkpoints; put it back or start anew")
 
     @property
@@ -118,7 +119,7 @@ class RecordedRun:
         Of results that have left their directory there is no digest.
 
         Raises:
-            UserError: there are none, or they are not in the format of this version.
+            UserError: there are none, they cannot be read, or they are not in the format of this version.
             CheckpointRefused: they were changed since they were written.
         """
         file = self.path / "results.json" if os.path.isdir(self.path) else self.path
@@ -128,8 +129,9 @@ class RecordedRun:
             hint = "the run has not finished a step" if self.exists else "no run directory"
             raise UserError(f"{self.path}: no results.json; {hint}")
         again = "" if self.finished else f", or remove it: `lwmfw resume {self.path}` writes it again"
-        summed = self.exists or file.with_name(SUMS).is_file()
-        content = read_summed(file, f"put back what the run has written{again}") if summed else file.read_bytes()
+        summed = self.exists or os.path.isfile(file.with_name(SUMS))
+        with told_of_reading(file):
+            content = read_summed(file, f"put back what the run has written{again}") if summed else file.read_bytes()
         try:
             return Results.from_json(json.loads(content))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -152,6 +154,7 @@ class RecordedRun:
 
         Raises:
             CheckpointRefused: resolved.toml is damaged.
+            UserError: it cannot be read.
         """
         file = self.path / "resolved.toml"
         if not os.path.isfile(file):
@@ -167,11 +170,15 @@ class RecordedRun:
 
     @cached_property
     def epochs(self) -> list[Epoch]:
-        """What it has logged of its training; empty for results alone."""
+        """What it has logged of its training; empty for results alone.
+
+        Raises:
+            UserError: it cannot be read.
+        """
         file = self.path / "metrics.jsonl"
         if not os.path.isfile(file):
             return []
-        with file.open(encoding="utf-8", errors="replace") as lines:
+        with told_of_reading(file), file.open(encoding="utf-8", errors="replace") as lines:
             return [epoch for line in lines if (epoch := _epoch(line))]
 
     @property
@@ -180,7 +187,7 @@ class RecordedRun:
         file = self.path / "env.json"
         try:
             facts = json.loads(file.read_bytes()) if os.path.isfile(file) else {}
-        except (ValueError, RecursionError):
+        except (OSError, ValueError, RecursionError):
             return {}
         return facts if isinstance(facts, dict) else {}
 

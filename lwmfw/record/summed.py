@@ -7,11 +7,12 @@ has a digest that is stated.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from pathlib import Path
 
 from lwmfw.errors import CheckpointRefused
-from lwmfw.record.files import write_bytes, write_text
+from lwmfw.record.files import told_of_reading, write_bytes, write_text
 
 SUMS = "SHA256SUMS"
 _LINE = re.compile(r"([0-9a-f]{64})  ([a-z]+\.[a-z]+)\n")
@@ -39,8 +40,11 @@ def read_summed(file: Path, remedy: str) -> bytes:
 
     Raises:
         CheckpointRefused: it has another, or none is stated.
+        UserError: it cannot be read.
     """
-    content, sums = file.read_bytes(), file.with_name(SUMS)
+    sums = file.with_name(SUMS)
+    with told_of_reading(file):
+        content = file.read_bytes()
     stated = [digest for digest, name in _lines(sums) if name == file.name]
     actual = _digest(content)
     if not stated:
@@ -55,9 +59,10 @@ def read_summed(file: Path, remedy: str) -> bytes:
 
 def _lines(sums: Path) -> list[tuple[str, str]]:
     """Digests and names of files, the newest last."""
-    if not sums.is_file():
+    if not os.path.isfile(sums):
         return []
-    text = sums.read_bytes().decode(errors="replace")
+    with told_of_reading(sums):
+        text = sums.read_bytes().decode(errors="replace")
     lines = [_LINE.fullmatch(line) for line in text.splitlines(keepends=True)]
     if not all(lines):
         raise CheckpointRefused(f"{sums}: damaged; put it back, or remove it and make it anew with `sha256sum`")

@@ -9,13 +9,13 @@ import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lwmfw.errors import CheckpointRefused, UserError, one_line, shown
 from lwmfw.recipe.settings import flat
-from lwmfw.record.files import told_of_reading
+from lwmfw.record.files import LARGE, SMALL, bounded, check_size, told_of_reading
 from lwmfw.record.results import Results
 from lwmfw.record.summed import SUMS, read_summed
 
@@ -131,7 +131,8 @@ class RecordedRun:
         again = "" if self.finished else f", or remove it: `lwmfw resume {self.path}` writes it again"
         summed = self.exists or os.path.isfile(file.with_name(SUMS))
         with told_of_reading(file):
-            content = read_summed(file, f"put back what the run has written{again}") if summed else file.read_bytes()
+            back = f"put back what the run has written{again}"
+            content = read_summed(file, back, LARGE) if summed else bounded(file, LARGE)
         try:
             return Results.from_json(json.loads(content))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -173,20 +174,21 @@ class RecordedRun:
         """What it has logged of its training; empty for results alone.
 
         Raises:
-            UserError: it cannot be read.
+            UserError: it cannot be read, or is too large.
         """
         file = self.path / "metrics.jsonl"
         if not os.path.isfile(file):
             return []
         with told_of_reading(file), file.open(encoding="utf-8", errors="replace") as lines:
-            return [epoch for line in lines if (epoch := _epoch(line))]
+            check_size(file, LARGE)
+            return [epoch for line in iter(partial(lines.readline, SMALL), "") if (epoch := _epoch(line))]
 
     @property
     def environment(self) -> dict[str, Any]:
         """The machine and software that made its numbers; empty where that is not known."""
         file = self.path / "env.json"
         try:
-            facts = json.loads(file.read_bytes()) if os.path.isfile(file) else {}
+            facts = json.loads(bounded(file)) if os.path.isfile(file) else {}
         except (OSError, ValueError, RecursionError):
             return {}
         return facts if isinstance(facts, dict) else {}

@@ -16,7 +16,7 @@ from lwmfw.engine.drift import parse_drift
 from lwmfw.engine.first_step import first_step_of
 from lwmfw.engine.going_on import share_first_step
 from lwmfw.engine.opened import OpenedRun
-from lwmfw.engine.prepare import environment, prepare
+from lwmfw.engine.prepare import prepare
 from lwmfw.engine.progress import USUAL, SaveEvery, parse_save_every
 from lwmfw.engine.run import Run
 from lwmfw.engine.telling import told_in_words
@@ -172,7 +172,6 @@ def record(
                 directory.start(assembly.resolved)
             if keep_steps:
                 directory.keep_every_step()
-            directory.write_environment(environment(prepared))
             loop.train(prepared)
     except KeyboardInterrupt as error:
         raise Interrupted(

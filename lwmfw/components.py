@@ -264,7 +264,10 @@ class Data(Component):
 
 
 class Backbone(Component):
-    """A network body. Its object has `offers` and `build(channels) -> nn.Module` returning `Features`."""
+    """A network body. Its object has `offers` and `build(channels) -> nn.Module` returning `Features`.
+
+    In evaluation mode the features of an image hang on that image alone: batches are filled up to one size.
+    """
 
     kind, table, required_methods = "backbone", "backbone", ("build",)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lwmfw.engine.build import grow
@@ -11,6 +12,7 @@ from lwmfw.engine.drift import drift_of
 from lwmfw.engine.facts import other_first_step
 from lwmfw.engine.first_step import FirstStep
 from lwmfw.engine.kept import snapshot, stateful
+from lwmfw.engine.prepare import environment
 from lwmfw.engine.progress import READOUTS, place_of
 from lwmfw.engine.run import Run
 from lwmfw.engine.threads import use_threads
@@ -23,32 +25,68 @@ from lwmfw.record.reading import digest_of, settings_of
 from lwmfw.record.results import MATRIX_CLASSES, Results
 
 
+@dataclass(frozen=True)
+class Left:
+    """What a run has left in its directory.
+
+    Attributes:
+        step: the one that it goes on with.
+        kept: its newest checkpoint of which nothing is damaged.
+        place: where it was inside the step.
+        damaged: what is newer and damaged, and what to say of it.
+    """
+
+    step: int
+    kept: Checkpoint | None = None
+    place: Checkpoint | None = None
+    damaged: Mapping[Path, str] = field(default_factory=dict)
+
+
 def go_on(run: Run) -> None:
     """Take up the origin or the newest checkpoint, if there is one, and drop what was logged after it.
 
     Raises:
-        CheckpointRefused: it is damaged, does not fit the recipe, was computed in another way, or on other data.
+        CheckpointRefused: it is damaged, does not fit the recipe, was computed in another way, or on other data; the
+            directory is as it was then.
     """
-    directory = run.directory
-    kept = finished(run, directory) if directory else None
-    begun = len(kept.results.steps) if kept else run.known_steps
-    place = place_inside(run, directory, begun + 1) if directory else None
+    left = left_by(run, run.directory) if run.directory else Left(run.known_steps + 1)
+    kept, place = left.kept, left.place
     newest = place or kept
-    drift = drift_of(run, newest, begun + 1) if newest else []
+    drift = drift_of(run, newest, left.step) if newest else []
     if kept:
         now = run.results
-        restore(run, kept)
+        former = former_files(kept.results, now)
+        restore(run, kept, {name: file.partition(" sha256:")[0] for name, file in former.items()})
         run.results = with_sources(run, kept.results, now)
     elif run.origin:
         restore(run, run.origin.with_parts_of(run.model))
     if newest:
         run.results.drift = [*newest.results.drift, *drift]
-    if directory:
-        go_on_inside(run, directory, place)
-        directory.restate(run.assembly.resolved)
-        if kept:
-            directory.write_results(run.results)  # which a run that was killed may not have written
-        tidy(directory)
+    if place:
+        there = replace(place.results, steps=run.results.steps, drift=run.results.drift)
+        run.results = with_sources(run, there, run.results)
+        run.progress.go_on_from(place)
+    if run.directory:
+        put_in_order(run, run.directory, left)
+
+
+def put_in_order(run: Run, directory: RunDirectory, left: Left) -> None:
+    """Have the directory say from where the run goes on, now that nothing refuses it.
+
+    Results come first: wherever this ends, they do not tell of more than the checkpoints that are there.
+    """
+    directory.write_environment(environment(run))
+    if left.kept:
+        directory.write_results(run.results)  # which a run that was killed may not have written
+    for path, fault in left.damaged.items():
+        aside = checkpoint.set_aside(path)
+        print(f"{fault}, to the same bits; what is damaged is {aside.name} now", file=sys.stderr)
+    if left.place:
+        directory.forget_log_after(place_of(left.place).logged)
+    else:
+        directory.forget_epochs_after(len(run.results.steps))
+    directory.restate(run.assembly.resolved)
+    tidy(directory, left.place)
 
 
 def finish(run: Run) -> None:
@@ -58,53 +96,57 @@ def finish(run: Run) -> None:
         run.directory.finish()
 
 
-def tidy(directory: RunDirectory) -> None:
-    """Remove what an end at any place has left: older checkpoints, and files that were not written to the end."""
-    checkpoint.remove_older(directory.checkpoints)
+def tidy(directory: RunDirectory, place: Checkpoint | None = None) -> None:
+    """Remove what an end at any place has left: older checkpoints, all places inside steps but that where the run is,
+    and files that were not written to the end."""
+    checkpoint.remove_older(directory.checkpoints, place.path if place else None)
     directory.remove_unfinished()
 
 
-def go_on_inside(run: Run, directory: RunDirectory, place: Checkpoint | None) -> None:
-    """Go on from a place inside a step, if the run was left at one, and drop what was logged after that.
+def left_by(run: Run, directory: RunDirectory) -> Left:
+    """What a run has left; nothing is changed.
 
     Raises:
-        CheckpointRefused: what was logged before is not there.
+        CheckpointRefused: it is damaged and the run may not fall back, or something is gone.
     """
-    if place is None:
-        directory.forget_epochs_after(len(run.results.steps))
-        return
-    drift = run.results.drift
-    run.results = with_sources(run, replace(place.results, steps=run.results.steps, drift=drift), run.results)
-    directory.forget_log_after(place_of(place).logged, place.path)
-    run.progress.go_on_from(place)
+    check_nothing_is_lost(directory)
+    kept, damaged = finished(run, directory)
+    step = (len(kept.results.steps) if kept else run.known_steps) + 1
+    path, place = checkpoint.inside(directory.checkpoints, step), None
+    if path:
+        try:
+            place = place_inside(run, path, step)
+        except CheckpointRefused as error:
+            if not run.falls_back:
+                raise
+            damaged[path] = f"{error}; goes on from the beginning of its step"
+    if place:
+        directory.check_log(place_of(place).logged, place.path)
+    return Left(step, kept, place, damaged)
 
 
-def finished(run: Run, directory: RunDirectory) -> Checkpoint | None:
+def finished(run: Run, directory: RunDirectory) -> tuple[Checkpoint | None, dict[Path, str]]:
     """The newest checkpoint; if it is damaged and the run may fall back, the newest of which nothing is damaged.
 
     Raises:
-        CheckpointRefused: it is damaged, or gone.
+        CheckpointRefused: it is damaged.
     """
-    check_nothing_is_lost(directory)
-    paths = checkpoint.finished(directory.checkpoints)
-    kept, damaged = None, []
+    paths, faults = checkpoint.finished(directory.checkpoints), {}
     for path in reversed(paths):
         try:
             kept = checkpoint.read(path)
-            break
         except CheckpointRefused as error:
             if not run.falls_back or path == paths[0]:
                 raise
-            damaged.append((path, error))
-    for path, fault in damaged:
-        fall_back(path, fault, f"the end of step {len(kept.results.steps) if kept else 0}")
-    if damaged:
-        checkpoint.remove_inside(directory.checkpoints)
-    return kept
+            faults[path] = error
+        else:
+            to = f"the end of step {len(kept.results.steps)}"
+            return kept, {path: f"{error}; goes on from {to}" for path, error in faults.items()}
+    return None, {}
 
 
-def place_inside(run: Run, directory: RunDirectory, step: int) -> Checkpoint | None:
-    """Where the run was inside a step; None: not known, of no use, or damaged where it may fall back.
+def place_inside(run: Run, path: Path, step: int) -> Checkpoint | None:
+    """Where the run was inside a step; None: of no use.
 
     Of no use is a place in a step that a plug-in file has begun which is mended now: the mended file learns the step
     alone. So is one in a training that another run has done.
@@ -112,28 +154,9 @@ def place_inside(run: Run, directory: RunDirectory, step: int) -> Checkpoint | N
     Raises:
         CheckpointRefused: it is damaged.
     """
-    path = checkpoint.inside(directory.checkpoints, step)
-    if path is None:
-        return None
-    try:
-        place = checkpoint.read(path)
-        stage = place_of(place).stage
-    except CheckpointRefused as error:
-        if not run.falls_back:
-            raise
-        fall_back(path, error, "the beginning of its step")
-        return None
-    taken = run.first_step is not None and step == 1 and stage < READOUTS
-    if taken or former_files(place.results, run.results):
-        checkpoint.remove_inside(directory.checkpoints)
-        return None
-    return place
-
-
-def fall_back(damaged: Path, error: CheckpointRefused, to: str) -> None:
-    """Set aside what is damaged, and say so."""
-    aside = checkpoint.set_aside(damaged)
-    print(f"{error}; goes on from {to}, to the same bits; what is damaged is {aside.name} now", file=sys.stderr)
+    place = checkpoint.read(path)
+    taken = run.first_step is not None and step == 1 and place_of(place).stage < READOUTS
+    return None if taken or former_files(place.results, run.results) else place
 
 
 def check_nothing_is_lost(directory: RunDirectory) -> None:
@@ -171,12 +194,12 @@ def former_files(kept: Results, now: Results) -> dict[str, str]:
     }
 
 
-def restore(run: Run, kept: Checkpoint) -> None:
-    """Put a run where a checkpoint left it."""
+def restore(run: Run, kept: Checkpoint, mended: Mapping[str, str] = {}) -> None:
+    """Put a run where a checkpoint left it; `mended` as `checkpoint.restore` has it."""
     run.results = kept.results
     for step in run.steps[: len(kept.results.steps)]:
         grow(run.assembly, run.model, step)
-    checkpoint.restore(kept, run.model, stateful(run))
+    checkpoint.restore(kept, run.model, stateful(run), mended)
     if run.memory is not None and (run.memory.labels >= run.model.classes).any():
         raise CheckpointRefused(f"{kept.path}: has exemplars of classes that it does not know; start the run anew")
 

@@ -148,6 +148,7 @@ class Progress:
 
     Attributes:
         epochs: that the step has been trained.
+        part: of the step that is under way, as part_seconds in results name it.
     """
 
     def __init__(self, run: Run) -> None:
@@ -159,7 +160,7 @@ class Progress:
         self._kept = self._looked = self._began = time.monotonic()
         self._taken: float | None = None
         self._times: dict[str, float] = {}
-        self._part, self._part_began = _BEFORE, self._began
+        self.part, self._part_began = _BEFORE, self._began
         self.epochs = 0
 
     def go_on_from(self, kept: Checkpoint) -> None:
@@ -171,7 +172,7 @@ class Progress:
         """A step begins, or is played again."""
         self.end_step()
         self._began = self._kept = self._part_began = time.monotonic()
-        self._taken, self.epochs, self._part, self._times = None, 0, _BEFORE, {}
+        self._taken, self.epochs, self.part, self._times = None, 0, _BEFORE, {}
         if self._resumed:
             at = self._resumed[1]
             self._taken, self.epochs, self._times = at.taken, at.epochs, dict(at.parts)
@@ -194,7 +195,7 @@ class Progress:
     def parts(self) -> dict[str, float]:
         """What the step has taken here, by part; the time in which a step is played again counts to what is played."""
         passed = time.monotonic() - self._part_began
-        return self._times | {self._part: self._times.get(self._part, 0.0) + passed}
+        return self._times | {self.part: self._times.get(self.part, 0.0) + passed}
 
     def enters(self, stage: int) -> bool:
         """Whether a stage has to be gone through: not where a run goes on from behind it.
@@ -203,7 +204,7 @@ class Progress:
             CheckpointRefused: the stage that it goes on from is none of the step's.
         """
         self._times, self._part_began = self.parts, time.monotonic()
-        self._part = _PARTS.get(stage) or self._run.position.phase
+        self.part = _PARTS.get(stage) or self._run.position.phase
         self._stage, self._updates, self._pauses, self._phase = stage, 0, 0, None
         if self._resumed is None:
             self._beginning = self._now() if self._played_again(stage) else None
@@ -234,16 +235,16 @@ class Progress:
     def pause(self, name: str) -> None:
         """A component is between two pieces of long work; before the end of the phases that is no place to be kept.
 
-        Its place is the beginning of the stage with the component's state of now: a run that goes on there plays the
-        stage again up to the component, which then goes on from its state.
+        Its place is the beginning of the stage with the component's state of now, and those of others that have paused
+        in it: a run that goes on there plays the stage again, and they go on from their states.
         """
         if self._stage < READOUTS:
             return
         self._pauses += 1
         if self._beginning and self._due(self._pauses):
-            now = self._now()
-            kept = {**self._beginning.components, name: now.components[name]}
-            self._write(replace(self._beginning, components=kept, facts=now.facts))
+            self.look()
+            self._beginning = checkpoint.with_state_of(name, self._beginning, self._now())
+            self._write(self._beginning)
         STOP.obey()
 
     def _due(self, count: int) -> bool:

@@ -209,10 +209,13 @@ class Run:
     def pause(self, name: str) -> None:
         """Say, between pieces of long work in a hook, that the run can be left here.
 
-        If it is time, or somebody wishes to stop, what the component's `state` says now is kept. A run that goes on
-        here plays the stage again from its beginning, random numbers included, but gives this component that state: it
-        goes on from there, with the random numbers that it finds in it. Before the end of a step's phases, where a
-        selection for balanced images may be asked for, nothing happens: there a run is left between updates.
+        If it is time, or somebody wishes to stop, what the component's `state` says now is kept. There are three stages
+        behind the phases: `after_training`; `before_memory`, `allocate_memory` and `select_memory`; the evaluation and
+        `after_step`. A run that goes on here plays the stage again from its beginning - all its hooks, with model,
+        memory and random numbers as they were there - but gives this component its state of now: it goes on from that,
+        with the random numbers that it finds in it, and a read-out puts what it has learned in its place behind its
+        last piece. Before the end of the phases, where a selection for balanced images may be asked for, nothing
+        happens: there a run is left between updates.
 
         Args:
             name: of the component, as hooks are offered it.

@@ -41,13 +41,11 @@ def features_of(model: Model, batches: Iterable[tuple[Tensor, Tensor]], size: in
 
 
 def _filled(images: Tensor, size: int) -> Tensor:
-    """A batch of `size` images, the last one over and over where there are fewer."""
-    missing = size - len(images)
-    if not missing or not len(images):
+    """A batch of `size` images, which come again in turn where there are fewer."""
+    if not 0 < len(images) < size:
         return images
-    return torch.cat([images, images[-1:].expand(missing, *images.shape[1:])]).contiguous(
-        memory_format=torch.channels_last
-    )
+    again = torch.arange(size, device=images.device) % len(images)
+    return images[again].contiguous(memory_format=torch.channels_last)
 
 
 def class_means(features: Tensor, labels: Tensor, classes: int) -> Tensor:

@@ -108,6 +108,14 @@ def take(model: Model, components: Mapping[str, Any], results: Results, facts: M
     return Checkpoint(path, weights, states, results.copied(), facts)
 
 
+def with_state_of(name: str, kept: Checkpoint, now: Checkpoint) -> Checkpoint:
+    """A checkpoint, but for the state of one component, which is that of another checkpoint."""
+    there = [key for key in kept.facts.get(_ON_DEVICE, ()) if not key.startswith(f"{name}/")]
+    there += [key for key in now.facts.get(_ON_DEVICE, ()) if key.startswith(f"{name}/")]
+    components = {**kept.components, name: now.components[name]}
+    return replace(kept, components=components, facts=kept.facts | ({_ON_DEVICE: there} if there else {}))
+
+
 def _copy(value: Tensor) -> Tensor:
     return value.detach().cpu().contiguous().clone()
 
@@ -120,20 +128,15 @@ def save(folder: Path, kept: Checkpoint) -> None:
 
 def save_inside(folder: Path, kept: Checkpoint, step: int, serial: int) -> None:
     """Write where a run is inside a step, and remove where it was before."""
-    _write(folder / f"{_INSIDE}{step:04d}-{serial:06d}", kept)
-    remove_older(folder)
+    place = folder / f"{_INSIDE}{step:04d}-{serial:06d}"
+    _write(place, kept)
+    remove_older(folder, place)
 
 
 def inside(folder: Path, step: int) -> Path | None:
     """The folder that says where a run was inside a step; None: it is not known."""
     found = [path for path in _unfinished(folder) if path.name.startswith(f"{_INSIDE}{step:04d}-")]
     return found[-1] if found else None
-
-
-def remove_inside(folder: Path) -> None:
-    """Forget where a run was inside a step."""
-    for path in _unfinished(folder):
-        remove(path)
 
 
 def set_aside(path: Path) -> Path:
@@ -147,9 +150,9 @@ def set_aside(path: Path) -> Path:
 
 def left_inside(folder: Path) -> int:
     """The step that a run was left inside of, where that is kept; 0: it is not."""
-    newest, found = max(steps(folder), default=0), _unfinished(folder)
-    step = int(found[-1].name.split("-")[1]) if found else 0
-    return step if step > newest else 0
+    newest, places = max(steps(folder), default=0), _unfinished(folder)
+    begun = [step for step in map(_step_inside, places) if not newest or step == newest + 1]
+    return max(begun, default=0)  # behind an origin a run has no checkpoint of its own before its first step
 
 
 def keep_every_step(folder: Path) -> None:
@@ -163,12 +166,11 @@ def keep_every_step(folder: Path) -> None:
     write_bytes(folder / _EVERY_STEP, b"")
 
 
-def remove_older(folder: Path) -> None:
+def remove_older(folder: Path, place: Path | None = None) -> None:
     """Remove all checkpoints but the newest and the first, which other runs can use, unless every step's are kept;
-    those that were not written to the end; and where a run was inside a step that it has finished or left behind."""
-    places = _unfinished(folder)
+    those that were not written to the end; and where a run was inside a step, but for the place where it is."""
     older = [] if (folder / _EVERY_STEP).exists() else finished(folder)[:-1]
-    stale = places[:-1] if left_inside(folder) else places
+    stale = [path for path in _unfinished(folder) if path != place]
     for path in [*older, *stale, *folder.glob("step-*.tmp"), *folder.glob(f"{_INSIDE}*.tmp")]:
         if path.name != _name(1):
             remove(path)
@@ -178,6 +180,10 @@ def _unfinished(folder: Path) -> list[Path]:
     """The folders of places inside a step, oldest first."""
     form = re.compile(_INSIDE + r"\d{4,}-\d{6,}")
     return sorted(path for path in folder.glob(f"{_INSIDE}*") if form.fullmatch(path.name))
+
+
+def _step_inside(place: Path) -> int:
+    return int(place.name.split("-")[1])
 
 
 def _write(final: Path, kept: Checkpoint) -> None:
@@ -253,8 +259,16 @@ def read(path: Path) -> Checkpoint:
         raise CheckpointRefused(f"{path}: of another format ({type(error).__name__}); start the run anew") from error
 
 
-def restore(checkpoint: Checkpoint, model: Model, components: Mapping[str, Any]) -> None:
+def restore(
+    checkpoint: Checkpoint, model: Model, components: Mapping[str, Any], mended: Mapping[str, str] = {}
+) -> None:
     """Put the state of a checkpoint into a model that has grown and into the components.
+
+    Args:
+        checkpoint: what was kept.
+        model: that has grown to as many classes.
+        components: by name.
+        mended: component -> its plug-in file, where that is another than the one that has made its state.
 
     Raises:
         CheckpointRefused: the model has other parts than the checkpoint, or a component does not take its state back.
@@ -273,13 +287,14 @@ def restore(checkpoint: Checkpoint, model: Model, components: Mapping[str, Any])
         if name in checkpoint.components:
             state = checkpoint.components[name]
             given = {k: _given(v, device if f"{name}/{k}" in there else None) for k, v in state.items()}
-            with taking_back(checkpoint.path, name):
+            with taking_back(checkpoint.path, name, mended.get(name, "")):
                 component.restore(given)
 
 
 @contextmanager
-def taking_back(path: Path, name: str) -> Iterator[None]:
-    """Inside, a part of a run is given its state; that it does not take it says that the checkpoint is none of its."""
+def taking_back(path: Path, name: str, mended: str = "") -> Iterator[None]:
+    """Inside, a part of a run is given its state; that it does not take it says that the checkpoint is none of its, or
+    that its plug-in file, which was mended, is none that goes on with it."""
     try:
         yield
     except FOREIGN as error:
@@ -288,12 +303,14 @@ def taking_back(path: Path, name: str) -> Iterator[None]:
             raise
         told = str(error) if ours else describe(error)
         who = shown(name.strip("[]"))
-        raise CheckpointRefused(f"{path}: does not hold a state of {who} ({told}); {remedy(path)}") from error
+        other = f"mend {shown(mended)}, which takes the place of the file that made it, or leave --plugins out"
+        what = other if mended else remedy(path)
+        raise CheckpointRefused(f"{path}: does not hold a state of {who} ({told}); {what}") from error
 
 
 def _given(value: Any, device: torch.device | None) -> Any:
     """A value of a state as a component is given it, which may change it in place."""
-    return value.to(device, copy=True) if isinstance(value, Tensor) else value
+    return value.to(device, copy=True) if isinstance(value, Tensor) else copy.deepcopy(value)
 
 
 def _verified(path: Path) -> dict[str, bytes]:
@@ -322,7 +339,7 @@ def _verified(path: Path) -> dict[str, bytes]:
 def remedy(path: Path) -> str:
     """What a person can do about a checkpoint that is refused."""
     if path.name.startswith(_INSIDE):
-        step = int(path.name.split("-")[1]) - 1
+        step = _step_inside(path) - 1
         return f"restore it, or remove {path} to go on from {f'the end of step {step}' if step else 'the beginning'}"
     return "restore it or start the run anew"
 

@@ -6,8 +6,6 @@ import errno
 import json
 import os
 import platform
-import re
-import socket
 import sys
 import time
 from collections.abc import Mapping
@@ -18,15 +16,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
-from lwmfw.errors import CheckpointRefused, RunBusy, RunFailed, UserError, shown
+from lwmfw.errors import CheckpointRefused, RunFailed, UserError, shown
 from lwmfw.recipe.load import Resolved
 from lwmfw.recipe.places import places
 from lwmfw.record import checkpoint
 from lwmfw.record.files import LARGE, bounded, disk_failure, told_of_disk, told_of_reading, write_bytes, write_text
 from lwmfw.record.identity import first_difference, identity_of, portable
 from lwmfw.record.links import is_inside, refuse_ways_out
+from lwmfw.record.owner import own
 from lwmfw.record.reading import RecordedRun
 from lwmfw.record.results import Results, StepResult, accuracy_csv
 from lwmfw.record.summed import SUMS, write_summed
@@ -158,20 +157,23 @@ class RunDirectory:
             os.fsync(stream.fileno())
             return os.fstat(stream.fileno()).st_size
 
-    def forget_log_after(self, size: int, place: Path) -> None:
-        """Cut metrics.jsonl back to so many bytes, as there were when a place inside a step was kept.
+    def check_log(self, size: int, place: Path) -> None:
+        """See that metrics.jsonl has as many bytes as when a place inside a step was kept.
 
         Raises:
-            CheckpointRefused: it has not so many.
+            CheckpointRefused: it has fewer.
         """
-        file = self._home / "metrics.jsonl"
-        there = file.stat().st_size if file.exists() else 0
+        there = self.logged()
         if there < size:
             raise CheckpointRefused(
                 f"{self.path}/metrics.jsonl: has {there} bytes, and {size} when the run was kept; put it back as it "
                 f"was, or remove {self.path}/checkpoints/{place.name} to go on from the last finished step"
             )
-        if there > size:
+
+    def forget_log_after(self, size: int) -> None:
+        """Cut metrics.jsonl back to so many bytes."""
+        file = self._home / "metrics.jsonl"
+        if file.exists() and file.stat().st_size > size:
             with told_of_disk(file):
                 os.truncate(file, size)
 
@@ -257,22 +259,20 @@ def open_directory(
     recipe = resolved.recipe
     path = out or unused(recipe.name, recipe.seed)
     try:
-        known = _is_known(path)
-        refuse_ways_out(path)
-        if resume == "must" and not known:
-            raise UserError(f"{path}: holds no run to resume; leave --resume out to start one")
+        _look(path, resume)
         path.mkdir(parents=True, exist_ok=True)
-        directory = RunDirectory(path, _own(path))
+        directory = RunDirectory(path, own(path))
     except OSError as error:
         if error.errno in _DISK:
             raise disk_failure(path, error) from None
         raise UserError(f"{shown(str(path))}: cannot be used: {error.strerror}; choose another --out") from error
-    if known:
-        try:
+    try:
+        known = _look(path, resume)  # again: somebody may have begun a run, and ended, since it was looked at
+        if known:
             _check_resumable(directory, resolved, resume, renewed)
-        except BaseException:
-            directory.close()
-            raise
+    except BaseException:
+        directory.close()
+        raise
     return directory, known
 
 
@@ -285,11 +285,20 @@ def set_aside(path: Path, folder: Path) -> None:
     names = [path.name, *(f"{path.name}-{n}" for n in range(2, 1000))]
     with told_of_disk(folder):
         folder.mkdir(exist_ok=True)
-        lock = _own(path)
+        lock = own(path)
         try:
             path.replace(next(folder / name for name in names if not (folder / name).exists()))
         finally:
             lock.release()
+
+
+def _look(path: Path, resume: Resume) -> bool:
+    """Whether a folder, in which nothing leads out of it, holds a run."""
+    known = _is_known(path)
+    refuse_ways_out(path)
+    if resume == "must" and not known:
+        raise UserError(f"{path}: holds no run to resume; leave --resume out to start one")
+    return known
 
 
 def _is_known(path: Path) -> bool:
@@ -304,41 +313,6 @@ def _is_known(path: Path) -> bool:
         RecordedRun(path).check_is_whole()
         raise UserError(f"{path}: not empty and no run directory; choose another --out")
     return False
-
-
-def _own(path: Path) -> FileLock:
-    lock = FileLock(path / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise RunBusy(f"{path}: busy, owned by {_owner(path)}; wait for it or choose another --out") from error
-    try:
-        (path / "owner").write_text(f"process {os.getpid()} on {socket.gethostname()}")
-    except BaseException:
-        lock.release()
-        raise
-    return lock
-
-
-def _owner(path: Path) -> str:
-    """Who owns a directory; one that has just come may not have said so yet, where a killed one had."""
-    said = ""
-    for _ in range(20):
-        with suppress(OSError, ValueError):
-            said = (path / "owner").read_text(encoding="utf-8")
-        match = re.fullmatch(r"process ([0-9]+) on (.+)", said)
-        if match and (match[2] != socket.gethostname() or _lives(int(match[1]))):
-            break
-        time.sleep(0.05)
-    return shown(said) or "another process"
-
-
-def _lives(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except OSError as error:
-        return isinstance(error, PermissionError)
-    return True
 
 
 def _written_out(resolved: Resolved, threads: int) -> str:

@@ -118,6 +118,8 @@ def check_backbone(component: Any, *, channels: int = 3, size: int = 32) -> None
         other = component.build(channels).eval()
         other.load_state_dict(network.state_dict())
         assert torch.equal(other(images).features, out.features), "the state dict holds everything"
+        among = torch.cat([images[:1], images.flip(-1) + 1])
+        _equal(network(among).features[:1], out.features[:1], "features hang on their image alone in evaluation mode")
 
 
 def check_classifier(component: Any) -> None:

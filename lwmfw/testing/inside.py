@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import tempfile
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -59,11 +60,9 @@ def check_inside(record: Component, options: Options, built: Built, recipe: Mapp
             warnings.warn(f"{record.name} was not tried inside a step: {error}; give a `recipe` for it", stacklevel=3)
             return
         changed = whole.changed()
-        places: dict[str, Place] = {}  # the first of each phase, of read-outs and of memory
+        places: dict[str, Place] = {}  # the first of each phase, of read-outs and of memory, and of pauses in each
         for step, where in changed:
             places.setdefault(where.split()[0], (step, where))
-        if pauses:  # who wishes to stop there is heard where the selection pauses
-            places["before_memory"] = max(place for place in whole.seen if place[1] == "before_memory")
         if not places:
             return
         left = _Examined(record, options, recipe, Path(folder) / "left")
@@ -75,7 +74,7 @@ def check_inside(record: Component, options: Options, built: Built, recipe: Mapp
         else:
             told = ""
     names = left.differing(whole) or sorted({name for names in changed.values() for name in names})
-    acting += ["select_memory"] if pauses else []
+    acting += ["between pauses"] if pauses else []
     kept = "state() does not keep" if built.traits["state"] else "no state() keeps; define state() and restore()"
     assert not differs, (
         f"{type(built.instance).__name__} changes {', '.join(f'`{name}`' for name in names)} in {' or '.join(acting)}, "
@@ -166,8 +165,20 @@ class _Watch:
         self._examined, self._place, self._first = examined, place, first
 
     @hookimpl
-    def before_step(self, run: Any) -> None:
-        self._run = run
+    def before_run(self, run: Any) -> None:
+        self._run, pause = run, run.pause
+
+        def noted(name: str) -> None:
+            part = run.progress.part.replace(" ", "_")
+            self._pauses[part] += 1
+            self._note(run.steps[run.position.step - 1], f"{part}_pause {self._pauses[part]}")
+            pause(name)
+
+        run.pause = noted
+
+    @hookimpl
+    def before_step(self) -> None:
+        self._pauses: Counter[str] = Counter()
 
     def _note(self, step: Step, where: str) -> None:
         examined = self._examined

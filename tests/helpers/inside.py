@@ -48,17 +48,18 @@ def die_at(monkeypatch, *place):
 
 
 class Dying:
-    """Has a run die right after its place has been kept for the nth time; counts without dying where n is 0."""
+    """Has a run die right after its place has been kept for the nth time, counting without dying where n is 0; or at a
+    place - step, stage and updates of it - of which `at` says so."""
 
     def __init__(self, monkeypatch):
-        self.count, self.after, self.stages = 0, 0, []
+        self.count, self.after, self.stages, self.at = 0, 0, [], None
         save = checkpoint.save_inside
 
         def counted(folder, kept, step, serial):
             save(folder, kept, step, serial)
             self.count += 1
             self.stages.append((step, kept.facts["progress"]["stage"], kept.facts["progress"]["updates"]))
-            if self.count == self.after:
+            if self.count == self.after or (self.at and self.at(self.stages[-1])):
                 raise KeyboardInterrupt
 
         monkeypatch.setattr(checkpoint, "save_inside", counted)

@@ -17,7 +17,7 @@ from helpers.methods import tables
 
 from lwmfw.api import prepared_run, record
 from lwmfw.assembly.assemble import assemble
-from lwmfw.engine.going_on import finished, place_inside
+from lwmfw.engine.going_on import left_by
 from lwmfw.engine.origin import origin_of
 from lwmfw.engine.progress import SaveEvery
 from lwmfw.errors import CheckpointRefused, Interrupted
@@ -71,8 +71,9 @@ def read(path):
     """Read all that is read where a run goes on, and the first step, which other runs take."""
     recorded = RecordedRun(path)
     _ = recorded.tables
-    kept = finished(FOUND, RunDirectory(path, None))
-    assert place_inside(FOUND, RunDirectory(path, None), len(kept.results.steps) + 1), "it was left inside a step"
+    left = left_by(FOUND, RunDirectory(path, None))
+    assert left.kept
+    assert left.place, "it was left inside a step"
     recorded.checkpoint(step=1)
 
 

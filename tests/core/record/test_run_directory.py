@@ -14,6 +14,7 @@ from lwmfw.recipe.load import load_recipe
 from lwmfw.record import files
 from lwmfw.record.directory import open_directory
 from lwmfw.record.files import write_text
+from lwmfw.record.owner import own
 from lwmfw.record.reading import RecordedRun
 from lwmfw.record.summed import write_summed
 from lwmfw.testing import tiny_recipe
@@ -32,6 +33,23 @@ def test_a_second_owner_is_told_that_the_directory_is_busy(resolved, tmp_path):
     assert error.value.exit_code == 5
     directory.close()
     open_directory(resolved, tmp_path / "run", "auto")[0].close()
+
+
+def test_a_run_that_has_come_and_gone_before_a_directory_is_owned_is_seen(resolved, tmp_path, monkeypatch):
+    other = load_recipe(tiny_recipe({"seed": 2}, tmp_path))
+
+    def late(path):
+        monkeypatch.undo()
+        directory, known = open_directory(other, path, "auto")
+        assert not known
+        directory.start(other)
+        directory.close()
+        return own(path)
+
+    monkeypatch.setattr("lwmfw.record.directory.own", late)
+    with pytest.raises(UserError, match=r"run: holds a run of another recipe \(seed differs\)"):
+        open_directory(resolved, tmp_path / "run", "auto")
+    open_directory(other, tmp_path / "run", "must")[0].close()
 
 
 def test_a_killed_owner_owns_nothing(resolved, tmp_path):

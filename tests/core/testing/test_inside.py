@@ -151,7 +151,7 @@ class Careless(Slow):
 
 def test_long_work_that_pauses_is_left_there_and_has_to_go_on_from_its_state():
     check(Refiner("x", Slow))
-    with pytest.raises(AssertionError, match=r"Careless changes .*`drawn`.* in .*select_memory, which st"):
+    with pytest.raises(AssertionError, match=r"Careless changes .*`drawn`.* in between pauses, which st"):
         check(Refiner("x", Careless))
 
 

@@ -78,6 +78,14 @@ class Sum(nn.Module):
         return Features(images.sum((2, 3)), [images], [images], images)
 
 
+class Beside(nn.Module):
+    """A backbone whose features hang on the other images of the batch."""
+
+    def forward(self, images):
+        found = images.mean((2, 3))
+        return Features(found - found.mean(0), [], [], None)
+
+
 def one_class(self):
     images = Images(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64))
     return DataSet(images, images, ["a", "b"], [0.5], [0.5])
@@ -114,6 +122,7 @@ BROKEN = [
         Backbone("x", part(build=lambda self, c: Sum(), offers={"maps", "raw_maps", "pooled"})),
         "features are the spatial",
     ),
+    (Backbone("x", part(build=lambda self, c: Beside(), offers={})), "features hang on their image alone"),
     (Backbone("x", part(build=lambda self, c: 3)), "build returned int; return an nn.Module"),
     (Classifier("x", part(build=lambda self, n: Rows(n))), "old classes keep their logits when new ones come"),
     (Classifier("x", part(build=lambda self, n: nn.Linear(n, 2))), "without grow"),

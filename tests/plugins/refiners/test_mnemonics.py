@@ -10,6 +10,8 @@ from helpers.pictures import make_folder
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from torch import nn
+from torch.nn.functional import dropout
 from torch.testing import assert_close
 
 from lwmfw import UserError
@@ -19,7 +21,7 @@ from lwmfw.testing import tiny_run
 from lwmfw_plugins._pictures import evenly_spread
 from lwmfw_plugins.refiners import mnemonics
 from lwmfw_plugins.refiners.mnemonics import Way, adjusted
-from lwmfw_plugins.refiners.mnemonics._gradients import RULES
+from lwmfw_plugins.refiners.mnemonics._gradients import RULES, trained_on
 
 RATE = 0.3
 MEMORY = {"budget": "4 per class", "select": {"use": "herding"}}
@@ -211,6 +213,37 @@ def test_a_run_that_is_left_between_steps_on_pixels_goes_on_with_the_next(rule, 
         assert tensors.keys() == told[1].keys()
         assert all(v.equal(told[1][key]) for key, v in tensors.items())
         assert len(asked) == steps
+
+
+class Drops(nn.Module):
+    """A network whose images lose pixels in training."""
+
+    def __init__(self, backbone):
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, images):
+        return self.backbone(dropout(images, 0.5, self.training))
+
+
+def test_what_a_fresh_network_draws_in_training_follows_from_the_components_rng(made, monkeypatch):
+    """A run that goes on between its steps has torch's global generator where the stage began."""
+    run, fresh = made.run, made.run.fresh_model
+
+    def dropping(rng):
+        model = fresh(rng)
+        model.backbone = Drops(model.backbone)
+        return model
+
+    def weights(seed):
+        torch.manual_seed(seed)
+        before = torch.get_rng_state()
+        made = trained_on(run, run.data.train.pixels[:8], run.data.train.labels[:8], 2, torch.Generator())
+        assert torch.get_rng_state().equal(before)
+        return [p.detach() for p in made.parameters()]
+
+    monkeypatch.setattr(run, "fresh_model", dropping)
+    assert all(map(torch.equal, weights(1), weights(2)))
 
 
 def test_a_temporary_model_that_bursts_is_said_to(tmp_path):

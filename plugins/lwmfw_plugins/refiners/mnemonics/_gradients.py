@@ -211,19 +211,25 @@ def probe_gradient(
 
 
 def trained_on(run: Run, pixels: Tensor, labels: Tensor, epochs: int, rng: torch.Generator) -> Model:
-    """A fresh network after some epochs of exemplars, BatchNorm folded: SGD, the rate falling from 0.1 as a cosine."""
+    """A fresh network after some epochs of exemplars, BatchNorm folded: SGD, the rate falling from 0.1 as a cosine.
+
+    What a network draws in training, as dropout does, follows from `rng` too, of which no number is used up for it.
+    """
     model, loader = run.fresh_model(rng), run.loader
+    seed = int(torch.randint(1, 2**62, (), generator=torch.Generator().set_state(rng.get_state())))
     optimizer = torch.optim.SGD(model.parameters(), 0.1, 0.9, weight_decay=5e-4)
     batches = [index for _ in range(epochs) for index in torch.randperm(len(labels), generator=rng).split(_BATCH)]
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, len(batches))
     model.train()
-    for index in batches:
-        images = loader.normalise(loader.augment(pixels[index], *loader.draw(len(index), rng)))
-        loss = cross_entropy(model(images).logits, labels[index])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
+    with torch.random.fork_rng(devices=[run.device] if run.device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        for index in batches:
+            images = loader.normalise(loader.augment(pixels[index], *loader.draw(len(index), rng)))
+            loss = cross_entropy(model(images).logits, labels[index])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
     return frozen_copy(model)
 
 

@@ -24,6 +24,8 @@ from lwmfw.errors import FOREIGN, UserError, describe, did_you_mean, quoted, sho
 from lwmfw.recipe.tables import Name
 
 GROUP = "lwmfw"
+MAX_BYTES = 16 << 20
+"""Of a plug-in file."""
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
 _OF_THE_TABLE = ("use", "as")
 """Keys of a component's table that are not its options."""
@@ -187,7 +189,7 @@ def add_file(catalogue: Catalogue, entry: str) -> None:
     """Collect the records of a plug-in file.
 
     Raises:
-        UserError: it is missing, is another than its digest says, cannot be imported, or registers nothing.
+        UserError: it is missing, too large, another than its digest says, cannot be imported, or registers nothing.
     """
     text, _, digest = entry.partition("#sha256:")
     try:
@@ -202,7 +204,7 @@ def add_file(catalogue: Catalogue, entry: str) -> None:
         raise UserError(f"{label}: two plug-in files are named {path.name}; rename one")
     if path in catalogue.files:
         return
-    content = path.read_bytes()
+    content = _content(path, label)
     provider = Provider(path.name, path=label, sha256=hashlib.sha256(content).hexdigest())
     if digest and digest != provider.sha256:
         raise OtherFile(f"{label}: sha256 is {provider.sha256}, the recipe says {digest}; restore the file")
@@ -213,6 +215,17 @@ def add_file(catalogue: Catalogue, entry: str) -> None:
     except FOREIGN as error:  # whatever it raises, the person who wrote the recipe has to hear of it
         raise UserError(f"{label}: cannot be imported: {describe(error)}") from error
     catalogue.files[path] = provider
+
+
+def _content(path: Path, label: str) -> bytes:
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise UserError(f"{label}: cannot be read: {error.strerror}; have it made readable") from error
+    if len(content) > MAX_BYTES:
+        raise UserError(f"{label}: larger than {MAX_BYTES >> 20} MiB; a plug-in file is a Python module")
+    return content
 
 
 def load_file(path: Path) -> ModuleType:

@@ -33,7 +33,7 @@ from lwmfw.errors import (
     shown,
 )
 from lwmfw.model.growing import Model, check_state
-from lwmfw.record.files import remove, told_of_disk, write_bytes
+from lwmfw.record.files import LARGE, TooLarge, bounded, remove, told_of_disk, write_bytes
 from lwmfw.record.results import Results
 
 _OWN = "make a plug-in's own parts in before_run"
@@ -318,7 +318,7 @@ def _verified(path: Path) -> dict[str, bytes]:
     try:
         manifest = _read_manifest(path / _MANIFEST)
         for name in (_TENSORS, _STATE):
-            contents[name] = (path / name).read_bytes()
+            contents[name] = bounded(path / name, LARGE) if name == _STATE else (path / name).read_bytes()
             actual = hashlib.sha256(contents[name]).hexdigest()
             if actual != manifest[name]:
                 raise CheckpointRefused(
@@ -329,6 +329,8 @@ def _verified(path: Path) -> dict[str, bytes]:
                 f"{path / _MANIFEST}: is of {shown(manifest[_FOLDER])}, whose state has the sha256 {manifest[_STATE]}; "
                 f"{remedy(path)}"
             )
+    except TooLarge as error:
+        raise CheckpointRefused(f"{path / _STATE}: {error}; {remedy(path)}") from error
     except OSError as error:
         raise CheckpointRefused(f"{path}: incomplete ({error}); {remedy(path)}") from error
     return contents
@@ -344,7 +346,7 @@ def remedy(path: Path) -> str:
 
 def _read_manifest(file: Path) -> dict[str, str]:
     try:
-        manifest = json.loads(file.read_bytes())
+        manifest = json.loads(bounded(file))
         if manifest.keys() - {_TENSORS, _STATE, _FOLDER}:
             raise KeyError("a part that none has")
         named = {name: str(manifest[name]) for name in (_TENSORS, _STATE)}

@@ -22,7 +22,7 @@ from lwmfw.errors import CheckpointRefused, RunFailed, UserError, command, shown
 from lwmfw.recipe.load import Resolved
 from lwmfw.recipe.places import places
 from lwmfw.record import checkpoint
-from lwmfw.record.files import disk_failure, told_of_disk, write_bytes, write_text
+from lwmfw.record.files import LARGE, bounded, disk_failure, told_of_disk, told_of_reading, write_bytes, write_text
 from lwmfw.record.identity import first_difference, identity_of, portable
 from lwmfw.record.links import is_inside, refuse_ways_out
 from lwmfw.record.owner import WAIT, own
@@ -144,7 +144,8 @@ class RunDirectory:
         """Drop the lines of metrics.jsonl that belong to an unfinished step, and what is no line of it."""
         file = self._home / "metrics.jsonl"
         if file.exists():
-            lines = file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+            with told_of_reading(file):
+                lines = bounded(file, LARGE).decode(errors="replace").splitlines(keepends=True)
             kept = [line for line in lines if line.endswith("\n") and 0 < _step_of(line) <= step]
             write_text(file, "".join(kept))
 

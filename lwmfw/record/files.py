@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and what a disk refuses, in words."""
+"""Files that are whole or absent, and what a disk or a permission refuses, in words."""
 
 from __future__ import annotations
 
@@ -8,7 +8,32 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from lwmfw.errors import DiskFailed
+from lwmfw.errors import DiskFailed, UserError, shown
+
+SMALL, LARGE = 16 << 20, 2 << 30
+"""Bytes that a file of a run may have: a recipe and other notes; and results, states and logs, which grow with the run.
+A confusion matrix of 10,000 classes has 0.3e9 where few of its numbers are not 0."""
+
+
+class TooLarge(ValueError):  # noqa: N818 - named for what is wrong, as it is printed
+    """A file has more bytes than it may have."""
+
+
+def check_size(path: Path, most: int) -> None:
+    """See that a file can be read into memory.
+
+    Raises:
+        TooLarge: it has more bytes.
+        OSError: it cannot be looked at.
+    """
+    if path.stat().st_size > most:
+        raise TooLarge(f"larger than {most >> 20} MiB, as no such file of a run is")
+
+
+def bounded(path: Path, most: int = SMALL) -> bytes:
+    """The content of a file of a run; raises as `check_size`."""
+    check_size(path, most)
+    return path.read_bytes()
 
 
 @contextmanager
@@ -30,6 +55,22 @@ def disk_failure(path: Path, error: OSError) -> DiskFailed:
     with suppress(OSError):
         free = f"{shutil.disk_usage(next(p for p in path.absolute().parents if p.exists())).free} bytes are free there"
     return DiskFailed(f"{path}: {error.strerror or error}, {free}; make room or mend the disk, and run it again")
+
+
+@contextmanager
+def told_of_reading(path: Path) -> Iterator[None]:
+    """Tell of a file that cannot be read.
+
+    Raises:
+        UserError: it cannot.
+    """
+    try:
+        yield
+    except TooLarge as error:
+        raise UserError(f"{shown(str(path), 1000)}: {error}; name another") from None
+    except OSError as error:
+        what = f"cannot be read: {error.strerror or error}; have it made readable, or name another"
+        raise UserError(f"{shown(str(path), 1000)}: {what}") from None
 
 
 def write_text(path: Path, text: str) -> None:

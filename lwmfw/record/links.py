@@ -16,15 +16,20 @@ def refuse_ways_out(folder: Path) -> None:
         CheckpointRefused: a link leads out, or there is a pipe or device.
     """
     for path, folders, files in os.walk(folder):
-        for each in (os.path.join(path, name) for name in (*folders, *files)):
-            mode = os.lstat(each).st_mode
-            if stat.S_ISLNK(mode) and not is_inside(folder, each):
-                what = "is a link that leads out of the run directory; put what it leads to in its place"
-            elif not (stat.S_ISLNK(mode) or stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-                what = "is no regular file; remove it"
-            else:
-                continue
-            raise CheckpointRefused(f"{shown(each, 1000)}: {what}")
+        for name in (*folders, *files):
+            refuse_way_out(folder, os.path.join(path, name), "the run directory")
+
+
+def refuse_way_out(folder: Path, path: str | Path, whose: str) -> None:
+    """The same of one file or folder in a directory, which is called so."""
+    mode = os.lstat(path).st_mode
+    if stat.S_ISLNK(mode) and not is_inside(folder, path):
+        what = f"is a link that leads out of {whose}; put what it leads to in its place"
+    elif not (stat.S_ISLNK(mode) or stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        what = "is no regular file; remove it"
+    else:
+        return
+    raise CheckpointRefused(f"{shown(str(path), 1000)}: {what}")
 
 
 def is_inside(folder: Path, path: str | Path) -> bool:

@@ -9,12 +9,13 @@ import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lwmfw.errors import CheckpointRefused, UserError, command, one_line, shown
 from lwmfw.recipe.settings import flat
+from lwmfw.record.files import LARGE, SMALL, bounded, check_size, told_of_reading
 from lwmfw.record.results import Results
 from lwmfw.record.summed import SUMS, read_summed
 
@@ -98,7 +99,7 @@ class RecordedRun:
             CheckpointRefused: resolved.toml is gone.
         """
         file = self.path / "resolved.toml"
-        if not file.is_file() and any(self.path.glob("checkpoints/step-*/manifest.json")):
+        if not os.path.isfile(file) and any(self.path.glob("checkpoints/step-*/manifest.json")):
             raise CheckpointRefused(f"{file}: is gone, and there are checkpoints; put it back or start anew")
 
     @property
@@ -118,7 +119,7 @@ class RecordedRun:
         Of results that have left their directory there is no digest.
 
         Raises:
-            UserError: there are none, or they are not in the format of this version.
+            UserError: there are none, they cannot be read, or they are not in the format of this version.
             CheckpointRefused: they were changed since they were written.
         """
         file = self.path / "results.json" if os.path.isdir(self.path) else self.path
@@ -128,8 +129,10 @@ class RecordedRun:
             hint = "the run has not finished a step" if self.exists else "no run directory"
             raise UserError(f"{self.path}: no results.json; {hint}")
         again = "" if self.finished else f", or remove it: {command('resume', self.path)} writes it again"
-        summed = self.exists or file.with_name(SUMS).is_file()
-        content = read_summed(file, f"put back what the run has written{again}") if summed else file.read_bytes()
+        summed = self.exists or os.path.isfile(file.with_name(SUMS))
+        with told_of_reading(file):
+            back = f"put back what the run has written{again}"
+            content = read_summed(file, back, LARGE) if summed else bounded(file, LARGE)
         try:
             return Results.from_json(json.loads(content))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -152,6 +155,7 @@ class RecordedRun:
 
         Raises:
             CheckpointRefused: resolved.toml is damaged.
+            UserError: it cannot be read.
         """
         file = self.path / "resolved.toml"
         if not os.path.isfile(file):
@@ -167,20 +171,25 @@ class RecordedRun:
 
     @cached_property
     def epochs(self) -> list[Epoch]:
-        """What it has logged of its training; empty for results alone."""
+        """What it has logged of its training; empty for results alone.
+
+        Raises:
+            UserError: it cannot be read, or is too large.
+        """
         file = self.path / "metrics.jsonl"
         if not os.path.isfile(file):
             return []
-        with file.open(encoding="utf-8", errors="replace") as lines:
-            return [epoch for line in lines if (epoch := _epoch(line))]
+        with told_of_reading(file), file.open(encoding="utf-8", errors="replace") as lines:
+            check_size(file, LARGE)
+            return [epoch for line in iter(partial(lines.readline, SMALL), "") if (epoch := _epoch(line))]
 
     @property
     def environment(self) -> dict[str, Any]:
         """The machine and software that made its numbers; empty where that is not known."""
         file = self.path / "env.json"
         try:
-            facts = json.loads(file.read_bytes()) if os.path.isfile(file) else {}
-        except (ValueError, RecursionError):
+            facts = json.loads(bounded(file)) if os.path.isfile(file) else {}
+        except (OSError, ValueError, RecursionError):
             return {}
         return facts if isinstance(facts, dict) else {}
 

@@ -7,11 +7,12 @@ has a digest that is stated.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from pathlib import Path
 
 from lwmfw.errors import CheckpointRefused
-from lwmfw.record.files import write_bytes, write_text
+from lwmfw.record.files import SMALL, TooLarge, bounded, told_of_reading, write_bytes, write_text
 
 SUMS = "SHA256SUMS"
 _LINE = re.compile(r"([0-9a-f]{64})  ([a-z]+\.[a-z]+)\n")
@@ -34,13 +35,15 @@ def write_summed(file: Path, text: str) -> None:
     write_text(sums, _told([*others, new]))
 
 
-def read_summed(file: Path, remedy: str) -> bytes:
-    """The content of a file, which has a digest that is stated.
+def read_summed(file: Path, remedy: str, most: int = SMALL) -> bytes:
+    """The content of a file, of so many bytes at most, which has a digest that is stated.
 
     Raises:
-        CheckpointRefused: it has another, or none is stated.
+        CheckpointRefused: it has another, none is stated, or it is larger.
+        UserError: it cannot be read.
     """
-    content, sums = file.read_bytes(), file.with_name(SUMS)
+    sums = file.with_name(SUMS)
+    content = _content(file, most, remedy)
     stated = [digest for digest, name in _lines(sums) if name == file.name]
     actual = _digest(content)
     if not stated:
@@ -55,13 +58,22 @@ def read_summed(file: Path, remedy: str) -> bytes:
 
 def _lines(sums: Path) -> list[tuple[str, str]]:
     """Digests and names of files, the newest last."""
-    if not sums.is_file():
+    if not os.path.isfile(sums):
         return []
-    text = sums.read_bytes().decode(errors="replace")
+    anew = "put it back, or remove it and make it anew with `sha256sum`"
+    text = _content(sums, SMALL, anew).decode(errors="replace")
     lines = [_LINE.fullmatch(line) for line in text.splitlines(keepends=True)]
     if not all(lines):
-        raise CheckpointRefused(f"{sums}: damaged; put it back, or remove it and make it anew with `sha256sum`")
+        raise CheckpointRefused(f"{sums}: damaged; {anew}")
     return [(line[1], line[2]) for line in lines if line]
+
+
+def _content(file: Path, most: int, remedy: str) -> bytes:
+    with told_of_reading(file):
+        try:
+            return bounded(file, most)
+        except TooLarge as error:
+            raise CheckpointRefused(f"{file}: {error}; {remedy}") from None
 
 
 def _told(lines: list[tuple[str, str]]) -> str:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lwmfw.errors import LwmfwError
-from lwmfw.record.links import is_inside
 from lwmfw.record.reading import RecordedRun
+from lwmfw.showing.files import png_in
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,6 +22,8 @@ MOST = 8
 """Classes that are shown, and exemplars of each."""
 _LARGEST, _SHOWN, _GAP = 96, 64, 2
 """Pixels of an exemplar in a picture, those to which small ones are enlarged, and those between two."""
+_MOST_BYTES = 1_000_000
+"""Of a picture of what exemplars were."""
 _COMPARED = 64
 """Pixels of the largest images among which those are looked for that exemplars were."""
 
@@ -130,8 +132,7 @@ def _strip(run: RecordedRun, label: int, images: ImageSet) -> Strip:
     from lwmfw.data.images import ImageFiles
 
     pixels = (decode_images(images) if isinstance(images, ImageFiles) else images).pixels
-    file = run.path / _original(label)
-    original = file.read_bytes() if run.finished and file.is_file() and is_inside(run.path, file) else b""
+    original = png_in(run.path, run.path / _original(label), _MOST_BYTES) if run.finished else b""
     return Strip(label, len(pixels), _png(pixels), original, max(1, _SHOWN // pixels.shape[3]))
 
 

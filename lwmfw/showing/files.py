@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from lwmfw.errors import UserError, shown
+from lwmfw.record.links import is_inside
 
 MARKS = (b'<meta name="generator" content="lwmfw ', b"<desc>lwmfw: ", b"Software\0lwmfw", b"<dc:title>lwmfw explain<")
 """What a page, an SVG, a PNG and an SVG of `explain` before it had a description have near their beginning."""
@@ -43,6 +44,17 @@ def check_place(file: Path) -> None:
             raise UserError(f"{name}: its folder cannot be written in; have it made writable, or choose another --out")
     except (OSError, ValueError) as error:  # a name that no file can have
         raise UserError(f"{name}: cannot be written: {error}; choose another --out") from error
+
+
+def png_in(folder: Path, file: Path, most: int) -> bytes:
+    """The content of a PNG file in the directory of a run; empty: there is none to be read, or it has more bytes."""
+    try:
+        if not (os.path.isfile(file) and is_inside(folder, file) and file.stat().st_size <= most):
+            return b""
+        content = file.read_bytes()
+    except OSError:
+        return b""
+    return content if content.startswith(b"\x89PNG\r\n\x1a\n") and len(content) > 24 else b""
 
 
 def _is_ours(file: Path) -> bool:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from lwmfw.errors import shown
-from lwmfw.record.links import is_inside
 from lwmfw.record.reading import RecordedRun
 from lwmfw.record.results import Results, StepResult, accuracy, told
 from lwmfw.record.tables import result_rows
 from lwmfw.showing import charts
 from lwmfw.showing.charts import Table, best_readout, class_names, readouts_of
 from lwmfw.showing.exemplars import Kept, Strip, kept_exemplars
+from lwmfw.showing.files import png_in
 from lwmfw.showing.parts import Picture, Section, TableOf, Thumbs, counted, lasting, present, sized
 
 _MISTAKES = 15
@@ -198,19 +197,11 @@ def _pictures(run: RecordedRun) -> Section:
         by_step = sorted((run.path / name).glob("step-*.png"), key=lambda file: (len(file.name), file.name))
         for file in [run.path / f"{name}.png", *by_step[-1:]]:
             left = _MOST_BYTES - sum(len(each.png) for thumbs in found for each in thumbs.pictures)
-            content = _png(run.path, file, left) if len(found) < _MOST_PICTURES else b""
+            content = png_in(run.path, file, left) if len(found) < _MOST_PICTURES else b""
             if content:
                 title = file.relative_to(run.path).as_posix()
                 found.append(Thumbs(title, [Picture(f"A picture that the run has left as {title}", content)]))
     return Section("pictures", "Pictures of components", pictures=found)
-
-
-def _png(folder: Path, file: Path, most: int) -> bytes:
-    """The content of a PNG file in a folder; empty: there is none, or it is too large."""
-    if not (file.is_file() and is_inside(folder, file) and file.stat().st_size <= most):
-        return b""
-    content = file.read_bytes()
-    return content if content.startswith(b"\x89PNG\r\n\x1a\n") and len(content) > 24 else b""
 
 
 def _origin(run: RecordedRun) -> Section:

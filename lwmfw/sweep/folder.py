@@ -7,6 +7,7 @@ is kept of a sweep: what is done and what is left to do is seen from there.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from filelock import FileLock, Timeout
 from lwmfw.errors import RunBusy, UserError, command, harmless, shown
 from lwmfw.record.files import told_of_disk, write_bytes, write_text
 from lwmfw.record.identity import first_difference, identity_of
+from lwmfw.record.links import refuse_way_out, refuse_ways_out
 from lwmfw.record.reading import RecordedRun
 from lwmfw.sweep.grid import Cell
 
@@ -92,6 +94,7 @@ class SweepFolder:
         Raises:
             UserError: a cell has begun, or is done, with another recipe; or a copy of a plug-in file was changed.
             RunBusy: another process is at work on a run that is to be set aside.
+            CheckpointRefused: something in such a run leads out of it.
         """
         mended = []
         for cell in cells:
@@ -106,6 +109,7 @@ class SweepFolder:
         for cell in mended:
             from lwmfw.record.directory import set_aside  # which imports torch
 
+            refuse_ways_out(self.run(cell).path)
             set_aside(self.run(cell).path, self.path / _ASIDE)
         for cell in cells:
             if not self.run(cell).finished or not self.recipe(cell).is_file():
@@ -158,18 +162,29 @@ def _kept(file: Path, digest: str) -> str:
     return f"{_PLUGINS}/{digest[:16]}/{file.name}"
 
 
+def _refuse_ways_out(path: Path) -> None:
+    """See that what a sweep writes stays in its folder; the directories of cells are seen to by what runs there."""
+    for each in path.iterdir():
+        if each.name.startswith(".") or not os.path.isdir(each):
+            refuse_way_out(path, each, "the sweep's folder")
+    for each in path.glob(f"{_PLUGINS}/**/*"):
+        refuse_way_out(path, each, "the sweep's folder")
+
+
 @contextmanager
 def owned(path: Path) -> Iterator[SweepFolder]:
     """The folder of a sweep, made if it is not there, that nobody else looks after meanwhile.
 
     Raises:
         UserError: it holds something else, or cannot be used.
+        CheckpointRefused: something in it leads out of it.
         RunBusy: another sweep is at work there.
     """
     try:
         if path.exists() and not (path / _OURS).is_file() and next(path.iterdir(), None):
             raise UserError(f"{shown(str(path), 1000)}: not empty and no sweep's; choose another --out")
         path.mkdir(parents=True, exist_ok=True)
+        _refuse_ways_out(path)
         lock = FileLock(path / _OURS)
         lock.acquire(timeout=0)
     except Timeout as error:

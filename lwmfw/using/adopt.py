@@ -32,6 +32,7 @@ from lwmfw.recipe import shipped
 from lwmfw.recipe.load import Resolved, load_recipe, override
 from lwmfw.recipe.scenario import Step
 from lwmfw.record.checkpoint import Checkpoint
+from lwmfw.record.files import bounded
 from lwmfw.record.results import Results
 from lwmfw.using.keep import keep
 from lwmfw.using.weights import Head, find_head, unwrapped_weights
@@ -104,8 +105,8 @@ def _names(file: Path | None) -> list[str]:
     if file is None:
         return []
     try:
-        names = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
+        names = [line.strip() for line in bounded(file).decode().splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
         raise UserError(f"{file}: cannot be read ({error}); name a text file with a class a line") from error
     twice = next((name for name in names if names.count(name) > 1), None)
     if not names or twice:

@@ -1,6 +1,8 @@
 """A model that was trained anywhere becomes a run: its weights are read, its classes named, images taken in."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -153,6 +155,7 @@ def test_a_network_of_our_own_is_adopted_without_an_option_for_weights(place, tm
         (("--weights", "plain.pth"), "--classes: is missing, and there is no --data to name them; give one of them"),
         (("--weights", "body.pth", "--classes", "names.txt"), "nothing would know the classes"),
         (("--weights", "plain.pth", "--classes", "nowhere"), "nowhere: cannot be read"),
+        (("--weights", "plain.pth", "--classes", "sparse"), "sparse: cannot be read (larger than 16 MiB"),
         (("--weights", "plain.pth", "--data", "nowhere"), "cannot be read (No such file or directory)"),
         (
             ("--weights", "plain.pth", "--classes", "names.txt", "--model", "resnet34"),
@@ -165,6 +168,8 @@ def test_a_network_of_our_own_is_adopted_without_an_option_for_weights(place, tm
 def test_what_is_wrong_is_told_in_a_line(place, monkeypatch, arguments, message):
     place, _ = place
     monkeypatch.chdir(place)
+    Path("sparse").touch()
+    os.truncate("sparse", 1 << 40)  # of which the disk holds nothing
     done = lwmfw("adopt", *arguments, *(() if "--model" in arguments or "--backbone" in arguments else SMALL))
     assert done.returncode == 2, done.stdout + done.stderr
     assert message in done.stderr.splitlines()[-1]

@@ -159,7 +159,7 @@ def fingerprint(images: ImageSet, names: Sequence[str]) -> str:
         contents = (image.tobytes() for image in images.pixels.cpu().numpy())
     labels = images.labels.tolist()
     each = [
-        sha256(names[label].encode() + b"\0" + sha256(content).digest()).hexdigest()
+        sha256(names[label].encode(errors="surrogatepass") + b"\0" + sha256(content).digest()).hexdigest()
         for label, content in zip(labels, contents, strict=True)
     ]
     return sha256("".join(sorted(each)).encode()).hexdigest()

@@ -16,6 +16,7 @@ from typing import Any
 
 from lwmfw.data.images import DataSet, ImageFiles, Images, ImageSet, StoredImage
 from lwmfw.data.loader import Preprocessing
+from lwmfw.engine.origin import preprocessing_of
 from lwmfw.engine.run import Run
 from lwmfw.errors import CheckpointRefused, command, shown
 from lwmfw.recipe.load import Resolved
@@ -121,7 +122,8 @@ def other_first_step(run: Run, kept: Checkpoint) -> str:
         said = said or ["the classes have other numbers"]  # by which images are held out
     if then.data and now.data and not said:
         said = _changed(then.data, now.data, names, ["train"])
-    theirs, ours = kept.facts.get("preprocessing", {}), vars(Preprocessing.of(run.data))
+    theirs = vars(preprocessing_of(kept)) if kept.facts.get("preprocessing") else {}
+    ours = vars(Preprocessing.of(run.data))
     said += [f"{name} is {ours[name]} rather than {value}" for name, value in theirs.items() if ours[name] != value]
     return _listed([*said, *other_files(then.files, now.files).values()])
 

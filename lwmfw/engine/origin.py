@@ -6,12 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from unicodedata import normalize
+
+from PIL.ImageColor import getrgb
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from lwmfw.data.images import DataSet, ImageFiles, ImageSet
 from lwmfw.data.loader import Preprocessing
-from lwmfw.errors import CheckpointRefused, UserError, command, shown
+from lwmfw.errors import CheckpointRefused, UserError, command, quoted, shown
 from lwmfw.recipe.load import Resolved
 from lwmfw.recipe.scenario import Step
 from lwmfw.recipe.tables import Origin
@@ -19,6 +22,9 @@ from lwmfw.record import checkpoint
 from lwmfw.record.checkpoint import Checkpoint
 from lwmfw.record.reading import RecordedRun
 from lwmfw.record.results import Results
+
+_LARGEST = 2**14
+"""Pixels: the longest side that images are brought to."""
 
 
 def origin_of(table: Origin) -> Checkpoint:
@@ -42,16 +48,42 @@ def origin_of(table: Origin) -> Checkpoint:
     return kept
 
 
+class _Shape(BaseModel, strict=True, extra="forbid", allow_inf_nan=False):
+    """A Preprocessing as a checkpoint may state it; older ones do not state all of it."""
+
+    channels: int = Field(ge=1)
+    size: int = Field(ge=1, le=_LARGEST)
+    resize: int = Field(ge=0, le=_LARGEST)
+    mean: list[Annotated[float, Field(ge=0, le=1)]]
+    std: list[Annotated[float, Field(gt=0)]]
+    background: str = Preprocessing.background
+    values: list[float] = []
+    max_pixels: int = Field(Preprocessing.max_pixels, ge=1, lt=2**63)
+
+    @model_validator(mode="after")
+    def _fits(self) -> _Shape:
+        getrgb(self.background)
+        a_range = len(self.values) in (0, 2) and self.values == sorted(set(self.values))
+        if not len(self.mean) == len(self.std) == self.channels or 0 < self.resize < self.size or not a_range:
+            raise ValueError("at odds with itself")
+        return self
+
+
 def preprocessing_of(kept: Checkpoint) -> Preprocessing:
     """What an image has to go through before the model of a checkpoint sees it.
 
     Raises:
-        CheckpointRefused: the checkpoint is of another version.
+        CheckpointRefused: the checkpoint is of another version, or says what no run has written.
     """
+    if "preprocessing" not in kept.facts:
+        raise CheckpointRefused(f"{kept.path}: says nothing of preprocessing; train the run anew")
     try:
-        return Preprocessing(**kept.facts["preprocessing"])
-    except (KeyError, TypeError) as error:
-        raise CheckpointRefused(f"{kept.path}: says nothing of preprocessing; train the run anew") from error
+        return Preprocessing(**_Shape.model_validate(kept.facts["preprocessing"]).model_dump())
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        key = shown(".".join(["preprocessing", *map(str, first["loc"])]))
+        fault = f"{key} is {quoted(first['input'])}, which no run has written"
+        raise CheckpointRefused(f"{kept.path}: {fault}; {checkpoint.remedy(kept.path)}") from error
 
 
 def check_alike(data: DataSet, kept: Checkpoint, *, own_range: bool) -> None:
@@ -159,7 +191,7 @@ def fingerprint(images: ImageSet, names: Sequence[str]) -> str:
         contents = (image.tobytes() for image in images.pixels.cpu().numpy())
     labels = images.labels.tolist()
     each = [
-        sha256(names[label].encode() + b"\0" + sha256(content).digest()).hexdigest()
+        sha256(names[label].encode(errors="surrogatepass") + b"\0" + sha256(content).digest()).hexdigest()
         for label, content in zip(labels, contents, strict=True)
     ]
     return sha256("".join(sorted(each)).encode()).hexdigest()

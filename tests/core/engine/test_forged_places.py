@@ -3,12 +3,16 @@
 import hashlib
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from helpers.command import lwmfw
 from helpers.inside import die_at, run
+from helpers.months import pictures
 
+from lwmfw.data.pixels import MAX_PIXELS, Reading
+from lwmfw.engine.origin import preprocessing_of
 from lwmfw.engine.progress import EVALUATION, READOUTS, place_of
 from lwmfw.errors import CheckpointRefused, Interrupted
 from lwmfw.record.checkpoint import Checkpoint
@@ -49,6 +53,41 @@ def test_so_is_what_says_too_much_or_too_little(progress):
         place_of(kept(progress))
 
 
+SHAPE = {"channels": 3, "size": 8, "resize": 0, "mean": [0.5] * 3, "std": [0.2, 0.3, 1], "background": "#102030"}
+
+
+def test_what_a_checkpoint_says_of_preprocessing_is_read():
+    def read(**said):
+        return preprocessing_of(Checkpoint(Path("step-0002"), {}, {}, None, {"preprocessing": SHAPE | said}))
+
+    deep = {"values": [0.0, 4095.0], "max_pixels": 10**6}
+    assert asdict(read(**deep)) == SHAPE | deep
+    assert read(resize=9).reading == Reading("#102030", (), MAX_PIXELS), "older ones say nothing of the rest"
+
+
+NO_SHAPES = {
+    "channels": (*HOSTILE, 0, 4),
+    "size": (*HOSTILE, 0, 10**6),
+    "resize": (*HOSTILE, 7, 10**6),
+    "mean": (*HOSTILE, [0.5] * 2, [1.5] * 3, *([value] * 3 for value in HOSTILE)),
+    "std": (*HOSTILE, [0.5] * 2, [0] * 3, *([value] * 3 for value in HOSTILE if value not in (1.5, 10**30))),
+    "values": (*(value for value in HOSTILE if value != []), [1], [1, 0], [0, 1e400], [0, 1, 2]),
+    "background": (*HOSTILE, "no colour"),
+    "max_pixels": (*HOSTILE, 0),
+    "more": (1,),
+}
+
+
+@pytest.mark.parametrize("key", NO_SHAPES)
+def test_what_is_no_preprocessing_is_refused(key):
+    for value in NO_SHAPES[key]:
+        with pytest.raises(CheckpointRefused) as refused:
+            preprocessing_of(Checkpoint(Path("step-0002"), {}, {}, None, {"preprocessing": SHAPE | {key: value}}))
+        said = str(refused.value)
+        assert said.startswith("step-0002: preprocessing"), (value, said)
+        assert said.endswith(", which no run has written; restore it or start the run anew"), (value, said)
+
+
 @pytest.fixture(scope="module")
 def left(tmp_path_factory):
     """A run that was left behind the second update of its second step."""
@@ -60,9 +99,9 @@ def left(tmp_path_factory):
     return folder / "run"
 
 
-def forge(change):
-    """Change a place's state.json, and make the manifest say so."""
-    (place,) = Path("run/checkpoints").glob("inside-*")
+def forge(change, where="inside-*"):
+    """Change the state.json of a place or of a step, and make the manifest say so."""
+    (place,) = Path("run/checkpoints").glob(where)
     state = json.loads((place / "state.json").read_text())
     change(state)
     (place / "state.json").write_text(json.dumps(state))
@@ -116,3 +155,20 @@ def test_the_command_refuses_them_in_a_line(change, said, left, tmp_path):
     assert (done.returncode, done.stderr.count("\n")) == (4, 1), done.stderr
     assert done.stderr.startswith("run/") or str(tmp_path) in done.stderr
     assert said in done.stderr
+
+
+def test_no_command_believes_another_preprocessing(tmp_path, monkeypatch):
+    run({"scenario": {"first": 0, "increment": 0}, "readouts": [{"use": "ncm"}]}, tmp_path)
+    pictures(tmp_path / "new", ["gnu"])
+    monkeypatch.chdir(tmp_path)
+    forge(lambda state: state["facts"]["preprocessing"].update(mean=["x"]), "step-*")
+    for verb in (
+        ("predict", "run", "new"),
+        ("export", "run", "--format", "pt2"),
+        ("explain", "run", "new/gnu/0.png"),
+        ("extend", "run", "--data", "new"),
+        ("run", "tiny.toml", "--from", "run", "--out", "other"),
+    ):
+        done = lwmfw(*verb)
+        assert (done.returncode, done.stderr.count("\n")) == (4, 1), (verb, done.stderr)
+        assert "step-0001: preprocessing.mean.0 is 'x', which no run has written; " in done.stderr

@@ -1,6 +1,7 @@
 """Runs that learned apart are made one, and images are taken out again, by the command line."""
 
 import json
+import os
 import shutil
 
 from helpers.command import lwmfw
@@ -32,6 +33,17 @@ def test_retract_undoes_extend_to_the_bit(place, tmp_path):
     assert less.class_names == before.class_names == ["ant", "bee", "cat", "dog"]
     assert digest(less.model.backbone.state_dict()) == digest(before.model.backbone.state_dict())
     assert lwmfw("verify", tmp_path / "less").returncode == 0
+
+
+def test_a_class_whose_name_is_not_utf_8_is_taken_in_and_out_like_any(place, tmp_path):
+    name = os.fsdecode(b"caf\xe9")
+    pictures(tmp_path / "new", [name, "tea"])
+    extend(place / "base" / "run", tmp_path / "new", tmp_path / "run")
+    assert framework.open_run(tmp_path / "run").class_names == ["ant", "bee", "cat", name, "tea"]
+    assert lwmfw("verify", tmp_path / "run").returncode == 0
+    done = lwmfw("retract", tmp_path / "run", "--data", tmp_path / "new", "--out", tmp_path / "less")
+    assert done.returncode == 0, done.stderr
+    assert statistics(tmp_path / "less") == statistics(place / "base" / "run")
 
 
 def test_single_images_are_retracted_and_no_more_than_there_were(place, tmp_path):

@@ -204,6 +204,8 @@ def _write(final: Path, kept: Checkpoint) -> None:
 
 def finished(folder: Path) -> list[Path]:
     """The folders of whole checkpoints, oldest first."""
+    if not os.path.isdir(folder):  # which takes a name that no folder can have, too
+        return []
     return sorted(path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdigit())
 
 

@@ -242,12 +242,14 @@ def save(run: Run) -> None:
 
     Raises:
         NotFinite: a weight is not; nothing is recorded.
+        RunFailed: the directory is not there any more.
     """
     run.progress.look()
     run.progress.end_step()
     run.results.complete = not run.remaining_steps
     if run.directory is None:
         return
+    run.directory.check_is_there()
     for result in run.results.steps[:-1]:
         if result.confusion and result.seen > MATRIX_CLASSES:
             run.directory.write_confusion(result)

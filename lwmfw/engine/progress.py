@@ -332,6 +332,7 @@ class Progress:
         directory = self._run.directory
         if directory is None:
             return
+        directory.check_is_there()
         self._serial += 1
         times = {"seconds": self.seconds, "parts": self.parts}
         at = self._position() | times | {"logged": directory.logged(), "serial": self._serial}

@@ -118,7 +118,8 @@ class RunDirectory:
         write_text(self._home / "env.json", json.dumps(everything, indent=1) + "\n")
 
     def log_epoch(self, row: Mapping[str, Any]) -> None:
-        """Append one line to metrics.jsonl."""
+        """Append one line to metrics.jsonl; raises as `check_is_there`."""
+        self.check_is_there()
         self._append("metrics.jsonl", row)
 
     def log_trial(self, row: Mapping[str, Any]) -> None:
@@ -224,16 +225,21 @@ class RunDirectory:
         """Have the checkpoint of no step removed from now on, also when the run is resumed."""
         checkpoint.keep_every_step(self.checkpoints)
 
-    def finish(self) -> None:
-        """DONE: results and last checkpoint are on the disk.
+    def check_is_there(self) -> None:
+        """See that this is still the directory of the run.
 
         Raises:
-            RunFailed: the folder was emptied meanwhile; what was written afterwards is no whole run.
+            RunFailed: it was moved or emptied meanwhile; what is written here afterwards is no whole run.
         """
         if not RecordedRun(self._home).exists:
             raise RunFailed(
-                f"{self.path}: resolved.toml is gone, somebody removed files while the run was at work; start anew"
+                f"{self.path}: resolved.toml is gone, somebody moved the run or removed files while it was at work; if "
+                "it was moved, `lwmfw resume` where it is now, or else start anew"
             )
+
+    def finish(self) -> None:
+        """DONE: results and last checkpoint are on the disk; raises as `check_is_there`."""
+        self.check_is_there()
         write_text(self._home / "DONE", "")
 
     def close(self) -> None:

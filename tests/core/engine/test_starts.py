@@ -1,5 +1,6 @@
-"""What a start changes in the directory of a run: where it was left, whatever lies there, it is gone on from."""
+"""A run goes on from what lies in its directory, whatever became of that, and a start changes no more than it may."""
 
+import pkgutil
 import shutil
 from itertools import count
 from unittest.mock import patch
@@ -12,7 +13,7 @@ from helpers.plugin_files import penalty_file
 from helpers.runs import THREE_STEPS
 
 import lwmfw.loop
-from lwmfw.errors import CheckpointRefused, Interrupted
+from lwmfw.errors import CheckpointRefused, Interrupted, RunFailed
 from lwmfw.record import checkpoint
 
 RECIPE = THREE_STEPS | {"training": {"epochs": 1, "batch_size": 8}}
@@ -165,3 +166,25 @@ def test_a_mended_file_that_does_not_take_the_state_back_is_refused_by_its_name_
         "; mend probe.py, which takes the place of the file that made it, or leave --plugins out"
     )
     assert files(tmp_path) == there
+
+
+@pytest.mark.parametrize(
+    "moment", ["engine.progress.Progress.advance", "record.directory.RunDirectory.log_epoch", "loop.save"]
+)
+def test_a_run_that_is_moved_while_it_is_at_work_stops_and_goes_on_where_it_is_now(moment, begun, tmp_path):
+    owner, name = pkgutil.resolve_name(f"lwmfw.{moment.rpartition('.')[0]}"), moment.rpartition(".")[2]
+    act, there, now = getattr(owner, name), tmp_path / "there", tmp_path / "now"
+
+    def acts(*given):
+        if there.exists():
+            there.rename(now)
+        return act(*given)
+
+    with patch.object(owner, name, acts), pytest.raises(RunFailed) as failed:
+        run(RECIPE, there)
+    assert str(failed.value) == (
+        f"{there}/run: resolved.toml is gone, somebody moved the run or removed files while it was at work; if it was "
+        "moved, `lwmfw resume` where it is now, or else start anew"
+    )
+    assert not there.exists()
+    assert alike(bits(run(RECIPE, now)), begun[1])

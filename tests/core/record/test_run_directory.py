@@ -107,6 +107,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
 
 def test_the_epochs_of_an_unfinished_step_are_forgotten(resolved, tmp_path):
     directory, _ = open_directory(resolved, tmp_path / "run", "auto")
+    directory.start(resolved)
     directory.forget_epochs_after(1)  # there are none yet
     rows = [{"step": step, "epoch": epoch} for step in (1, 2) for epoch in (1, 2)]
     for row in rows:
@@ -121,6 +122,7 @@ def test_the_epochs_of_an_unfinished_step_are_forgotten(resolved, tmp_path):
 
 def test_lines_of_no_epoch_are_forgotten_too(resolved, tmp_path):
     directory, _ = open_directory(resolved, tmp_path / "run", "auto")
+    directory.start(resolved)
     directory.log_epoch({"step": 1, "epoch": 1})
     with (tmp_path / "run" / "metrics.jsonl").open("ab") as file:
         file.write(b'{bad\n[1]\n3\n{"step": "1"}\n{"epoch": 1}\n\xff\xfe\n')

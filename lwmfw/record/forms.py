@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, Field, RootModel, model_validator
+from pydantic import AfterValidator, BaseModel, Field, RootModel, ValidationError, model_validator
 
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 """A number of things, or of one in an order; no machine has more."""
@@ -87,3 +87,34 @@ def _of(form: type[BaseModel]) -> AfterValidator:
 DataFacts = Annotated[dict[str, Any], _of(_Data)]
 Source = Annotated[dict[str, Any], _of(RootModel[_Source | _Retracted])]
 Certificate = Annotated[dict[str, Any], _of(_Certificate)]
+
+
+class _Component(BaseModel, strict=True):
+    """A component that a recipe chooses."""
+
+    use: str
+    as_: str = Field("", alias="as")
+
+
+class _Tables(BaseModel, strict=True):
+    """A resolved recipe, of which no more is looked at than every reader takes for granted."""
+
+    plugins: list[str]
+    data: dict[str, Any] = {}
+    scenario: dict[str, Any] = {}
+    training: dict[str, Any] = {}
+    evaluation: dict[str, Any] = {}
+    penalties: list[_Component] = []
+    phases: list[_Component] = []
+    readouts: list[_Component] = []
+    observers: list[_Component] = []
+
+
+def fault_of(tables: dict[str, Any]) -> str:
+    """In what tables are none of a resolved recipe; empty: they may be."""
+    try:
+        _Tables.model_validate(tables)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return ""

@@ -136,8 +136,8 @@ def _come_and_gone(then: Sequence[str], now: Sequence[str]) -> list[str]:
 
 def _changed(then: dict[str, Any], now: dict[str, Any], classes: Sequence[str], parts: Sequence[str]) -> list[str]:
     """What is said of classes whose images are others."""
-    said = []
-    for name in classes:
+    said = [f"class '{shown(name)}' has come" for name in classes if name not in then["class_names"]]
+    for name in () if said else classes:
         before, here = ([told[part] for part in parts] for told in (then, now))
         old, new = then["class_names"].index(name), now["class_names"].index(name)
         more = sum(part["images"][new] for part in here) - sum(part["images"][old] for part in before)

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from lwmfw.errors import CheckpointRefused, UserError, command, one_line, shown
 from lwmfw.recipe.settings import flat
+from lwmfw.recipe.text import too_deep
 from lwmfw.record.files import LARGE, SMALL, bounded, check_size, told_of_reading
+from lwmfw.record.forms import fault_of
 from lwmfw.record.results import Results
 from lwmfw.record.summed import SUMS, read_summed
 
@@ -150,8 +152,8 @@ class RecordedRun:
 
     @cached_property
     def tables(self) -> dict[str, Any]:
-        """Its resolved recipe as plain tables, of which no more is known than a list of plug-ins; empty for results
-        alone.
+        """Its resolved recipe as plain tables, of which no more is known than what `forms.fault_of` looks at; empty for
+        results alone.
 
         Raises:
             CheckpointRefused: resolved.toml is damaged.
@@ -163,9 +165,9 @@ class RecordedRun:
         content = read_summed(file, "restore it or start the run anew")
         try:
             tables = tomllib.loads(content.decode())
-            if not isinstance(tables["plugins"], list):
-                raise TypeError("plugins is no list")
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            if fault := fault_of(tables) or ("nested too deep" if too_deep(tables) else ""):
+                raise ValueError(fault)
+        except (ValueError, RecursionError) as error:
             raise CheckpointRefused(f"{file}: damaged ({one_line(error)}); restore it or start the run anew") from error
         return tables
 

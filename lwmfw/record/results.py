@@ -28,6 +28,7 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from lwmfw.errors import harmless
+from lwmfw.record.forms import Certificate, Count, DataFacts, Seconds, Share, Source
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -56,23 +57,23 @@ class StepResult:
     __pydantic_config__ = _KNOWN
 
     step: int
-    new_classes: list[int]
-    seen: int
-    accuracy: dict[str, float | None]
-    accuracy_top5: dict[str, float | None]
-    accuracy_by_step: dict[str, list[float | None]]
-    confusion: dict[str, list[list[int]]]
-    parameters: int
-    model_bytes: int
-    exemplars: int
-    memory_bytes: int
-    train_seconds: float
-    accuracy_task_aware: dict[str, float | None] = field(default_factory=dict)
-    readout_bytes: dict[str, int] = field(default_factory=dict)
-    readouts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    new_classes: list[Count]
+    seen: Count
+    accuracy: dict[str, Share | None]
+    accuracy_top5: dict[str, Share | None]
+    accuracy_by_step: dict[str, list[Share | None]]
+    confusion: dict[str, list[list[Count]]]
+    parameters: Count
+    model_bytes: Count
+    exemplars: Count
+    memory_bytes: Count
+    train_seconds: Seconds
+    accuracy_task_aware: dict[str, Share | None] = field(default_factory=dict)
+    readout_bytes: dict[str, Count] = field(default_factory=dict)
+    readouts: dict[str, Certificate] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
-    epochs: int = 0
-    part_seconds: dict[str, float] = field(default_factory=dict)
+    epochs: Count = 0
+    part_seconds: dict[str, Seconds] = field(default_factory=dict)
 
 
 @dataclass
@@ -90,16 +91,16 @@ class Results:
     __pydantic_config__ = _KNOWN
 
     recipe: str
-    seed: int
-    classes_order: list[int]
+    seed: Count
+    classes_order: list[Count]
     class_names: list[str]
     providers: dict[str, str]
     complete: bool = False
     steps: list[StepResult] = field(default_factory=list)
     settings: str = ""
     first_step: dict[str, Any] | None = None
-    sources: list[dict[str, Any]] = field(default_factory=list)
-    data: dict[str, Any] | None = None
+    sources: list[Source] = field(default_factory=list)
+    data: DataFacts | None = None
     files: dict[str, str] = field(default_factory=dict)
     mended: list[dict[str, Any]] = field(default_factory=list)
     drift: list[dict[str, Any]] = field(default_factory=list)

@@ -172,3 +172,12 @@ def test_no_command_believes_another_preprocessing(tmp_path, monkeypatch):
         done = lwmfw(*verb)
         assert (done.returncode, done.stderr.count("\n")) == (4, 1), (verb, done.stderr)
         assert "step-0001: preprocessing.mean.0 is 'x', which no run has written; " in done.stderr
+
+
+def test_a_first_step_of_data_without_its_own_classes_is_not_taken(tmp_path, monkeypatch):
+    run({}, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    forge(lambda state: state["results"]["data"]["class_names"].__setitem__(0, "another"), "step-0001")
+    done = lwmfw("run", "tiny.toml", "--from", "run", "--out", "other")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "class 'pattern 0' has come" in done.stderr

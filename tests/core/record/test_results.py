@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import re
 
 import pytest
@@ -136,6 +137,33 @@ def edited(index, **values):
     return plain
 
 
+DATA = {
+    "sha256": "ab",
+    "class_names": ["a", "b"],
+    "train": {"images": [4, 4], "sha256": ["c", "d"]},
+    "test": {"images": [2, 2], "sha256": ["e", "f"]},
+}
+NO_DATA = (
+    {"sha256": 5}, {"class_names": ["a", 7]}, {"class_names": "ab"}, {"class_names": ["a"]}, {"train": []},
+    {"test": {}}, {"test": {"images": [2], "sha256": ["e", "f"]}}, {"train": {"images": [4, 10**400], "sha256": []}},
+)  # fmt: skip
+SOURCE = {"data": {"use": "folder", "root": "/pictures", "size": 8}, "validation": 0.0, "seed": 1, "images": "ab"}
+NO_SOURCES = (
+    {"data": 5}, {"data": {}}, {"data": {"use": "folder", "root": "\0"}}, {"validation": "x"}, {"seed": None},
+    {"data": None, "retracted": "/pictures"},
+)  # fmt: skip
+
+
+def test_what_results_state_of_data_is_read_whatever_the_names_and_whatever_comes_later():
+    later = {
+        "data": DATA | {"class_names": ["a", os.fsdecode(b"caf\xe9")], "more": 1},
+        "sources": [SOURCE, {"retracted": "/more"}],
+    }
+    said = {"statistics": "a", "backbone": "b", "exact": True, "lambda": 0.1}
+    plain = edited(2, readouts={"cnn": said, "som": {"statistics": "c", "backbone": "b"}}) | later
+    assert Results.from_json(plain).to_json() == plain
+
+
 @pytest.mark.parametrize(
     "plain",
     [
@@ -151,7 +179,22 @@ def edited(index, **values):
         edited(1, train_seconds=float("inf")),
         edited(1, accuracy={"cnn": float("nan")}),
         edited(1, more=1),
+        edited(1, seen=-1),
+        edited(1, parameters=10**400),
+        edited(1, confusion={"cnn": [[10**400]]}),
+        edited(1, readout_bytes={"cnn": 10**400}),
+        edited(1, accuracy={"cnn": 1e308}),
+        edited(1, accuracy_by_step={"cnn": [0.5, -0.1]}),
+        edited(1, train_seconds=1e308),
+        edited(1, train_seconds=10**400),
+        edited(1, readouts={"cnn": {"backbone": "a"}}),
+        edited(1, readouts={"cnn": {"backbone": "a", "statistics": "b", "exact": "no"}}),
         results_of(THREE).to_json() | {"recipe": [5]},
+        results_of(THREE).to_json() | {"classes_order": [10**400]},
+        *(results_of(THREE).to_json() | {"data": DATA | change} for change in NO_DATA),
+        results_of(THREE).to_json() | {"data": {"class_names": ["a", "b"]}},
+        *(results_of(THREE).to_json() | {"sources": [SOURCE | change]} for change in NO_SOURCES),
+        results_of(THREE).to_json() | {"sources": [{"data": {"use": "folder"}}]},
         results_of(THREE).to_json() | {"class_names": 3},
         results_of(THREE).to_json() | {"seed": "x"},
         [],

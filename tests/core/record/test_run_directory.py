@@ -3,19 +3,20 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 from helpers.command import lwmfw
+from helpers.results import results_of
 
-from lwmfw.errors import CheckpointRefused, DiskFailed, RunBusy, UserError
+from lwmfw.errors import DiskFailed, RunBusy, UserError
 from lwmfw.recipe.load import load_recipe
 from lwmfw.record import files
 from lwmfw.record.directory import open_directory
 from lwmfw.record.files import write_text
 from lwmfw.record.owner import own
-from lwmfw.record.reading import RecordedRun
 from lwmfw.record.summed import write_summed
 from lwmfw.testing import tiny_recipe
 
@@ -148,10 +149,39 @@ def test_a_damaged_recipe_is_refused_in_the_same_words_by_resume_and_run(damage,
     assert run.stderr == f"{tmp_path}/run/resolved.toml: {said}"
 
 
-def test_a_recipe_of_another_version_is_refused_though_its_digest_fits(resolved, tmp_path):
+NONE = "plugins = []\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "plugins = 3",
+        "plugins = [3]",
+        "",
+        *(
+            NONE + each
+            for each in (
+                "evaluation = 3",
+                "training = []",
+                "observers = 3",
+                'observers = ["console"]',
+                '[[observers]]\nas = "mine"',
+                "[[readouts]]\nuse = 3",
+                'penalties = {use = "L_D"}',
+                f"[{'a.' * 2000}a]",
+            )
+        ),
+    ],
+    ids=lambda text: text[:30],
+)
+def test_a_recipe_of_another_form_is_refused_though_its_digest_fits(text, resolved, tmp_path, monkeypatch):
     directory, _ = open_directory(resolved, tmp_path / "run", "auto")
     directory.start(resolved)
     directory.close()
-    write_summed(tmp_path / "run" / "resolved.toml", "plugins = 3\n")
-    with pytest.raises(CheckpointRefused, match=r"resolved\.toml: damaged \(.*\); restore it or start the run anew$"):
-        _ = RecordedRun(tmp_path / "run").tables
+    write_summed(tmp_path / "run" / "results.json", results_of([[0.5]]).to_text())
+    write_summed(tmp_path / "run" / "resolved.toml", text)
+    monkeypatch.chdir(tmp_path)
+    for verb in (("compare", "run"), ("report", "run")):
+        done = lwmfw(*verb)
+        assert (done.returncode, done.stderr.count("\n")) == (4, 1), done.stderr
+        assert re.search(r"run/resolved\.toml: damaged \(.+\); restore it or start the run anew\n$", done.stderr)

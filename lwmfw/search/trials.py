@@ -86,11 +86,10 @@ def search_recipe(
             directory.write_recipe("found.toml", override(resolved, recommended(found)), _head(search, found, steps))
             tell(f"run it: lwmfw run {shlex.quote(str(directory.path / 'found.toml'))}")
     except KeyboardInterrupt as error:
-        raise Interrupted(
-            f"{directory.path}: interrupted; search.jsonl lists the {trials.count} finished trials, but a search "
-            "starts anew; choose another --out",
-            exit_code=130,
-        ) from error
+        many = trials.count
+        kept = f"search.jsonl lists the {many} finished trials, but" if many else "no trial is finished,"
+        said = f"{directory.path}: interrupted; {kept} a search starts anew; choose another --out"
+        raise Interrupted(said, exit_code=130) from error
     finally:
         directory.close()
     return found

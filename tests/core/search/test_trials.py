@@ -1,6 +1,7 @@
 """The command that searches learning rate and trade-offs, and what its trials are."""
 
 import json
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -271,6 +272,12 @@ def test_an_interrupted_search_says_what_is_left(tmp_path):
         "found: interrupted; search.jsonl lists the 4 finished trials, but a search starts anew; choose another --out"
     )
     assert len(rows(tmp_path / "found")) == 4
+    with patch("lwmfw.search.trials.loop.train", side_effect=KeyboardInterrupt), pytest.raises(Interrupted) as stopped:
+        run_search(with_penalty(tmp_path, Probe), tmp_path / "none")
+    assert str(stopped.value).endswith(
+        "none: interrupted; no trial is finished, a search starts anew; choose another --out"
+    )
+    assert not (tmp_path / "none" / "search.jsonl").exists()
 
 
 def test_a_recipe_without_penalties_is_searched_for_its_rates(tmp_path):

@@ -232,11 +232,13 @@ def path_of(place: str, value: Any) -> str:
     """What names a file or folder, as a string.
 
     Raises:
-        UserError: it is no string and no path; begins with `place`.
+        UserError: it is no string and no path, or one that no file has; begins with `place`.
     """
     path = plain(place, value)
     if not isinstance(path, str):
         raise UserError(f"{place}: should be a path, got {quoted(value)}; give a string or a Path")
+    if "\0" in path:
+        raise UserError(f"{place}: {quoted(path)} has a NUL, which no path has; give another")
     return path
 
 

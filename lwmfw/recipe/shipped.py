@@ -90,9 +90,9 @@ def copy(name: str | None, target: Path) -> list[Path]:
             pending += [path.parent / base[1]] if base else []
     pairs = [(source, target / source.resolve().relative_to(root.resolve())) for source in sources]
     for _, copied in pairs:
-        if copied.exists():
+        if os.path.exists(copied):  # which takes a name that no file can have, too
             raise UserError(f"{copied}: exists; copy into another folder")
-    if not (target / SCHEMA).exists():  # or else it may know more components than the shipped one
+    if not os.path.exists(target / SCHEMA):  # or else it may know more components than the shipped one
         pairs.append((root / SCHEMA, target / SCHEMA))
     try:
         for source, copied in pairs:

@@ -151,7 +151,7 @@ def set_aside(path: Path) -> Path:
 def left_inside(folder: Path) -> int:
     """The step that a run was left inside of, where that is kept; 0: it is not."""
     newest, places = max(steps(folder), default=0), _unfinished(folder)
-    begun = [step for step in map(_step_inside, places) if not newest or step == newest + 1]
+    begun = [step for step, _ in map(_numbers, places) if not newest or step == newest + 1]
     return max(begun, default=0)  # behind an origin a run has no checkpoint of its own before its first step
 
 
@@ -179,11 +179,12 @@ def remove_older(folder: Path, place: Path | None = None) -> None:
 def _unfinished(folder: Path) -> list[Path]:
     """The folders of places inside a step, oldest first."""
     form = re.compile(_INSIDE + r"\d{4,}-\d{6,}")
-    return sorted(path for path in folder.glob(f"{_INSIDE}*") if form.fullmatch(path.name))
+    return sorted((path for path in folder.glob(f"{_INSIDE}*") if form.fullmatch(path.name)), key=_numbers)
 
 
-def _step_inside(place: Path) -> int:
-    return int(place.name.split("-")[1])
+def _numbers(folder: Path) -> list[int]:
+    """The step of a checkpoint, and the serial number of a place inside one."""
+    return [int(number) for number in folder.name.split("-")[1:]]
 
 
 def _write(final: Path, kept: Checkpoint) -> None:
@@ -212,12 +213,15 @@ def _write(final: Path, kept: Checkpoint) -> None:
 
 def finished(folder: Path) -> list[Path]:
     """The folders of whole checkpoints, oldest first."""
-    return sorted(path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdigit())
+    if not os.path.isdir(folder):  # which takes a name that no folder can have, too
+        return []
+    whole = (path for path in folder.glob("step-*") if re.fullmatch(r"step-\d{4,}", path.name))
+    return sorted(whole, key=_numbers)
 
 
 def steps(folder: Path) -> list[int]:
     """The steps that a folder has whole checkpoints of."""
-    return [int(path.name.removeprefix("step-")) for path in finished(folder)]
+    return [step for path in finished(folder) for step in _numbers(path)]
 
 
 def _name(step: int) -> str:
@@ -339,7 +343,7 @@ def _verified(path: Path) -> dict[str, bytes]:
 def remedy(path: Path) -> str:
     """What a person can do about a checkpoint that is refused."""
     if path.name.startswith(_INSIDE):
-        step = _step_inside(path) - 1
+        step = _numbers(path)[0] - 1
         return f"restore it, or remove {path} to go on from {f'the end of step {step}' if step else 'the beginning'}"
     return "restore it or start the run anew"
 

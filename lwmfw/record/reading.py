@@ -99,7 +99,7 @@ class RecordedRun:
             CheckpointRefused: resolved.toml is gone.
         """
         file = self.path / "resolved.toml"
-        if not os.path.isfile(file) and any(self.path.glob("checkpoints/step-*/manifest.json")):
+        if not self.exists and os.path.isdir(self.path) and any(self.path.glob("checkpoints/step-*/manifest.json")):
             raise CheckpointRefused(f"{file}: is gone, and there are checkpoints; put it back or start anew")
 
     @property

@@ -11,7 +11,7 @@ import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -102,7 +102,8 @@ def export(opened: OpenedRun, form: Format, readout: str = "", out: Path | None 
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror or error}); choose another --out") from error
     finally:
-        unchecked.unlink(missing_ok=True)
+        with suppress(OSError):
+            unchecked.unlink()
     return Exported(path, size, difference)
 
 
@@ -115,9 +116,13 @@ def _check_installed(form: Format) -> None:
 def _place(opened: OpenedRun, form: Format, out: Path | None) -> Path:
     if out is None:
         return opened.path / f"export.{form}"
-    if out.exists():
+    try:
+        there, folder = out.exists(), out.absolute().parent.is_dir()
+    except OSError as error:  # a name that no file can have
+        raise UserError(f"{out}: cannot be written ({error.strerror}); choose another --out") from error
+    if there:
         raise UserError(f"{out}: exists; choose another --out")
-    if not out.absolute().parent.is_dir():
+    if not folder:
         raise UserError(f"{out}: its folder does not exist; make it, or choose another --out")
     return out
 

@@ -12,7 +12,7 @@ from helpers import ROOT
 from helpers.command import lwmfw, lwmfw_process
 from helpers.plugin_files import penalty_file
 
-from lwmfw.testing import tiny_recipe
+from lwmfw.testing import tiny_recipe, tiny_run
 
 RECIPES = ROOT / "recipes"
 
@@ -244,3 +244,25 @@ def test_a_signal_stops_a_run_that_resume_finishes(number, code, tmp_path):
 def test_a_mistyped_recipe_is_suggested_and_a_suffix_does_no_harm():
     assert lwmfw("check", "lwn").stderr.strip() == "lwn: no such file; did you mean 'lwm'?"
     assert lwmfw("check", "lwm.toml").returncode == 0
+
+
+@pytest.mark.parametrize("long", ["a" * 300, "a/" * 3000 + "b"], ids=["name", "path"])
+def test_a_name_that_no_file_can_have_is_refused_in_a_line(long, tmp_path):
+    run, recipe = tiny_run({}, tmp_path).path, tiny_recipe({}, tmp_path)
+    for words in (
+        ("run", recipe, "--out", long),
+        ("run", recipe, "--from", long),
+        ("resume", long),
+        ("predict", long, tmp_path),
+        ("predict", run, long),
+        ("export", long, "--format", "pt2"),
+        ("export", run, "--format", "pt2", "--out", long),
+        ("extend", long, "--data", tmp_path),
+        ("merge", long, long),
+        ("verify", long),
+        ("compare", long),
+        ("report", long),
+        ("recipes", "--copy", long),
+    ):
+        done = lwmfw(*words)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1), (words, done.stderr)

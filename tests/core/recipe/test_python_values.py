@@ -132,6 +132,14 @@ def test_what_is_no_path_is_refused():
             call(5)
 
 
+def test_a_path_that_no_file_can_have_is_refused():
+    for call in (api.run, api.open_run, api.resume):
+        with pytest.raises(UserError, match=r"^(recipe|run): 'a\\x00b' has a NUL, which no path has; give another$"):
+            call("a\0b")
+    with pytest.raises(UserError, match=r"^--out: 'a\\x00b' has a NUL"):
+        api.run(tiny_recipe({}, Path()), out="a\0b")
+
+
 # --- devices -----------------------------------------------------------------------------------------------------
 
 

@@ -209,6 +209,13 @@ def test_the_newest_of_two_is_read(tmp_path):
     assert len(checkpoint.load(tmp_path / "b").results.steps) == 10
 
 
+def test_numbers_and_not_names_say_what_is_newest(tmp_path):
+    for name in ("step-9999", "step-10000", "step-0001", "inside-10001-999999", "inside-10001-1000000"):
+        (tmp_path / name).mkdir()
+    assert checkpoint.steps(tmp_path) == [1, 9999, 10000]
+    assert checkpoint.inside(tmp_path, 10001) == tmp_path / "inside-10001-1000000"
+
+
 def test_an_unfinished_folder_is_ignored_and_then_replaced(tmp_path):
     whole = save(tmp_path, 2)
     unfinished = tmp_path / "step-0003.tmp"

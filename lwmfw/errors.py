@@ -1,6 +1,7 @@
 """What can go wrong, sorted by the exit code the command line gives it."""
 
 import re
+import shlex
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -124,6 +125,11 @@ _MEDDLING = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u2
 def harmless(text: str) -> str:
     """Text of any length as a terminal may be given it; line breaks stay. What is escaped is so as in TOML and JSON."""
     return _MEDDLING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def command(verb: str, *words: object) -> str:
+    """A command of ours as a message shows it: a shell takes it as it stands, whatever a path is called."""
+    return f"`lwmfw {shlex.join([verb, *(shown(str(word), 1000) for word in words)])}`"
 
 
 def quoted(value: object, limit: int = 60) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from lwmfw.cli.letters import take_any_letter, tell
-from lwmfw.cli.process import interruptible, share_cores, standard_streams
+from lwmfw.cli.process import check_folder, interruptible, share_cores, standard_streams
 from lwmfw.errors import LwmfwError, OutputFailed
 
 
@@ -46,6 +46,7 @@ def _trace(error: BaseException) -> None:
 
 
 def _run() -> None:
+    check_folder()
     from lwmfw.cli.verbs import app  # a signal that comes meanwhile is told like any other
 
     try:

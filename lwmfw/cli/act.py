@@ -75,8 +75,7 @@ def run(
         check_heard(log, resolved.tables())
         done = execute(assemble(resolved), out, device.value, resume.value, from_, every, allowed, keep_steps)
         tell_end(done)
-    leave.report(done)
-    _print_results(done, json)
+    leave.leave(done, lambda: _print_results(done, json))
 
 
 def search(
@@ -151,8 +150,7 @@ def resume(
         files = plugin_files(plugins)
         done = execute_again(run, settings, device.value, files, threads or 0, every, allowed, keep_steps)
         tell_end(done)
-    leave.report(done)
-    _print_results(done, json)
+    leave.leave(done, lambda: _print_results(done, json))
 
 
 def _threads(count: int | None) -> list[str]:

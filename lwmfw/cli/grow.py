@@ -49,8 +49,7 @@ def extend(
         done = execute(assemble(resolved), out, device.value, ResumeMode.AUTO.value)
         tell_end(done)
     seconds = time.perf_counter() - began
-    leave.report(done)
-    _print(outcome(done, seconds), json)
+    leave.leave(done, lambda: _print(outcome(done, seconds), json))
 
 
 def adopt(
@@ -82,8 +81,7 @@ def adopt(
     wanted = Adoption(weights, classes, data, recipe, chosen | parse_settings(set_))
     done = adopted(wanted, out, device.value, tell)
     seconds = time.perf_counter() - began
-    leave.report(done)
-    _print(outcome(done, seconds), json)
+    leave.leave(done, lambda: _print(outcome(done, seconds), json))
 
 
 def verify(
@@ -137,8 +135,7 @@ def merge(
     run = merged(opened, OpenedRun(two), OpenedRun(base) if base else None)
     keep(run, out, opened.checkpoint().facts["arithmetic"])
     said = outcome(run, time.perf_counter() - began)
-    leave.report(run)
-    _print_certificates(said, json)
+    leave.leave(run, lambda: _print_certificates(said, json))
 
 
 def retract(
@@ -158,8 +155,7 @@ def retract(
     left = retracted(opened, data, device.value, tell)
     keep(left, out, opened.checkpoint().facts["arithmetic"])
     said = outcome(left, time.perf_counter() - began)
-    leave.report(left)
-    _print_certificates(said, json)
+    leave.leave(left, lambda: _print_certificates(said, json))
 
 
 def _print(said: dict[str, Any], json: bool) -> None:

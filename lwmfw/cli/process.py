@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, TextIO
 
-from lwmfw.errors import Interrupted, LwmfwError, OutputFailed
+from lwmfw.errors import Interrupted, LwmfwError, OutputFailed, UserError
 from lwmfw.stopping import STOP
 
 if TYPE_CHECKING:
@@ -139,6 +139,18 @@ def share_cores() -> None:
     """
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
         os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"}
+
+
+def check_folder() -> None:
+    """See that there is a current folder, which libraries want to know when they are loaded.
+
+    Raises:
+        UserError: it was removed.
+    """
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise UserError(f".: the current folder is gone ({error.strerror}); change to one that is there") from error
 
 
 @contextmanager

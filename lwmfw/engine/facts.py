@@ -17,7 +17,7 @@ from typing import Any
 from lwmfw.data.images import DataSet, ImageFiles, Images, ImageSet, StoredImage
 from lwmfw.data.loader import Preprocessing
 from lwmfw.engine.run import Run
-from lwmfw.errors import CheckpointRefused, shown
+from lwmfw.errors import CheckpointRefused, command, shown
 from lwmfw.recipe.load import Resolved
 from lwmfw.recipe.places import places, weight_files
 from lwmfw.record.checkpoint import Checkpoint
@@ -92,7 +92,8 @@ def other_images(run: Run, kept: Checkpoint) -> list[str]:
 def refusal(path: Path, resolved: Resolved, others: Sequence[str]) -> str:
     """Why the run at a path does not go on where something differs, in words."""
     movable = [key for key in sorted(places(resolved)) if key.startswith("data.")]
-    moved = f", say with `lwmfw resume {path} --set {movable[0]}=PLACE` where it is" if movable else ""
+    again = command("resume", path, "--set", f"{movable[0]}=PLACE") if movable else ""
+    moved = f", say with {again} where it is" if movable else ""
     return (
         f"{path}: has learned from other data than are there now: {_listed(others)}; put back what was there{moved}, "
         "or start anew"

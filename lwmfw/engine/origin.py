@@ -11,7 +11,7 @@ from unicodedata import normalize
 
 from lwmfw.data.images import DataSet, ImageFiles, ImageSet
 from lwmfw.data.loader import Preprocessing
-from lwmfw.errors import CheckpointRefused, UserError, shown
+from lwmfw.errors import CheckpointRefused, UserError, command, shown
 from lwmfw.recipe.load import Resolved
 from lwmfw.recipe.scenario import Step
 from lwmfw.recipe.tables import Origin
@@ -29,7 +29,7 @@ def origin_of(table: Origin) -> Checkpoint:
         CheckpointRefused: it is damaged.
     """
     if table.made_by:
-        raise UserError(f"origin.made_by: `lwmfw {table.made_by}` has made this run, and alone can make it again")
+        raise UserError(f"origin.made_by: {command(table.made_by)} has made this run, and alone can make it again")
     recorded = RecordedRun(table.run)
     if not recorded.finished:
         raise UserError(

@@ -181,6 +181,10 @@ def add_installed(catalogue: Catalogue, point: EntryPoint) -> None:
     add_module(catalogue, point.load(), distribution(point))
 
 
+class OtherFile(UserError):  # noqa: N818
+    """A plug-in file that has another digest than a recipe says."""
+
+
 def add_file(catalogue: Catalogue, entry: str) -> None:
     """Collect the records of a plug-in file.
 
@@ -203,7 +207,7 @@ def add_file(catalogue: Catalogue, entry: str) -> None:
     content = _content(path, label)
     provider = Provider(path.name, path=label, sha256=hashlib.sha256(content).hexdigest())
     if digest and digest != provider.sha256:
-        raise UserError(f"{label}: sha256 is {provider.sha256}, the recipe says {digest}; restore the file")
+        raise OtherFile(f"{label}: sha256 is {provider.sha256}, the recipe says {digest}; restore the file")
     try:
         add_module(catalogue, load_file(path), provider)
     except UserError:

@@ -18,14 +18,14 @@ from typing import Any, Literal
 import torch
 from filelock import FileLock
 
-from lwmfw.errors import CheckpointRefused, RunFailed, UserError, shown
+from lwmfw.errors import CheckpointRefused, RunFailed, UserError, command, shown
 from lwmfw.recipe.load import Resolved
 from lwmfw.recipe.places import places
 from lwmfw.record import checkpoint
 from lwmfw.record.files import LARGE, bounded, disk_failure, told_of_disk, told_of_reading, write_bytes, write_text
 from lwmfw.record.identity import first_difference, identity_of, portable
 from lwmfw.record.links import is_inside, refuse_ways_out
-from lwmfw.record.owner import own
+from lwmfw.record.owner import WAIT, own
 from lwmfw.record.reading import RecordedRun
 from lwmfw.record.results import Results, StepResult, accuracy_csv
 from lwmfw.record.summed import SUMS, write_summed
@@ -62,7 +62,7 @@ class RunDirectory:
     def what_is_kept(self) -> str:
         """What an interruption has left, in words, and how to go on."""
         if RecordedRun(self._home).finished:
-            return f"the run has ended, `lwmfw compare {self.path}` shows its results"
+            return f"the run has ended, {command('compare', self.path)} shows its results"
         if not RecordedRun(self._home).exists:
             return "nothing was begun; start it again"
         kept, inside = max(checkpoint.steps(self.checkpoints), default=0), checkpoint.left_inside(self.checkpoints)
@@ -72,7 +72,7 @@ class RunDirectory:
         said = f"{many} kept" + f", and step {inside} as far as it had come" * bool(inside)
         if inside and not kept:
             said = f"step {inside} is kept as far as it had come"
-        return f"{said}; go on with `lwmfw resume {self.path}`"
+        return f"{said}; go on with {command('resume', self.path)}"
 
     def start(self, resolved: Resolved) -> None:
         """Write what the run is made of, before it runs."""
@@ -98,9 +98,10 @@ class RunDirectory:
         write_summed(self._home / "resolved.toml", _written_out(resolved, torch.get_num_threads()))
 
     def restate(self, resolved: Resolved) -> None:
-        """Have resolved.toml say with which files a run goes on: where they lie now, and plug-in files as mended."""
+        """Have resolved.toml say how a run goes on: its threads, where its files lie now, plug-in files as mended."""
         tables = RecordedRun(self._home).tables
-        if not tables or identity_of(tables) != identity_of(resolved.tables()):
+        threads = tables.get("training", {}).get("threads")
+        if threads != torch.get_num_threads() or identity_of(tables) != identity_of(resolved.tables()):
             self._keep_plugins(resolved)
             self._write_resolved(resolved)
 
@@ -261,11 +262,12 @@ def open_directory(
     try:
         _look(path, resume)
         path.mkdir(parents=True, exist_ok=True)
-        directory = RunDirectory(path, own(path))
+        directory = RunDirectory(path, own(path, "wait for it" if renewed else WAIT))
     except OSError as error:
         if error.errno in _DISK:
             raise disk_failure(path, error) from None
-        raise UserError(f"{shown(str(path))}: cannot be used: {error.strerror}; choose another --out") from error
+        way = "have it made writable" if renewed else "choose another --out"  # which `resume` has not
+        raise UserError(f"{shown(str(path))}: cannot be used: {error.strerror}; {way}") from error
     try:
         known = _look(path, resume)  # again: somebody may have begun a run, and ended, since it was looked at
         if known:
@@ -337,13 +339,12 @@ def _step_of(line: str) -> int:
 def _check_resumable(directory: RunDirectory, resolved: Resolved, resume: Resume, renewed: bool) -> None:
     path = directory.path
     if RecordedRun(path).finished:
-        done = f"nothing is left to do, `lwmfw compare {path}` shows its results" if resume == "must" else ""
+        done = f"nothing is left to do, {command('compare', path)} shows its results" if resume == "must" else ""
         raise UserError(f"{path}: holds a finished run; {done or 'choose another --out'}")
     key = "" if renewed else first_difference(identity_of(RecordedRun(path).tables), identity_of(resolved.tables()))
     if key:
-        moved = (
-            f", or `lwmfw resume {path} --set {key}=PLACE` if its files have moved" if key in places(resolved) else ""
-        )
+        again = command("resume", path, "--set", f"{key}=PLACE")
+        moved = f", or {again} if its files have moved" if key in places(resolved) else ""
         raise UserError(f"{path}: holds a run of another recipe ({key} differs); choose another --out{moved}")
     if resume == "never":
         raise UserError(f"{path}: holds an unfinished run; choose another --out, or allow --resume auto")

@@ -13,9 +13,15 @@ from filelock import FileLock, Timeout
 
 from lwmfw.errors import RunBusy, shown
 
+WAIT = "wait for it or choose another --out"
 
-def own(path: Path) -> FileLock:
+
+def own(path: Path, way: str = WAIT) -> FileLock:
     """Own a directory that is there, until the lock is released or the process ends.
+
+    Args:
+        path: the directory.
+        way: what a person can do where another process owns it.
 
     Raises:
         RunBusy: another process owns it.
@@ -24,7 +30,7 @@ def own(path: Path) -> FileLock:
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise RunBusy(f"{path}: busy, owned by {_owner(path)}; wait for it or choose another --out") from error
+        raise RunBusy(f"{path}: busy, owned by {_owner(path)}; {way}") from error
     try:
         (path / "owner").write_text(f"process {os.getpid()} on {socket.gethostname()}")
     except BaseException:

@@ -13,7 +13,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lwmfw.errors import CheckpointRefused, UserError, one_line, shown
+from lwmfw.errors import CheckpointRefused, UserError, command, one_line, shown
 from lwmfw.recipe.settings import flat
 from lwmfw.record.files import LARGE, SMALL, bounded, check_size, told_of_reading
 from lwmfw.record.results import Results
@@ -128,7 +128,7 @@ class RecordedRun:
                 raise CheckpointRefused(f"{file}: is gone, and the run had ended; put it back or run it anew")
             hint = "the run has not finished a step" if self.exists else "no run directory"
             raise UserError(f"{self.path}: no results.json; {hint}")
-        again = "" if self.finished else f", or remove it: `lwmfw resume {self.path}` writes it again"
+        again = "" if self.finished else f", or remove it: {command('resume', self.path)} writes it again"
         summed = self.exists or os.path.isfile(file.with_name(SUMS))
         with told_of_reading(file):
             back = f"put back what the run has written{again}"

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lwmfw.errors import UserError, did_you_mean, harmless, shown
+from lwmfw.errors import UserError, command, did_you_mean, harmless, shown
+from lwmfw.recipe.catalogue import OtherFile
 from lwmfw.recipe.load import Resolved
 from lwmfw.recipe.places import places
 from lwmfw.recipe.settings import flat
@@ -24,7 +25,11 @@ def renewed(recorded: RecordedRun, settings: Mapping[str, object], plugins: Sequ
         CheckpointRefused: resolved.toml is damaged.
     """
     replaced = {"plugins": _replaced(recorded, plugins)} if plugins else {}
-    resolved = recorded.recipe_with({**settings, **replaced})
+    try:
+        resolved = recorded.recipe_with({**settings, **replaced})
+    except OtherFile as error:  # as where a mended one was copied, and no more
+        again = command("resume", recorded.path, "--plugins", "FILE")
+        raise UserError(f"{error}, or go on with a mended one: {again}") from error
     before, after = (dict(flat({**tables, "plugins": []})) for tables in (recorded.tables, resolved.tables()))
     if "plugins" in settings:
         raise UserError("--set plugins: takes the place of no file; name the mended file with --plugins")

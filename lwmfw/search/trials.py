@@ -14,6 +14,7 @@ from a checkpoint in memory and ends after its step.
 from __future__ import annotations
 
 import copy
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -83,7 +84,7 @@ def search_recipe(
                 trials.most -= most_trials(search, rungs_of(step, rungs)) - found[-1].trials
                 tell(found[-1].line(step.total))
             directory.write_recipe("found.toml", override(resolved, recommended(found)), _head(search, found, steps))
-            tell(f"run it: lwmfw run {directory.path / 'found.toml'}")
+            tell(f"run it: lwmfw run {shlex.quote(str(directory.path / 'found.toml'))}")
     except KeyboardInterrupt as error:
         raise Interrupted(
             f"{directory.path}: interrupted; search.jsonl lists the {trials.count} finished trials, but a search "

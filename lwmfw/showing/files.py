@@ -40,6 +40,8 @@ def check_place(file: Path) -> None:
             raise UserError(f"{name}: is there, and no earlier one of lwmfw; choose another --out")
         if not file.parent.is_dir():
             raise UserError(f"{name}: its folder is not there; make it, or choose another --out")
+        if not os.access(file.parent, os.W_OK):
+            raise UserError(f"{name}: its folder cannot be written in; have it made writable, or choose another --out")
     except (OSError, ValueError) as error:  # a name that no file can have
         raise UserError(f"{name}: cannot be written: {error}; choose another --out") from error
 

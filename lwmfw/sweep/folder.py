@@ -14,7 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from lwmfw.errors import RunBusy, UserError, harmless, shown
+from lwmfw.errors import RunBusy, UserError, command, harmless, shown
 from lwmfw.record.files import told_of_disk, write_bytes, write_text
 from lwmfw.record.identity import first_difference, identity_of
 from lwmfw.record.links import refuse_way_out, refuse_ways_out
@@ -129,7 +129,7 @@ class SweepFolder:
             return ""
         if self.run(cell).finished:
             return "leave this cell out, or "
-        return f"go on with the mended file with `lwmfw resume {self.run(cell).path} --plugins FILE`, or "
+        return f"go on with the mended file with {command('resume', self.run(cell).path, '--plugins', 'FILE')}, or "
 
     def _frozen(self, cell: Cell) -> str:
         """A cell's recipe, every default written out, that names the copies of its plug-in files."""

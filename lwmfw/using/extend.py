@@ -9,7 +9,7 @@ from typing import Any
 
 from lwmfw.engine.opened import OpenedRun
 from lwmfw.engine.origin import place, preprocessing_of, sources_of
-from lwmfw.errors import UserError
+from lwmfw.errors import UserError, command
 from lwmfw.recipe.load import Resolved, override
 from lwmfw.recipe.places import without_weights
 from lwmfw.record import checkpoint
@@ -45,7 +45,7 @@ def extended(opened: OpenedRun, wanted: Extension) -> Resolved:
     """
     given = opened.recipe
     if not opened.finished:
-        raise UserError(f"{opened.path}: has not ended; `lwmfw resume {opened.path}` goes on with it")
+        raise UserError(f"{opened.path}: has not ended; {command('resume', opened.path)} goes on with it")
     if wanted.more and wanted.train:
         raise UserError("--more takes images in without training; leave --train or --more out")
     root = str(wanted.data.resolve())

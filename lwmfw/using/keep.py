@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from lwmfw.engine.going_on import finish
 from lwmfw.engine.kept import snapshot
 from lwmfw.engine.opened import OpenedRun
 from lwmfw.engine.prepare import environment
@@ -13,11 +14,12 @@ from lwmfw.engine.run import Run
 from lwmfw.recipe.load import Resolved, override
 from lwmfw.record import checkpoint
 from lwmfw.record.directory import open_directory
+from lwmfw.record.files import remove
 from lwmfw.record.reading import digest_of, settings_of
 
 
 def keep(run: Run, out: Path | None, arithmetic: str = "") -> None:
-    """Write the directory of a finished run; what makes a folder a run directory comes last.
+    """Write the directory of a finished run; what was left of one that was stopped meanwhile is written anew.
 
     Args:
         run: as it is to be found there.
@@ -25,22 +27,23 @@ def keep(run: Run, out: Path | None, arithmetic: str = "") -> None:
         arithmetic: by which its sums were computed; empty: by its own.
 
     Raises:
-        UserError: the directory is in use.
+        UserError: the directory holds something else.
+        RunBusy: another process owns it.
     """
     resolved = run.assembly.resolved
-    directory, _ = open_directory(resolved, out, "never")
+    run.results.complete, run.results.settings = True, digest_of(settings_of(resolved.tables(), run.results))
+    kept = snapshot(run)
+    facts = kept.facts | ({"arithmetic": arithmetic} if arithmetic else {})
+    run.directory, _ = open_directory(resolved, out, "auto")
     try:
-        run.directory, run.results.complete = directory, True
-        run.results.settings = digest_of(settings_of(resolved.tables(), run.results))
-        kept = snapshot(run)
-        facts = kept.facts | ({"arithmetic": arithmetic} if arithmetic else {})
-        directory.write_environment(environment(run))
-        directory.write_results(run.results)
-        checkpoint.save(directory.checkpoints, replace(kept, facts=facts))
-        directory.start(resolved)
-        directory.finish()
+        remove(run.directory.checkpoints)
+        run.directory.start(resolved)  # an unfinished run of this origin is one that was stopped here
+        run.directory.write_environment(environment(run))
+        checkpoint.save(run.directory.checkpoints, replace(kept, facts=facts))
+        run.directory.write_results(run.results)
+        finish(run)
     finally:
-        directory.close()
+        run.directory.close()
 
 
 def recipe_from(origin: OpenedRun, made_by: Literal["merge", "retract"]) -> Resolved:

@@ -18,7 +18,7 @@ from lwmfw.engine.opened import OpenedRun
 from lwmfw.engine.origin import check_alike, labels_in, place, sources_of
 from lwmfw.engine.run import Run
 from lwmfw.engine.telling import told_in_words
-from lwmfw.errors import UserError, shown
+from lwmfw.errors import UserError, command, shown
 from lwmfw.recipe.load import override
 from lwmfw.recipe.scenario import Step
 
@@ -37,7 +37,7 @@ def check_exact(opened: OpenedRun) -> None:
         UserError: it has none, or the backbone has moved since the first was taken.
     """
     if opened.exists and not opened.finished:
-        raise UserError(f"{opened.path}: has not ended; `lwmfw resume {opened.path}` goes on with it")
+        raise UserError(f"{opened.path}: has not ended; {command('resume', opened.path)} goes on with it")
     last = opened.results.steps[-1].readouts
     said = {name: each["exact"] for name, each in last.items() if "exact" in each}  # som has a state, and no sums
     if not said:

@@ -1,6 +1,7 @@
 """The shape of the house: who may import whom, and how large a room may be."""
 
 import ast
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -137,6 +138,12 @@ def test_a_folder_is_a_kind_and_a_file_registers_its_components():
 @pytest.mark.parametrize("path", **names([*CORE, *SHIPPED, *sorted((ROOT / "tests").rglob("*.py"))]))
 def test_no_file_is_too_long(path):
     assert path.read_text().count("\n") <= (200 if path.name == "loop.py" else 400)
+
+
+@pytest.mark.parametrize("path", **names([path for path in [*CORE, *SHIPPED] if path.name != "errors.py"]))
+def test_a_command_that_a_message_shows_has_its_paths_quoted(path):
+    """By `errors.command`: a folder may have spaces in its name."""
+    assert not re.search(r"`lwmfw [^`]*\{", path.read_text())
 
 
 MEASURED = [*map(str, (ROOT / "docs" / "measured" / "cifar100-b50").glob("*.json"))]

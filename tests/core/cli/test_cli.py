@@ -1,16 +1,19 @@
 """The command line as a new user meets it: verbs, exit codes, and what goes to stdout and what to stderr."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
 import time
+from unittest.mock import patch
 
 import pytest
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from helpers import ROOT
 from helpers.command import lwmfw, lwmfw_process
 from helpers.plugin_files import penalty_file
+from helpers.runs import halted
 
 from lwmfw.testing import tiny_recipe, tiny_run
 
@@ -164,6 +167,28 @@ def test_a_busy_directory_exits_5(tmp_path):
         done = lwmfw_process("run", tiny_recipe({}, tmp_path), "--out", "run")
     assert done.returncode == 5
     assert done.stderr.startswith("run: busy, owned by ")
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "said"),
+    [
+        (PermissionError(13, "Permission denied"), 2, "cannot be used: Permission denied; have it made writable"),
+        (Timeout("run/.lock"), 5, r"busy, owned by process \d+ on \S+; wait for it"),
+    ],
+)
+def test_resume_advises_nothing_that_it_has_no_option_for(fault, code, said, tmp_path):
+    run = halted(tmp_path, {})
+    with patch("filelock.FileLock.acquire", side_effect=fault):
+        done = lwmfw("resume", run)
+    assert done.returncode == code
+    assert re.fullmatch(f"{run}: {said}\n", done.stderr)
+
+
+def test_a_current_folder_that_was_removed_is_told_of_before_anything_is_loaded():
+    command = f"mkdir gone && cd gone && rmdir ../gone && exec {sys.executable} -m lwmfw run lwm --out /nowhere/run"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    said = ".: the current folder is gone (No such file or directory); change to one that is there\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
 
 
 def test_a_damaged_checkpoint_exits_4(tmp_path):

@@ -1,20 +1,25 @@
 """What a command does when a signal ends it, at whatever moment, and when a standard stream is closed or full."""
 
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from helpers.command import ENDING, ENVIRONMENT, lwmfw
+from helpers.months import CLASSES, pictures
 from helpers.plugin_files import penalty_file
 
 from lwmfw.cli import process
 from lwmfw.cli.process import interruptible
-from lwmfw.errors import Interrupted
-from lwmfw.testing import tiny_recipe
+from lwmfw.errors import Interrupted, OutputFailed
+from lwmfw.testing import tiny_recipe, tiny_run
 
 LOUD = {"observers": [{"use": "console"}]}
 
@@ -27,6 +32,20 @@ def _heard():
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run with sums in `run`, which goes on with other classes in `one` and `two`; more pictures in `of/new`."""
+    folder = tmp_path_factory.mktemp("finished")
+    pictures(folder / "first", CLASSES["months"], count=4)
+    data = {"use": "folder", "root": str(folder / "first"), "size": 8, "decode": "once"}
+    tiny_run({"data": data, "scenario": {"first": 0, "increment": 0}, "readouts": [{"use": "ncm"}]}, folder)
+    for name, place in {"dog": "one", "elk": "two", "fox": "new"}.items():
+        pictures(folder / "of" / place, [name], count=4)
+    for place in ("one", "two"):
+        lwmfw("extend", folder / "run", "--data", folder / "of" / place, "--out", folder / place)
+    return folder
 
 
 def run_with(folder, hook, **tables):
@@ -43,6 +62,45 @@ def test_a_signal_ends_a_run_in_one_line_with_its_own_code(number, tmp_path):
     assert done.returncode == 128 + number
     kept = "1 finished step is kept, and step 2 as far as it had come; go on with `lwmfw resume run`"
     assert done.stderr == f"run: interrupted in step 2, epoch 1, batch 1; {kept}\n"
+
+
+def test_the_command_that_goes_on_can_be_given_as_it_is_told(tmp_path):
+    recipe = tiny_recipe({}, tmp_path)
+    with patch("lwmfw.loop.learn", side_effect=KeyboardInterrupt):
+        done = lwmfw("run", recipe, "--out", "my runs/a b")
+    told = re.search("`(.*)`", done.stderr)[1]
+    assert told == "lwmfw resume 'my runs/a b'"
+    assert lwmfw(*shlex.split(told)[1:]).returncode == 0
+
+
+@pytest.mark.parametrize("verb", ["run", "extend", "merge"])
+def test_a_signal_while_the_report_is_drawn_is_told_with_what_is_true(verb, finished, tmp_path):
+    """The run has ended: its path is named, its results are printed, and its report can be drawn."""
+    command = {
+        "run": ("run", finished / "tiny.toml"),
+        "extend": ("extend", finished / "run", "--data", finished / "of" / "new"),
+        "merge": ("merge", finished / "one", finished / "two"),
+    }[verb]
+    for options in ((), ("--out", "my run")):
+        with patch("lwmfw.showing.report.report", side_effect=lambda *_: signal.raise_signal(signal.SIGTERM)):
+            done = lwmfw(*command, *options, report=True)
+        assert done.returncode == 143
+        assert done.stdout
+        place, said = done.stderr.splitlines()[-1].split(": ", 1)
+        shows, draws = re.findall("`lwmfw (.*?)`", said)
+        assert said == (
+            f"interrupted, but the run has ended; `lwmfw {shows}` shows its results, `lwmfw {draws}` draws its report"
+        )
+        assert (Path(place) / "DONE").exists()
+        for told in (shows, draws):
+            assert lwmfw(*shlex.split(told)).returncode == 0
+        assert (Path(place) / "report.html").exists()
+
+
+def test_results_that_nobody_reads_cost_no_report(finished):
+    with patch("lwmfw.cli.act.print_json", side_effect=OutputFailed("standard output: gone", 141)):
+        done = lwmfw("run", finished / "tiny.toml", "--out", "run", "--json", report=True)
+    assert (done.returncode, done.stderr.splitlines()[0]) == (141, "report in run/report.html")
 
 
 @pytest.mark.parametrize(
@@ -81,7 +139,7 @@ def test_an_interruption_that_other_code_swallows_is_made_again(tmp_path, monkey
 THROUGH_C = """
 import ctypes, os, signal, sys
 from lwmfw.cli.process import interruptible
-from lwmfw.errors import Interrupted
+from lwmfw.errors import Interrupted, OutputFailed
 
 run = ctypes.pythonapi.PyRun_String
 run.restype, run.argtypes = ctypes.py_object, (ctypes.c_char_p, ctypes.c_int, ctypes.py_object, ctypes.py_object)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -222,6 +223,19 @@ def test_a_mended_plug_in_file_takes_the_place_of_the_copy_that_failed(tmp_path)
     (tmp_path / "anew").mkdir()
     penalty_file(tmp_path / "anew", penalty(0.5))
     assert comparable(tiny_run(recipe, tmp_path / "anew").path)["steps"] == results["steps"]
+
+
+def test_a_resumption_that_was_stopped_behind_the_copy_of_a_mended_file_says_how_to_repeat_it(tmp_path):
+    penalty_file(tmp_path, penalty(1))
+    path = halted(tmp_path, {"plugins": ["probe.py"], "penalties": [{"use": "probe"}]})
+    mended = penalty_file(tmp_path, penalty(0.5))
+    with patch("lwmfw.record.directory.RunDirectory._write_resolved", side_effect=KeyboardInterrupt):
+        assert command.lwmfw("resume", path, "--plugins", mended).returncode == 130
+    plain = command.lwmfw("resume", path)
+    assert plain.returncode == 2
+    said = f"; restore the file, or go on with a mended one: `lwmfw resume {path} --plugins FILE`\n"
+    assert plain.stderr.endswith(said)
+    assert command.lwmfw("resume", path, "--plugins", mended).returncode == 0
 
 
 def test_a_file_that_is_none_of_the_runs_is_refused(tmp_path):

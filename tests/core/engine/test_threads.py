@@ -3,6 +3,7 @@
 import shutil
 import tomllib
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -57,7 +58,17 @@ def test_a_run_goes_on_with_the_threads_it_has_or_with_those_it_is_told(unfinish
 
 def test_resume_takes_another_number(unfinished):
     assert lwmfw("resume", "run", "--threads", "1").returncode == 0
-    assert computed_with() == (2, 1)
+    assert computed_with() == (1, 1)
+
+
+@pytest.mark.parametrize("stage", ["lwmfw.engine.run.Run.sharing_features", "lwmfw.loop.learn"])
+def test_the_number_that_resume_has_taken_stays_when_it_is_stopped_and_resumed_again(unfinished, stage):
+    """Whether a place that has it was kept meanwhile, or not yet."""
+    with patch(stage, side_effect=KeyboardInterrupt):
+        assert lwmfw("resume", "run", "--threads", "1", "--save-every", "1 update").returncode == 130
+    assert lwmfw("resume", "run").returncode == 0
+    assert computed_with() == (1, 1)
+    assert RecordedRun("run").results.drift == [{"step": 2, "key": "threads", "was": 2, "is": 1}]
 
 
 def test_a_first_step_of_another_number_is_refused_where_one_is_asked_for(tmp_path):

@@ -8,6 +8,7 @@ import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -205,6 +206,9 @@ def test_nothing_is_written_over_or_outside(trained, tmp_path):
         with pytest.raises(UserError, match=re.escape(said)):
             report(MEASURED / "fashion-mnist-mini" / "lwm-1993.json", out=place)
     run = shutil.copytree(trained[0], tmp_path / "run")
+    said = "its folder cannot be written in; have it made writable, or choose another --out"
+    with patch("os.access", return_value=False), pytest.raises(UserError, match=f"{run}/report.html: {said}"):
+        report(run)
     (run / "report.html").unlink()
     (run / "report.html.tmp").symlink_to(tmp_path / "outside")
     assert lwmfw("report", run).returncode == 4

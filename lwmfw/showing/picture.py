@@ -24,7 +24,7 @@ def plot(paths: Sequence[Path], out: Path, what: str, readout: str) -> list[str]
     chart = chart_of(what, runs, readout)
     form = form_of(out)
     check_place(out)
-    write_bytes(out, png(chart) if form == "png" else svg(chart).encode())
+    write_bytes(out, png(chart) if form == "png" else svg(chart).encode(), named=True)
     if len(runs) == 1 or not isinstance(chart, Lines):
         return []
     return [label for label in variants(runs) if label not in {line.label for line in chart.lines}]

@@ -60,7 +60,7 @@ def report(*runs: os.PathLike[str] | str, out: os.PathLike[str] | str | None = N
     check_place(place)
     if inside:
         refuse_ways_out(recorded[0].path)
-    write_text(place, page(recorded))
+    write_text(place, page(recorded), named=True)
     return place
 
 

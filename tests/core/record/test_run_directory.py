@@ -38,13 +38,13 @@ def test_a_second_owner_is_told_that_the_directory_is_busy(resolved, tmp_path):
 def test_a_run_that_has_come_and_gone_before_a_directory_is_owned_is_seen(resolved, tmp_path, monkeypatch):
     other = load_recipe(tiny_recipe({"seed": 2}, tmp_path))
 
-    def late(path):
+    def late(path, *way):
         monkeypatch.undo()
         directory, known = open_directory(other, path, "auto")
         assert not known
         directory.start(other)
         directory.close()
-        return own(path)
+        return own(path, *way)
 
     monkeypatch.setattr("lwmfw.record.directory.own", late)
     with pytest.raises(UserError, match=r"run: holds a run of another recipe \(seed differs\)"):

@@ -296,6 +296,16 @@ def test_a_sweep_writes_nowhere_else_and_waits_for_nothing(name, sort, recipe, p
     assert (list(Path("victim").iterdir()) == []) if folder else (Path("victim").read_text() == "precious")
 
 
+def test_a_file_of_a_cell_that_cannot_be_written_is_told_with_another_place(recipe, monkeypatch):
+    monkeypatch.setattr(jobs, "_LOOK", 0)
+    Path("sweep").mkdir()
+    Path("sweep/.sweep").touch()
+    Path("sweep/s1.log").mkdir()
+    done = lwmfw("sweep", recipe, "--seeds", "1", "--out", "sweep")
+    said = "sweep/s1.log: cannot be written: Is a directory; choose another --out\n"
+    assert (done.returncode, done.stderr) == (2, said)
+
+
 def test_a_run_that_is_set_aside_is_not_written_out_of(of_plugin, plugin, processes):
     processes.codes["s1"] = 7
     lwmfw("sweep", of_plugin, "--seeds", "1", "--out", "sweep")

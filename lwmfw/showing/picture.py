@@ -20,10 +20,10 @@ def plot(paths: Sequence[Path], out: Path, what: str, readout: str) -> list[str]
         UserError: no run, no such chart or read-out, or a place that cannot be written.
         CheckpointRefused: a file of a run is damaged.
     """
-    runs = [RecordedRun(path) for path in paths]
-    chart = chart_of(what, runs, readout)
     form = form_of(out)
     check_place(out)
+    runs = [RecordedRun(path) for path in paths]
+    chart = chart_of(what, runs, readout)
     write_bytes(out, png(chart) if form == "png" else svg(chart).encode(), named=True)
     if len(runs) == 1 or not isinstance(chart, Lines):
         return []

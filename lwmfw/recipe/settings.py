@@ -239,6 +239,10 @@ def path_of(place: str, value: Any) -> str:
         raise UserError(f"{place}: should be a path, got {quoted(value)}; give a string or a Path")
     if "\0" in path:
         raise UserError(f"{place}: {quoted(path)} has a NUL, which no path has; give another")
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError as error:
+        raise UserError(f"{place}: {quoted(path)} has half a letter, which no path has; give another") from error
     return path
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import platform
@@ -22,7 +21,16 @@ from lwmfw.errors import CheckpointRefused, RunFailed, UserError, command, shown
 from lwmfw.recipe.load import Resolved
 from lwmfw.recipe.places import places
 from lwmfw.record import checkpoint
-from lwmfw.record.files import LARGE, bounded, disk_failure, told_of_disk, told_of_reading, write_bytes, write_text
+from lwmfw.record.files import (
+    DISK,
+    LARGE,
+    bounded,
+    disk_failure,
+    told_of_disk,
+    told_of_reading,
+    write_bytes,
+    write_text,
+)
 from lwmfw.record.identity import first_difference, identity_of, portable
 from lwmfw.record.links import is_inside, refuse_ways_out
 from lwmfw.record.owner import WAIT, own
@@ -32,8 +40,6 @@ from lwmfw.record.summed import SUMS, write_summed
 
 Resume = Literal["auto", "never", "must"]
 _PLUGIN_FOLDER = "plugins"
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EINTR, errno.EFBIG)
-"""What is no fault of a place that was named: a disk is full, or fails."""
 
 
 class RunDirectory:
@@ -270,7 +276,7 @@ def open_directory(
         path.mkdir(parents=True, exist_ok=True)
         directory = RunDirectory(path, own(path, "wait for it" if renewed else WAIT))
     except OSError as error:
-        if error.errno in _DISK:
+        if error.errno in DISK:
             raise disk_failure(path, error) from None
         way = "have it made writable" if renewed else "choose another --out"  # which `resume` has not
         raise UserError(f"{shown(str(path))}: cannot be used: {error.strerror}; {way}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from pathlib import Path
 
 from lwmfw.errors import DiskFailed, UserError, shown
 
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EINTR, errno.EFBIG)
+"""What is no fault of a place that was named: a disk is full, or fails."""
 SMALL, LARGE = 16 << 20, 2 << 30
 """Bytes that a file of a run may have: a recipe and other notes; and results, states and logs, which grow with the run.
 A confusion matrix of 10,000 classes has 0.3e9 where few of its numbers are not 0."""
@@ -37,15 +40,23 @@ def bounded(path: Path, most: int = SMALL) -> bytes:
 
 
 @contextmanager
-def told_of_disk(path: Path) -> Iterator[None]:
+def told_of_disk(path: Path, named: bool = False) -> Iterator[None]:
     """Tell of a write that fails, with its place and what is free there.
+
+    Args:
+        path: the place.
+        named: whether it was named for what is written, so that another can be.
 
     Raises:
         DiskFailed: one does.
+        UserError: nothing can be written in a place that was named.
     """
     try:
         yield
     except OSError as error:
+        if named and error.errno not in DISK:
+            what = f"cannot be written: {error.strerror or error}; choose another --out"
+            raise UserError(f"{shown(str(path), 1000)}: {what}") from None
         raise disk_failure(path, error) from None  # which line has written says nothing
 
 
@@ -73,19 +84,15 @@ def told_of_reading(path: Path) -> Iterator[None]:
         raise UserError(f"{shown(str(path), 1000)}: {what}") from None
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, named: bool = False) -> None:
     """Write a file beside its place, then move it there: readers see the old or the new one, never half."""
-    write_bytes(path, text.encode())
+    write_bytes(path, text.encode(), named)
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """As `write_text`, and on the disk before it is named.
-
-    Raises:
-        DiskFailed: it cannot be written.
-    """
+def write_bytes(path: Path, content: bytes, named: bool = False) -> None:
+    """As `write_text`, and on the disk before it has its name; raises as `told_of_disk`, which says what is `named`."""
     temporary = path.with_name(path.name + ".tmp")
-    with told_of_disk(path):
+    with told_of_disk(path, named):
         try:
             with temporary.open("wb") as stream:
                 stream.write(content)

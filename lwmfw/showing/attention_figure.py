@@ -79,7 +79,7 @@ def write_figure(file: Path, explanations: Sequence[Explanation]) -> None:
     """
     form = form_of(file)
     check_place(file)
-    write_bytes(file, drawn(explanations, form))
+    write_bytes(file, drawn(explanations, form), named=True)
 
 
 def figure_of(explanations: Sequence[Explanation]) -> Figure:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from lwmfw.errors import UserError, shown
+from lwmfw.recipe.settings import path_of
 from lwmfw.record.links import is_inside
 
 MARKS = (b'<meta name="generator" content="lwmfw ', b"<desc>lwmfw: ", b"Software\0lwmfw", b"<dc:title>lwmfw explain<")
@@ -34,7 +35,7 @@ def check_place(file: Path) -> None:
     Raises:
         UserError: there is something else, or no folder.
     """
-    name = shown(str(file), 1000)
+    name = shown(path_of("--out", file), 1000)
     try:
         if (file.exists() or file.is_symlink()) and not (file.is_file() and _is_ours(file)):
             raise UserError(f"{name}: is there, and no earlier one of lwmfw; choose another --out")

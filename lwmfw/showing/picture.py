@@ -20,11 +20,11 @@ def plot(paths: Sequence[Path], out: Path, what: str, readout: str) -> list[str]
         UserError: no run, no such chart or read-out, or a place that cannot be written.
         CheckpointRefused: a file of a run is damaged.
     """
-    runs = [RecordedRun(path) for path in paths]
-    chart = chart_of(what, runs, readout)
     form = form_of(out)
     check_place(out)
-    write_bytes(out, png(chart) if form == "png" else svg(chart).encode())
+    runs = [RecordedRun(path) for path in paths]
+    chart = chart_of(what, runs, readout)
+    write_bytes(out, png(chart) if form == "png" else svg(chart).encode(), named=True)
     if len(runs) == 1 or not isinstance(chart, Lines):
         return []
     return [label for label in variants(runs) if label not in {line.label for line in chart.lines}]

@@ -13,6 +13,7 @@ from typing import Any
 
 from lwmfw import __version__
 from lwmfw.errors import UserError, harmless
+from lwmfw.recipe.settings import path_of
 from lwmfw.record.files import write_text
 from lwmfw.record.links import refuse_ways_out
 from lwmfw.record.reading import RecordedRun
@@ -52,15 +53,15 @@ def report(*runs: os.PathLike[str] | str, out: os.PathLike[str] | str | None = N
         CheckpointRefused: a file of a run is damaged.
         DiskFailed: the page cannot be written.
     """
-    recorded = [RecordedRun(Path(run)) for run in runs]
+    recorded = [RecordedRun(Path(path_of("run", run))) for run in runs]
     if not recorded:
         raise UserError("report: names no run; name one, or several to put side by side")
     inside = out is None and len(recorded) == 1 and recorded[0].exists
-    place = Path(out) if out else recorded[0].path / NAME if inside else Path(NAME)
+    place = Path(path_of("--out", out)) if out else recorded[0].path / NAME if inside else Path(NAME)
     check_place(place)
     if inside:
         refuse_ways_out(recorded[0].path)
-    write_text(place, page(recorded))
+    write_text(place, page(recorded), named=True)
     return place
 
 

@@ -68,7 +68,7 @@ class SweepFolder:
     def record_failure(self, cell: Cell, code: int) -> None:
         """Keep how a cell failed, until it is tried again."""
         how = f"exit {code}" if code >= 0 else f"killed by signal {-code}"
-        write_text(self._failure(cell), f"{how}: {self.last_line(cell) or 'it said nothing'}\n")
+        write_text(self._failure(cell), f"{how}: {self.last_line(cell) or 'it said nothing'}\n", named=True)
 
     def forget_failure(self, cell: Cell) -> None:
         """Have a cell tried again."""
@@ -113,7 +113,7 @@ class SweepFolder:
             set_aside(self.run(cell).path, self.path / _ASIDE)
         for cell in cells:
             if not self.run(cell).finished or not self.recipe(cell).is_file():
-                write_text(self.recipe(cell), self._frozen(cell))
+                write_text(self.recipe(cell), self._frozen(cell), named=True)
 
     def _anew(self, cell: Cell) -> bool:
         """Whether a cell has failed before it finished a step."""
@@ -143,14 +143,14 @@ class SweepFolder:
 
     def _keep(self, file: Path, digest: str) -> None:
         place = self.path / _kept(file, digest)
-        with told_of_disk(place):
+        with told_of_disk(place, named=True):
             place.parent.mkdir(parents=True, exist_ok=True)
             content = file.read_bytes()
             if place.is_file() and hashlib.sha256(place.read_bytes()).hexdigest() != digest:
                 raise UserError(f"{place}: was changed, and is a copy of {file}; change that, and remove the copy")
         if hashlib.sha256(content).hexdigest() != digest:
             raise UserError(f"{file}: was changed while the sweep began; run the same command again")
-        write_bytes(place, content)
+        write_bytes(place, content, named=True)
 
 
 def _plugin_files(cell: Cell) -> list[tuple[Path, str]]:

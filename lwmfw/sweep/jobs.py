@@ -40,9 +40,10 @@ def start_here(command: list[str], log: Path) -> subprocess.Popen[bytes]:
     """A process beside this one, in the same group: what ends all of a group, ends it too.
 
     Raises:
-        DiskFailed: the file cannot be written.
+        DiskFailed: the disk is full, or fails.
+        UserError: the file cannot be written.
     """
-    with told_of_disk(log), log.open("ab") as stream:
+    with told_of_disk(log, named=True), log.open("ab") as stream:
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream)  # noqa: S603 - ours
 
 

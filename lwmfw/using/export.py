@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 from lwmfw.engine.opened import OpenedRun
 from lwmfw.engine.run import Run
 from lwmfw.engine.telling import told_in_words
-from lwmfw.errors import RunFailed, UserError, describe
+from lwmfw.errors import DiskFailed, RunFailed, UserError, describe
 from lwmfw.model.growing import evaluating, full_precision
 from lwmfw.record.files import write_bytes
 from lwmfw.using.predict import chosen_readout
@@ -83,6 +84,7 @@ def export(opened: OpenedRun, form: Format, readout: str = "", out: Path | None 
     Raises:
         UserError: no run or no such read-out, a file that is there already, or a package is missing.
         RunFailed: the network cannot be written in this form, or the file does not decide as the run does.
+        DiskFailed: the disk is full, or fails.
     """
     _check_installed(form)
     readout = chosen_readout(opened, readout)
@@ -95,7 +97,7 @@ def export(opened: OpenedRun, form: Format, readout: str = "", out: Path | None 
         asked = Asked.of(run, readout)
     try:
         with _told(opened, readout, form), _quiet():
-            write_bytes(unchecked, _WRITE[form](_traced(run, readout, asked.images[:2]), json.dumps(facts)))
+            write_bytes(unchecked, _WRITE[form](_traced(run, readout, asked.images[:2]), json.dumps(facts)), named=True)
             difference = asked.held_against(*_READ[form](unchecked), facts)
         size = unchecked.stat().st_size
         unchecked.replace(path)
@@ -114,17 +116,18 @@ def _check_installed(form: Format) -> None:
 
 
 def _place(opened: OpenedRun, form: Format, out: Path | None) -> Path:
-    if out is None:
-        return opened.path / f"export.{form}"
+    path = out or opened.path / f"export.{form}"
     try:
-        there, folder = out.exists(), out.absolute().parent.is_dir()
+        there, folder = path.exists(), path.absolute().parent.is_dir()
     except OSError as error:  # a name that no file can have
-        raise UserError(f"{out}: cannot be written ({error.strerror}); choose another --out") from error
-    if there:
-        raise UserError(f"{out}: exists; choose another --out")
+        raise UserError(f"{path}: cannot be written ({error.strerror}); choose another --out") from error
+    if out and there:
+        raise UserError(f"{path}: exists; choose another --out")
     if not folder:
-        raise UserError(f"{out}: its folder does not exist; make it, or choose another --out")
-    return out
+        raise UserError(f"{path}: its folder does not exist; make it, or choose another --out")
+    if not os.access(path.absolute().parent, os.W_OK):
+        raise UserError(f"{path}: its folder cannot be written in; have it made writable, or choose another --out")
+    return path
 
 
 def facts_of(opened: OpenedRun, readout: str, probability: str) -> dict[str, Any]:
@@ -212,7 +215,7 @@ def _told(opened: OpenedRun, readout: str, form: Format) -> Iterator[None]:
     what, hint = f"{opened.path}: {readout} cannot be written as {form}", "choose another --format or --readout"
     try:
         yield
-    except OSError:
+    except (OSError, UserError, DiskFailed):
         raise
     except RunFailed as error:
         raise RunFailed(f"{what}: the file {error}; {hint}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,9 @@ from lwmfw.engine.telling import told_in_words
 from lwmfw.errors import UserError, command, shown
 from lwmfw.recipe.load import override
 from lwmfw.recipe.scenario import Step
+
+_BY_A_SETTING = re.compile(r", or [^,;]* with data\.\w+ = \S+$")
+"""What a recipe can do besides about images: those who come with images of a run have no recipe to set it in."""
 
 State = Mapping[str, Any]
 
@@ -83,8 +87,11 @@ def arranged(opened: OpenedRun, table: Mapping[str, Any], validation: float = 0.
         UserError: they are missing, of none of its classes, or not alike.
     """
     assembly = assemble(override(opened.recipe, {"data": dict(table)}))
-    with told_in_words(assembly, opened.path):
-        loaded: DataSet = assembly.method("data", "load")()
+    try:
+        with told_in_words(assembly, opened.path):
+            loaded: DataSet = assembly.method("data", "load")()
+    except UserError as error:
+        raise UserError(_BY_A_SETTING.sub("", str(error))) from error
     check_alike(loaded, opened.checkpoint(), own_range=True)  # which they had when they were learned from
     order = labels_in(loaded, opened.class_names)
     if not any(label is not None for label in order):

@@ -19,6 +19,8 @@ from lwmfw.engine.build import choose_device
 from lwmfw.errors import UserError
 from lwmfw.recipe.load import load_recipe
 from lwmfw.recipe.settings import plain
+from lwmfw.showing.picture import plot
+from lwmfw.showing.report import report
 from lwmfw.testing import tiny_recipe
 
 
@@ -138,6 +140,23 @@ def test_a_path_that_no_file_can_have_is_refused():
             call("a\0b")
     with pytest.raises(UserError, match=r"^--out: 'a\\x00b' has a NUL"):
         api.run(tiny_recipe({}, Path()), out="a\0b")
+    with pytest.raises(UserError, match=r"^--out: '\\ud800' has half a letter, which no path has; give another$"):
+        api.run(tiny_recipe({}, Path()), out="\ud800")
+
+
+@pytest.mark.parametrize("path", ["a\0", "\ud800"])
+def test_a_page_and_a_picture_have_no_such_place_either(path):
+    with pytest.raises(UserError, match=r"^run: .* which no path has; give another$"):
+        report(path)
+    for draw in (lambda: report("run", out=path), lambda: plot([], Path(f"{path}.svg"), "accuracy", "")):
+        with pytest.raises(UserError, match=r"^--out: .* which no path has; give another$"):
+            draw()
+
+
+@pytest.mark.parametrize("run", [None, 3, ["r1"]])
+def test_a_report_is_of_paths(run):
+    with pytest.raises(UserError, match=r"^run: should be a path, got |^run: .*; give a"):
+        report(run)
 
 
 # --- devices -----------------------------------------------------------------------------------------------------

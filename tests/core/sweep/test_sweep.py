@@ -1,7 +1,6 @@
 """Sweeps: what runs, what is skipped, what is told. Processes leave what runs leave, without training."""
 
 import io
-import os
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -268,32 +267,6 @@ def test_no_sweep_takes_the_runs_of_another_recipe_or_a_folder_of_something_else
         assert refused.stderr.count("\n") == 1
     assert (tmp_path / "full" / "s1.toml").read_text() == "years of work"
     assert processes == ["s1"]
-
-
-@pytest.mark.parametrize("name", ["s1.log", "s1.toml.tmp", "s1.failed", ".sweep", ".plugins", ".aside", ".slurm"])
-@pytest.mark.parametrize("sort", ["link", "pipe"])
-def test_a_sweep_writes_nowhere_else_and_waits_for_nothing(name, sort, recipe, processes):
-    """A cell's own directory may lie elsewhere: the run in it looks after that itself."""
-    Path("sweep").mkdir()
-    Path("sweep/.sweep").touch()
-    Path("sweep", name).unlink(missing_ok=True)
-    folder = name in (".plugins", ".aside", ".slurm")
-    Path("victim").mkdir() if folder else Path("victim").write_text("precious")
-    Path("disk").mkdir()
-    Path("sweep/s1").symlink_to("../disk")
-    if sort == "link":
-        Path("sweep", name).symlink_to("../victim")
-    else:
-        os.mkfifo(Path("sweep", name))
-    done = lwmfw("sweep", recipe, "--seeds", "1", "--out", "sweep")
-    if (sort, name) == ("pipe", ".sweep"):
-        assert (done.returncode, done.stderr) == (2, "sweep: not empty and no sweep's; choose another --out\n")
-    else:
-        what = "a link that leads out of the sweep's folder; put" if sort == "link" else "no regular file; remove it"
-        assert done.returncode == 4
-        assert done.stderr.startswith(f"sweep/{name}: is {what}")
-    assert processes == []
-    assert (list(Path("victim").iterdir()) == []) if folder else (Path("victim").read_text() == "precious")
 
 
 def test_a_run_that_is_set_aside_is_not_written_out_of(of_plugin, plugin, processes):

@@ -46,6 +46,16 @@ def test_a_class_whose_name_is_not_utf_8_is_taken_in_and_out_like_any(place, tmp
     assert statistics(tmp_path / "less") == statistics(place / "base" / "run")
 
 
+def test_an_image_that_cannot_be_read_is_told_of_without_a_setting_that_retract_has_not(place, tmp_path):
+    shutil.copytree(place / "may", tmp_path / "may")
+    bad = next(path for path in (tmp_path / "may").rglob("*") if path.is_file())
+    bad.write_bytes(b"no image")
+    done = lwmfw("retract", place / "may-run", "--data", tmp_path / "may", "--out", tmp_path / "less")
+    assert done.returncode == 2
+    assert f"images cannot be read: {bad} (" in done.stderr
+    assert done.stderr.endswith("); replace or remove them\n")
+
+
 def test_single_images_are_retracted_and_no_more_than_there_were(place, tmp_path):
     learned = sorted(path for path in (place / "may" / "fox").iterdir())
     (tmp_path / "some" / "fox").mkdir(parents=True)

@@ -1,7 +1,9 @@
-"""A file of a run that cannot be read, as one of a colleague's, is told of in a line."""
+"""What permissions refuse, as in a run of a colleague's, is told of in a line."""
 
+import os
 import shutil
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from helpers.command import lwmfw
@@ -54,3 +56,27 @@ def test_an_environment_and_a_picture_that_may_not_be_read_are_left_out_of_a_rep
     with as_anybody():
         said = lwmfw("report", "run", "--out", "r.html")
     assert (said.returncode, said.stderr) == (0, "")
+
+
+@pytest.mark.usefixtures("copy")
+@pytest.mark.parametrize(
+    ("words", "place"),
+    [
+        (("report", "run"), "run/report.html"),
+        (("plot", "run", "--out", "locked/x.svg"), "locked/x.svg"),
+        (("export", "run", "--format", "pt2", "--out", "locked/x.pt2"), "locked/x.pt2.unchecked"),
+    ],
+)
+def test_where_nothing_may_be_written_another_place_is_asked_for(words, place):
+    """Also where that comes out when it is written, as on some disks of a network."""
+    Path("locked").mkdir()
+    for folder in ("run", "locked"):
+        Path(folder).chmod(0o555)
+    with as_anybody(), patch("os.access", return_value=True):
+        said = lwmfw(*words)
+    assert (said.returncode, said.stdout) == (2, "")
+    assert said.stderr == f"{place}: cannot be written: Permission denied; choose another --out\n"
+    with as_anybody(), patch("os.access", lambda place, mode: mode != os.W_OK):
+        said = lwmfw(*words)
+    why = "its folder cannot be written in; have it made writable, or choose another --out"
+    assert (said.returncode, said.stderr) == (2, f"{place.removesuffix('.unchecked')}: {why}\n")

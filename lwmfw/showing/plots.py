@@ -228,8 +228,11 @@ def _scale(axes: Axes, chart: Lines) -> None:
         bands = [line.deviation if _banded(chart) else () for line in chart.lines]
         both = [zip(n.y, d or [None] * len(n.y), strict=True) for n, d in zip(chart.lines, bands, strict=True)]
         values = [(y, d or 0.0) for line in both for y, d in line if y is not None]
-        highest, lowest = max(y + d for y, d in values), min(y - d for y, d in values)
-        axes.set_ylim(min(0.0, lowest * 1.08), 1.0 if chart.share and highest > 0.6 else highest * 1.08 or 1.0)
+        highest, lowest = max(0.0, *(y + d for y, d in values)), min(0.0, *(y - d for y, d in values))
+        top = highest * 1.08 if highest else -0.08 * lowest or 1.0  # what lies at nothing is seen whole
+        axes.set_ylim(lowest * 1.08, 1.0 if chart.share and highest > 0.6 else top)
+        if lowest < 0:  # a sign takes the room that the label has otherwise
+            axes.yaxis.set_label_coords((12 - _LEFT) / (WIDTH - _LEFT - _RIGHT), 0.5)
     places = sorted({x for line in chart.lines for x in line.x})
     room = (places[-1] - places[0]) * 0.04 or 0.5
     axes.set_xlim(places[0] - room, places[-1] + room)

@@ -1,15 +1,19 @@
 """The drawing of charts: the same bytes from the same numbers, text that stays text, nothing told by colour alone."""
 
+import json
 import re
 import subprocess
 import sys
+import warnings
 from xml.etree import ElementTree
 
 import matplotlib as mpl
 import pytest
+from helpers.results import results_of
 
-from lwmfw.showing.charts import Heat, Line, Lines
-from lwmfw.showing.plots import LIGHT, page_svg, png, svg
+from lwmfw.record.reading import RecordedRun
+from lwmfw.showing.charts import CHARTS, Heat, Line, Lines
+from lwmfw.showing.plots import LIGHT, _drawn, page_svg, png, svg
 
 LINES = Lines("accuracy", "Accuracy", "classes", "accuracy", [Line("a", [1, 2], [0.5, 0.4], [0.1, 0.1])], share=True)
 HEAT = Heat("matrix", "Matrix", "x", "y", [[0.5, None], [0.25, 1.0]], "half", ["one", "two"], ["1", "2"], [1])
@@ -37,6 +41,46 @@ def test_there_is_no_band_where_one_run_alone_was_measured():
     )
     bands = [re.findall(r'id="FillBetween.*?<path[^>]* d="([^"]*)"', each, re.DOTALL) for each in (both, one, none)]
     assert [[band.count("\n") for band in each] for each in bands] == [[9], [7], []]
+
+
+ORDINARY = [[0.9], [0.6, 0.8], [0.7, 0.5, 0.9]]
+RUNS = {
+    "ordinary": ORDINARY,
+    "of two steps": ORDINARY[:2],
+    "of one step": ORDINARY[:1],
+    "nothing right": [[0.0], [0.0, 0.0], [0.0, 0.0, 0.0]],
+    "all right": [[1.0], [1.0, 1.0], [1.0, 1.0, 1.0]],
+    "ever better": [[0.5], [0.6, 0.5], [0.9, 0.8, 0.5]],  # forgetting is -0.1 and -0.3
+    "better and worse": [[0.5], [0.6, 0.5], [0.4, 0.4, 0.5]],
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_no_picture_warns_and_all_points_are_inside_it(name, tmp_path):
+    epoch = {"phase": "main", "terms": {"L_D": 0.0, "other": -1.5}, "lr": 0.1}
+    (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(epoch | {'step': n})}\n" for n in (1, 2)))
+    (tmp_path / "results.json").write_text(results_of(RUNS[name]).to_text())
+    run = RecordedRun(tmp_path)
+    for chart in filter(None, (make([run], "") for make in CHARTS.values())):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert png(chart)
+            with _drawn(chart, LIGHT, "white") as figure:
+                low, high = figure.axes[0].get_ylim()
+        for line in chart.lines if isinstance(chart, Lines) else ():
+            assert all(low <= y <= high for y in line.y if y is not None), (chart.name, line.y, low, high)
+            assert low <= 0 <= high, "how far it is from nothing is seen"
+
+
+@pytest.mark.parametrize("values", [[-0.1, -0.3], [0, -0.3], [-1e-9], [1e-9], [1e300, 1.0], [-1e300, 1e300], [5e-324]])
+def test_whatever_the_values_are_there_is_room_for_them(values):
+    chart = Lines("loss", "Loss", "x", "y", [Line("a", list(range(len(values))), values)])
+    with warnings.catch_warnings(), _drawn(chart, LIGHT, "white") as figure:
+        warnings.simplefilter("error")
+        assert png(chart)
+        low, high = figure.axes[0].get_ylim()
+    assert low <= min(0, *values) < max(0, *values) <= high
+    assert high - low <= 1.3 * (max(0, *values) - min(0, *values)) or max(map(abs, values)) < 1e-100
 
 
 @pytest.mark.parametrize("chart", [LINES, HEAT], ids=["lines", "heat"])

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 
 from lwmfw.cli.letters import take_any_letter, tell
 from lwmfw.cli.process import check_folder, interruptible, share_cores, standard_streams
-from lwmfw.errors import LwmfwError, OutputFailed
+from lwmfw.errors import LwmfwError, OutputFailed, shown
+
+_BARRED = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP)
+"""What is no fault of a verb that asks whether a place is there: nobody may look, or no place has such a name."""
 
 
 def main() -> None:
@@ -33,6 +38,9 @@ def _told() -> int:
         tell(str(error))
         return error.exit_code
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _BARRED and error.filename:
+            tell(f"{shown(os.fsdecode(error.filename), 1000)}: {error.strerror}; name another place, or have it opened")
+            return 2
         _trace(error)
         print("lwmfw: this is a bug of lwmfw, please report it with the lines above", file=sys.stderr)
         return 3

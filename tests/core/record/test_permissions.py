@@ -10,7 +10,7 @@ from helpers.command import lwmfw
 from helpers.permissions import as_anybody
 from helpers.pictures import noise, save
 
-from lwmfw.testing import tiny_run
+from lwmfw.testing import tiny_recipe, tiny_run
 
 
 @pytest.fixture(scope="module")
@@ -80,3 +80,41 @@ def test_where_nothing_may_be_written_another_place_is_asked_for(words, place):
         said = lwmfw(*words)
     why = "its folder cannot be written in; have it made writable, or choose another --out"
     assert (said.returncode, said.stderr) == (2, f"{place.removesuffix('.unchecked')}: {why}\n")
+
+
+IN_A_LOCKED_FOLDER = {
+    "run": ("run", "RECIPE", "--out", "locked/run"),
+    "resume": ("resume", "locked/run"),
+    "predict": ("predict", "locked/run", "image.png"),
+    "the plan of a sweep": ("sweep", "RECIPE", "--out", "locked/sweep", "--seeds", "1", "--dry-run"),
+    "recipes": ("recipes", "lwm", "--copy", "locked/recipes"),
+    "export": ("export", "run", "--format", "pt2", "--out", "locked/x.pt2"),
+    "adopt": ("adopt", "--weights", "locked/w.pth", "--classes", "classes.txt"),
+}
+
+
+@pytest.mark.usefixtures("copy")
+@pytest.mark.parametrize("case", IN_A_LOCKED_FOLDER)
+def test_a_place_in_a_folder_that_nobody_may_enter_is_refused_in_a_line(case, tmp_path):
+    recipe = tiny_recipe({}, tmp_path)
+    save(noise(8, 8), "image.png")
+    Path("classes.txt").write_text("a\nb\n")
+    Path("locked").mkdir()
+    Path("locked").chmod(0)
+    with as_anybody():
+        said = lwmfw(*(recipe if word == "RECIPE" else word for word in IN_A_LOCKED_FOLDER[case]))
+    assert said.returncode == 2, said.stderr
+    assert "Traceback" not in said.stderr
+    assert said.stderr.count("\n") == 1
+    assert "locked" in said.stderr
+
+
+@pytest.mark.parametrize("words", [("adopt", "--weights", "LONG"), ("sweep", "RECIPE", "--out", "LONG", "--dry-run")])
+def test_a_name_that_is_too_long_is_refused_in_a_line(words, tmp_path):
+    recipe, long = tiny_recipe({}, tmp_path), "a" * 300
+    said = lwmfw(
+        *({"LONG": long, "RECIPE": recipe}.get(word, word) for word in words),
+        *(["--classes", recipe] * (words[0] == "adopt")),
+    )
+    assert said.returncode == 2, said.stderr
+    assert said.stderr.count("\n") == 1

@@ -9,6 +9,9 @@ from pydantic import AfterValidator, BaseModel, Field, RootModel, ValidationErro
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 """A number of things, or of one in an order; no machine has more."""
 
+Classes = Annotated[int, Field(ge=0, le=1_000_000)]
+"""How many classes; as many as a recipe may name."""
+
 Share = Annotated[float, Field(ge=0, le=1)]
 """Of images."""
 

@@ -28,7 +28,7 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from lwmfw.errors import harmless
-from lwmfw.record.forms import Certificate, Count, DataFacts, Seconds, Share, Source
+from lwmfw.record.forms import Certificate, Classes, Count, DataFacts, Seconds, Share, Source
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -58,7 +58,7 @@ class StepResult:
 
     step: int
     new_classes: list[Count]
-    seen: Count
+    seen: Classes
     accuracy: dict[str, Share | None]
     accuracy_top5: dict[str, Share | None]
     accuracy_by_step: dict[str, list[Share | None]]

@@ -181,6 +181,7 @@ def test_what_results_state_of_data_is_read_whatever_the_names_and_whatever_come
         edited(1, more=1),
         edited(1, seen=-1),
         edited(1, parameters=10**400),
+        edited(1, seen=10**18),
         edited(1, confusion={"cnn": [[10**400]]}),
         edited(1, readout_bytes={"cnn": 10**400}),
         edited(1, accuracy={"cnn": 1e308}),

@@ -1,14 +1,17 @@
 """The drawing of charts: the same bytes from the same numbers, text that stays text, nothing told by colour alone."""
 
 import json
+import os
 import re
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 from xml.etree import ElementTree
 
 import matplotlib as mpl
 import pytest
+from helpers import ROOT
 from helpers.results import results_of
 
 from lwmfw.record.reading import RecordedRun
@@ -29,8 +32,10 @@ def texts(drawn):
 
 @pytest.mark.slow
 def test_two_processes_draw_the_same_bytes():
-    folder = __file__.rpartition("/")[0]
-    first, second = (subprocess.check_output([sys.executable, "-c", DRAW], cwd=folder) for _ in range(2))
+    folder = Path(__file__).parent
+    places = os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
+    draw = {"args": [sys.executable, "-c", DRAW], "cwd": folder, "env": os.environ | {"PYTHONPATH": places}}
+    first, second = (subprocess.check_output(**draw) for _ in range(2))
     assert first == second
 
 

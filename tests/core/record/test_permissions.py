@@ -1,7 +1,6 @@
 """What permissions refuse, as in a run of a colleague's, is told of in a line."""
 
 import os
-import shutil
 from pathlib import Path
 from unittest.mock import patch
 
@@ -10,20 +9,7 @@ from helpers.command import lwmfw
 from helpers.permissions import as_anybody
 from helpers.pictures import noise, save
 
-from lwmfw.testing import tiny_recipe, tiny_run
-
-
-@pytest.fixture(scope="module")
-def done(tmp_path_factory):
-    """A finished run."""
-    return tiny_run({}, tmp_path_factory.mktemp("done")).path
-
-
-@pytest.fixture
-def copy(done):
-    """A copy of it, to be spoilt."""
-    shutil.copytree(done, "run")
-
+from lwmfw.testing import tiny_recipe
 
 UNREADABLE = [
     ("results.json", "compare"),

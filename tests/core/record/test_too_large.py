@@ -2,13 +2,10 @@
 
 import os
 import re
-import shutil
 from pathlib import Path
 
 import pytest
 from helpers.command import lwmfw
-
-from lwmfw.testing import tiny_run
 
 HUGE = 1 << 40
 """Bytes that no process is given, of a file that takes none of the disk."""
@@ -18,18 +15,6 @@ def huge(file):
     Path(file).touch()
     os.truncate(file, HUGE)
     return str(file)
-
-
-@pytest.fixture(scope="module")
-def done(tmp_path_factory):
-    """A finished run ."""
-    return tiny_run({}, tmp_path_factory.mktemp("done")).path
-
-
-@pytest.fixture
-def copy(done):
-    """A copy of it, to be spoilt."""
-    shutil.copytree(done, "run")
 
 
 def test_what_is_no_results_at_all():
